@@ -1,0 +1,117 @@
+//! Block commands: what a front end asks of a volume, in no protocol's words.
+//!
+//! NBD and (later) SCSI both reduce their requests to [`Request`]; a backstore
+//! answers with an [`Outcome`]. Offsets and lengths are bytes from the start of
+//! the volume. A request has been checked by the [gate](super::gate::Gate)
+//! before it is given to a volume, so below that point its range is asserted,
+//! not checked.
+
+use crate::block::volume::Permit;
+use crate::shard::buffers::IoBuf;
+
+/// A Linux `errno` value, always positive.
+pub type Errno = i32;
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Fill `buf` with `len` bytes at `offset`.
+    Read,
+    /// Store the `len` bytes of `buf` at `offset`.
+    Write,
+    /// Make stable everything that was acknowledged before this was submitted.
+    Flush,
+    /// The range's contents are no longer needed; they may read as anything after.
+    Discard,
+    /// The range reads as zeroes afterwards.
+    WriteZeroes,
+    /// Hint: the range will be read soon.
+    Cache,
+    /// Describe the range's allocation in `extents`.
+    BlockStatus,
+}
+
+impl Op {
+    /// Does the operation alter the volume (and so need write access)?
+    pub const fn is_write(self) -> bool {
+        matches!(self, Op::Write | Op::Discard | Op::WriteZeroes)
+    }
+
+    /// Does the operation refer to a byte range? (`Flush` covers the volume.)
+    pub const fn has_range(self) -> bool {
+        !matches!(self, Op::Flush)
+    }
+}
+
+/// Modifiers of a request. Which of them fit which operation is the front end's to check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Force unit access: the data is stable before the request is answered.
+    pub fua: bool,
+    /// `WriteZeroes`: the range stays allocated.
+    pub no_hole: bool,
+    /// `WriteZeroes`: fail at once with `ENOTSUP` (`EOPNOTSUPP`) where zeroes would have to be written.
+    pub fast_zero: bool,
+    /// `BlockStatus`: one extent, not longer than the request.
+    pub req_one: bool,
+}
+
+/// `Extent::flags`: nothing is allocated (NBD: `NBD_STATE_HOLE`).
+pub const EXTENT_HOLE: u32 = 1;
+/// `Extent::flags`: reads as zeroes (NBD: `NBD_STATE_ZERO`).
+pub const EXTENT_ZERO: u32 = 2;
+
+/// One piece of a `BlockStatus` answer; pieces follow one another from the request's offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes, never 0.
+    pub length: u64,
+    /// `EXTENT_HOLE | EXTENT_ZERO`, or 0 for data.
+    pub flags: u32,
+}
+
+/// The most extents that one `BlockStatus` request returns; the rest is asked for again.
+pub const MAX_EXTENTS: usize = 4096;
+
+/// A request on its way through a volume. Owned by exactly one party at a time.
+#[derive(Debug)]
+pub struct Request {
+    pub op: Op,
+    pub flags: Flags,
+    /// Bytes from the volume's start; 0 for `Flush`.
+    pub offset: u64,
+    /// Bytes; 0 for `Flush`. For `Read` and `Write` equal to the buffer's length.
+    pub len: u64,
+    /// `Read` and `Write`: the data. Page-aligned; comes back in the [`Outcome`].
+    pub buf: Option<IoBuf>,
+    /// `BlockStatus`: a vector to fill (cleared first), handed in so that it can be used again.
+    pub extents: Option<Vec<Extent>>,
+    /// Set by the volume once the request is in flight: counts it, and holds its
+    /// range in the table. Ends with the request: dropping it lets waiting ones go on.
+    pub permit: Option<Permit>,
+}
+
+impl Request {
+    /// A request without data.
+    pub const fn new(op: Op, flags: Flags, offset: u64, len: u64) -> Self {
+        Request { op, flags, offset, len, buf: None, extents: None, permit: None }
+    }
+
+    /// A `Read` into, or a `Write` out of, the whole of `buf`.
+    pub fn with_buf(op: Op, flags: Flags, offset: u64, buf: IoBuf) -> Self {
+        let len = buf.len() as u64;
+        Request { op, flags, offset, len, buf: Some(buf), extents: None, permit: None }
+    }
+
+    /// End of the range (exclusive). The gate has refused ranges that overflow.
+    pub const fn end(&self) -> u64 {
+        self.offset + self.len
+    }
+}
+
+/// A finished request: everything that was handed in comes back, with the result.
+#[derive(Debug)]
+pub struct Outcome {
+    pub request: Request,
+    pub result: Result<(), Errno>,
+}

@@ -1,0 +1,8 @@
+//! Block commands, volumes, gates and ranges in flight: what every front end
+//! (NBD now, SCSI later) shares, between the protocols above and the backstores below.
+
+pub mod command;
+pub mod gate;
+pub mod health;
+pub mod ranges;
+pub mod volume;

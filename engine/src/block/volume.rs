@@ -1,0 +1,291 @@
+//! A volume: one virtual disk, opened once and shared by all shards and front ends.
+//!
+//! Every request passes [`Volume::start`], which admits its range, tries it inline, and
+//! otherwise says who carries it out. A request in flight holds a [`Permit`]; its end, on
+//! whatever path, is the end of the request value itself, so that no path can forget
+//! to count it or to let waiting requests go on.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::command::{Errno, Op, Request};
+use super::health::{Health, OnDegraded};
+use super::ranges::{Acquired, Kind, Range, Ranges, Ticket};
+use crate::backstores::file::FileBackstore;
+use crate::backstores::{Attempt, Backstore, Completion, RingTarget};
+
+/// What is to be opened, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeSpec {
+    /// A regular file or a block device; symbolic links are followed.
+    pub path: PathBuf,
+    /// Pass the page cache (`O_DIRECT`).
+    pub direct: bool,
+    /// Every write is stable before it is answered.
+    pub write_through: bool,
+    /// Open for reading only.
+    pub read_only: bool,
+    /// The block size that clients are told, bytes.
+    pub block_size: u32,
+    /// Where the volume starts in the file, bytes.
+    pub offset: u64,
+    /// Bytes; `None`: to the end of the file. What lies behind cannot be reached.
+    pub length: Option<u64>,
+    /// The path must be a block device (else: must be a regular file).
+    pub device: bool,
+}
+
+/// What [`Volume::start`] has made of a request.
+#[derive(Debug)]
+pub enum Step {
+    /// Finished inline.
+    Done(Request, Result<(), Errno>),
+    /// The shard runs it in its ring and then calls [`Volume::ring_done`].
+    Ring(Request, RingTarget),
+    /// Its completion will be posted. `waiting`: another request's range is in the way.
+    Pending { waiting: bool },
+}
+
+/// A request that waits for its range.
+struct Waiting {
+    request: Request,
+    done: Completion,
+}
+
+/// See the module's text.
+pub struct Volume {
+    id: u64,
+    spec: VolumeSpec,
+    backstore: Box<dyn Backstore>,
+    /// Only where requests can need a read-modify-write; a buffered file is
+    /// ordered by the kernel's inode lock.
+    ranges: Option<Mutex<Ranges<Waiting>>>,
+    in_flight: AtomicUsize,
+    closing: AtomicBool,
+    drain: Mutex<()>,
+    drained: Condvar,
+}
+
+impl Volume {
+    /// Open the storage, take its exclusive lock. `EBUSY`: somebody else has it. May block.
+    pub fn open(id: u64, spec: VolumeSpec, on_degraded: OnDegraded) -> io::Result<Arc<Volume>> {
+        let backstore = FileBackstore::open(id, &spec, on_degraded)?;
+        Ok(Self::with_backstore(id, spec, Box::new(backstore)))
+    }
+
+    /// A volume on a backstore that is open already.
+    pub fn with_backstore(id: u64, spec: VolumeSpec, backstore: Box<dyn Backstore>) -> Arc<Volume> {
+        let ranges = (backstore.alignment() > 1).then(|| Mutex::new(Ranges::new()));
+        Arc::new(Volume {
+            id,
+            spec,
+            backstore,
+            ranges,
+            in_flight: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+            drain: Mutex::new(()),
+            drained: Condvar::new(),
+        })
+    }
+
+    /// The handle by which the control side knows the volume.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// As it was opened.
+    pub fn spec(&self) -> &VolumeSpec {
+        &self.spec
+    }
+
+    /// Bytes that the storage holds now; what clients see is the gate's size.
+    pub fn size(&self) -> u64 {
+        self.backstore.size()
+    }
+
+    /// See [`Backstore::health`].
+    pub fn health(&self) -> Health {
+        self.backstore.health()
+    }
+
+    /// Requests that did not finish inline and are not finished yet, waiting ones included.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Requests that the backstore's own threads have.
+    pub fn queue_depth(&self) -> usize {
+        self.backstore.queue_depth()
+    }
+
+    /// See [`Backstore::refresh_size`]. May block.
+    pub fn refresh_size(&self) -> io::Result<u64> {
+        self.backstore.refresh_size()
+    }
+
+    /// See [`Backstore::check`]. May block.
+    pub fn check(&self) {
+        self.backstore.check();
+    }
+
+    /// Take a request that the gate has allowed. `ring`: the caller can run ring I/O.
+    /// `done` is called only when the request is to be completed by a message.
+    /// Never blocks for long.
+    pub fn start(self: &Arc<Self>, mut request: Request, ring: bool, done: impl FnOnce() -> Completion) -> Step {
+        debug_assert!(request.permit.is_none());
+        if self.closing.load(Ordering::Relaxed) {
+            return Step::Done(request, Err(libc::ESHUTDOWN));
+        }
+        // A volume without ranges may answer out of the page cache; one with ranges bypasses it.
+        let Some(ranges) = &self.ranges else {
+            if let Attempt::Done(result) = self.backstore.try_now(&mut request) {
+                return Step::Done(request, result);
+            }
+            return match self.count() {
+                Some(permit) => {
+                    request.permit = Some(permit);
+                    self.dispatch(request, ring, done)
+                }
+                None => Step::Done(request, Err(libc::ESHUTDOWN)),
+            };
+        };
+        self.start_ranged(ranges, request, ring, done)
+    }
+
+    fn start_ranged(
+        self: &Arc<Self>,
+        ranges: &Mutex<Ranges<Waiting>>,
+        mut request: Request,
+        ring: bool,
+        done: impl FnOnce() -> Completion,
+    ) -> Step {
+        let Some(permit) = self.count() else {
+            return Step::Done(request, Err(libc::ESHUTDOWN));
+        };
+        let permit = request.permit.insert(permit);
+        let Some((range, kind)) = range_of(request.op, request.offset, request.len, self.backstore.alignment()) else {
+            return self.dispatch(request, ring, done);
+        };
+        let mut table = lock(ranges);
+        let ticket = match table.acquire(range, kind) {
+            Acquired::Granted(ticket) => {
+                drop(table);
+                permit.ticket = Some(ticket);
+                return self.dispatch(request, ring, done);
+            }
+            Acquired::Queued(ticket) => ticket,
+        };
+        permit.ticket = Some(ticket);
+        table.park(ticket, Waiting { request, done: done() });
+        Step::Pending { waiting: true }
+    }
+
+    fn dispatch(&self, request: Request, ring: bool, done: impl FnOnce() -> Completion) -> Step {
+        if ring {
+            if let Some(target) = self.backstore.ring_target(&request) {
+                return Step::Ring(request, target);
+            }
+        }
+        self.backstore.submit(request, done());
+        Step::Pending { waiting: false }
+    }
+
+    /// A request that [`Step::Ring`] gave out has run. Call once, then drop the request's permit.
+    pub fn ring_done(&self, request: &Request, result: &Result<(), Errno>) {
+        self.backstore.note_ring_result(request, result);
+    }
+
+    /// Stop admitting, wait until nothing is in flight, make everything stable, let go of the
+    /// storage. `EBUSY` when requests are still in flight after `drain`: their fate is not
+    /// known, so the storage stays locked; call again. The caller has disconnected the
+    /// sessions before. Blocks.
+    pub fn close(&self, drain: Duration) -> io::Result<()> {
+        self.closing.store(true, Ordering::SeqCst);
+        let deadline = Instant::now() + drain;
+        let mut guard = lock(&self.drain);
+        while self.in_flight.load(Ordering::SeqCst) > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::Error::from_raw_os_error(libc::EBUSY));
+            }
+            guard = self.drained.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(guard);
+        self.backstore.close()
+    }
+
+    /// Count a request in; `None` when the volume is being closed.
+    fn count(self: &Arc<Self>) -> Option<Permit> {
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        let permit = Permit { volume: self.clone(), ticket: None };
+        // After the count, so that `close` either sees it or is seen here.
+        (!self.closing.load(Ordering::SeqCst)).then_some(permit)
+    }
+
+    fn release(&self, ticket: Option<Ticket>) {
+        let (Some(ticket), Some(ranges)) = (ticket, &self.ranges) else { return };
+        let mut runnable = Vec::new();
+        lock(ranges).release(ticket, &mut runnable);
+        for Waiting { request, done } in runnable {
+            self.backstore.submit(request, done);
+        }
+    }
+
+    fn uncount(&self) {
+        if self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.closing.load(Ordering::SeqCst) {
+            drop(lock(&self.drain));
+            self.drained.notify_all();
+        }
+    }
+}
+
+impl fmt::Debug for Volume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Volume").field("id", &self.id).field("in_flight", &self.in_flight()).finish_non_exhaustive()
+    }
+}
+
+/// A request's place among those in flight. Its drop ends the request: it counts it
+/// out and gives its range to those that wait.
+pub struct Permit {
+    volume: Arc<Volume>,
+    ticket: Option<Ticket>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.volume.release(self.ticket.take());
+        self.volume.uncount();
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("volume", &self.volume.id).field("ticket", &self.ticket).finish()
+    }
+}
+
+/// The range that a request occupies on storage with blocks of `alignment` bytes: rounded
+/// outwards, and exclusive where a part of a block is to be written (the rest of the
+/// block is read and written back). `None`: it excludes nothing.
+fn range_of(op: Op, offset: u64, len: u64, alignment: u32) -> Option<(Range, Kind)> {
+    let mask = u64::from(alignment) - 1;
+    let aligned = (offset | len) & mask == 0;
+    let kind = match op {
+        Op::Read => Kind::Read,
+        Op::Write | Op::WriteZeroes if !aligned => Kind::Exclusive,
+        Op::Write | Op::WriteZeroes | Op::Discard => Kind::Write,
+        Op::Flush | Op::Cache | Op::BlockStatus => return None,
+    };
+    let range = Range { start: offset & !mask, end: offset.saturating_add(len).saturating_add(mask) & !mask };
+    (range.start < range.end).then_some((range, kind))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No panic can leave what these guard half changed: they are short and allocate only.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
