@@ -60,8 +60,10 @@ def parts() -> list[Part]:
         if here:
             result.append(pytest_part(name, *here))
     if has_tests(TESTS / "conformance"):
-        for io in ("io_uring", "epoll"):
-            result.append(pytest_part(f"conformance on {io}", "tests/conformance", "--io", io))
+        result += [
+            pytest_part(f"conformance on {io}", "tests/conformance", "--io", io)
+            for io in ("io_uring", "epoll")
+        ]
     rest = sorted(
         f"tests/{path.name}"
         for path in TESTS.iterdir()

@@ -1,0 +1,1 @@
+"""Machinery that tests share: real processes, file systems that fail on demand."""

@@ -1,0 +1,30 @@
+"""Real processes for tests: the gateway, and what the kernel tells about any process."""
+
+from tests.lab.processes.cost import (
+    cpu_seconds,
+    open_files,
+    resident_bytes,
+    thread_count,
+)
+from tests.lab.processes.gateway import (
+    BLOCKGATE,
+    BLOCKGATED,
+    CliError,
+    Gateway,
+    GatewayFailed,
+)
+from tests.lab.processes.notify import NotifySocket, ProcessEnded
+
+__all__ = [
+    "BLOCKGATE",
+    "BLOCKGATED",
+    "CliError",
+    "Gateway",
+    "GatewayFailed",
+    "NotifySocket",
+    "ProcessEnded",
+    "cpu_seconds",
+    "open_files",
+    "resident_bytes",
+    "thread_count",
+]
