@@ -1,0 +1,195 @@
+"""What control needs of the data plane, in control's own words.
+
+`DataPlane` is implemented by the one adapter over the engine. Its methods raise `OSError` with
+the errno that the engine met; no method blocks the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from blockgate.model.addresses import Network
+from blockgate.model.names import ExportName
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeSpec:
+    """How to open a volume's data: `size` bytes from `offset`. `device`: a block device."""
+
+    path: str
+    size: int
+    block_size: int
+    direct: bool = False
+    write_through: bool = False
+    read_only: bool = False
+    device: bool = False
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What every session of a volume may do at the moment. Replaced as a whole, never changed.
+
+    `access` maps a connection to (may read, may write); others have `default_access`.
+    """
+
+    generation: int
+    size: int
+    read_only: bool
+    access: Mapping[int, tuple[bool, bool]] = field(default_factory=dict)
+    default_access: tuple[bool, bool] = (True, True)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportView:
+    """An export that is ready, as the NBD handshake needs it. Sizes in bytes."""
+
+    name: ExportName
+    handle: int
+    size: int
+    block_size: int
+    write_through: bool
+    read_only: bool
+    tls_required: bool
+    allow: tuple[Network, ...]
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class TlsMaterial:
+    """All that TLS needs. Without a certificate only PSK is offered, and the other way round."""
+
+    cert_chain_pem: bytes | None = None
+    key_pem: bytes | None = field(default=None, repr=False)
+    ca_pem: bytes | None = None
+    verify_client: bool = False
+    psk: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeStatus:
+    """An open volume as the engine sees it. `health` is "ok" or "degraded"."""
+
+    handle: int
+    size: int
+    in_flight: int
+    health: str
+    reason: str
+    degraded_since: float | None
+    writes_refused: bool
+    queued: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStatus:
+    """One client connection. `since` is in Unix seconds, `phase` "handshake" or "transmission"."""
+
+    conn: int
+    handle: int
+    export: str
+    peer: str
+    tls: str
+    since: float
+    reads: int
+    writes: int
+    read_bytes: int
+    written_bytes: int
+    in_flight: int
+    unsent_bytes: int
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """One command in flight: where it is, since when (microseconds), in which phase."""
+
+    task: int
+    conn: int
+    handle: int
+    export: str
+    op: str
+    offset: int
+    length: int
+    age_us: int
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpCounters:
+    """Totals by operation name; `latency_us` holds the count of each bucket, not cumulated."""
+
+    ops: Mapping[str, int]
+    bytes: Mapping[str, int]
+    errors: Mapping[str, int]
+    latency_us: Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardCounters:
+    """One engine thread's gauges and totals, by name."""
+
+    values: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """All of the engine's counters; volumes by handle, exports by name."""
+
+    volumes: Mapping[int, OpCounters]
+    exports: Mapping[str, OpCounters]
+    shards: Sequence[ShardCounters]
+    latency_bounds_us: Sequence[int]
+
+
+class DataPlane(Protocol):
+    """The engine, as control uses it."""
+
+    async def open_volume(self, spec: VolumeSpec) -> int:
+        """Open and lock the data exclusively; a handle > 0. EBUSY: somebody else holds it."""
+        ...
+
+    async def close_volume(self, handle: int, drain_ms: int) -> None:
+        """Disconnect its sessions, drain, make stable, close. A handle that is gone is no error."""
+        ...
+
+    async def swap_gate(self, handle: int, gate: Gate) -> None:
+        """Put `gate` in force; returns when every engine thread uses it."""
+        ...
+
+    async def resize_volume(self, handle: int) -> int:
+        """Read the size of the data again; returns it in bytes."""
+        ...
+
+    async def check_volume(self, handle: int) -> None:
+        """Look whether the data is still there; marks the volume degraded if not."""
+        ...
+
+    async def volumes(self) -> Sequence[VolumeStatus]:
+        """Every open volume."""
+        ...
+
+    async def sessions(self) -> Sequence[SessionStatus]:
+        """Every connection."""
+        ...
+
+    async def tasks(self) -> Sequence[TaskStatus]:
+        """Every command in flight."""
+        ...
+
+    async def counters(self) -> Counters:
+        """Totals since the start."""
+        ...
+
+    async def disconnect(self, conn: int) -> bool:
+        """Close a connection; False: there is no such connection."""
+        ...
+
+    async def set_tls(self, tls: TlsMaterial | None) -> None:
+        """Replace certificates and keys for handshakes to come; None offers no TLS at all."""
+        ...
+
+    async def set_exports(self, exports: Mapping[str, ExportView]) -> None:
+        """Replace the whole directory of exports that handshakes see."""
+        ...

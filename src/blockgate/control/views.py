@@ -1,0 +1,219 @@
+"""What control tells about the state of things: plain frozen values, ready to be printed as JSON.
+
+Sizes are in bytes, times in Unix seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class PoolInfo:
+    """A pool. `reason` says why it is not reachable; sizes are None where that is so."""
+
+    name: str
+    kind: str
+    path: str
+    reachable: bool
+    reason: str
+    total_bytes: int | None
+    free_bytes: int | None
+    latency_ms: float | None
+    volumes: int
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeInfo:
+    """A volume.
+
+    `state`: "ready"; "changing" while an operation works on it; "missing" when its data is not
+    where it was. `health`: "ok" or "degraded" while it is open, "closed" while no export needs
+    it, "unavailable" when it should be open and cannot be (`reason` says why).
+    `allocated` is what the data takes in the pool, filled in by `volume_info` only.
+    """
+
+    pool: str
+    name: str
+    uuid: str
+    wwn: str
+    size: int
+    block_size: int
+    cache: str
+    io: str
+    prealloc: bool
+    adopted: bool
+    path: str
+    state: str
+    health: str
+    reason: str
+    degraded_since: float | None
+    writes_refused: bool
+    exports: tuple[str, ...]
+    sessions: int
+    allocated: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportInfo:
+    """An export. `ready` means that clients can use it; `reason` says why not."""
+
+    name: str
+    volume: str
+    protocol: str
+    size: int
+    read_only: bool
+    tls_required: bool
+    allow: tuple[str, ...]
+    ready: bool
+    reason: str
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A client connection. `tls` is empty for a plain one; `volume` before its export is chosen."""
+
+    id: int
+    export: str
+    volume: str
+    peer: str
+    tls: str
+    since: float
+    phase: str
+    reads: int
+    writes: int
+    read_bytes: int
+    written_bytes: int
+    in_flight: int
+    unsent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """A command in flight: who sent it, where it is, for how long (`age_us`), in which phase."""
+
+    id: int
+    session: int
+    export: str
+    volume: str
+    op: str
+    offset: int
+    length: int
+    age_us: int
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class TreeVolume:
+    """A volume with its exports, and each one's sessions."""
+
+    volume: VolumeInfo
+    exports: tuple[tuple[ExportInfo, tuple[SessionInfo, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TreePool:
+    """A pool with its volumes."""
+
+    pool: PoolInfo
+    volumes: tuple[TreeVolume, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Everything: pools, volumes, exports, sessions; and sessions still in their handshake."""
+
+    pools: tuple[TreePool, ...]
+    handshakes: tuple[SessionInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundVolume:
+    """What a scan found in a pool.
+
+    `status`: "known"; "registered" (was not known and is now); "found" (a dry run left it);
+    "problem" (`reason` says what stands against it).
+    """
+
+    pool: str
+    name: str
+    uuid: str
+    wwn: str
+    size: int
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """One value that changes."""
+
+    field: str
+    old: Any
+    new: Any
+
+
+@dataclass(frozen=True, slots=True)
+class DiffEntry:
+    """One thing that changes. `action`: "create", "adopt", "update", "remove" or "forget"."""
+
+    action: str
+    kind: str
+    name: str
+    changes: tuple[FieldChange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What a change makes of the configuration, in the order in which people read it."""
+
+    entries: tuple[DiffEntry, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.entries)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """A change of the configuration that was carried out."""
+
+    number: int
+    when: float
+    caller: str
+    operation_id: str
+    kind: str
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperationInfo:
+    """A change, running or ended.
+
+    `state`: "running", "undoing", "done" or "failed". `phase` is the step that it is in;
+    `done_bytes` of `total_bytes` (0: not known) are allocated. `error` has code, message, hint.
+    """
+
+    id: str
+    kind: str
+    caller: str
+    state: str
+    phase: str
+    done_bytes: int
+    total_bytes: int
+    started: float
+    error: dict[str, str] | None
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class PskInfo:
+    """A TLS PSK user. `key` (hex) is given only to whoever had it generated, or asked for it."""
+
+    user: str
+    reference: str | None
+    key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"PskInfo(user={self.user!r}, reference={self.reference!r})"

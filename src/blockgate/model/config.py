@@ -1,0 +1,234 @@
+"""The desired configuration: pools, volumes and exports as frozen values with their invariants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TypeVar
+
+from blockgate.model.addresses import Network, parse_network
+from blockgate.model.errors import InvalidInput
+from blockgate.model.identity import parse_uuid, wwn_of
+from blockgate.model.names import (
+    ExportName,
+    PoolName,
+    VolumeName,
+    VolumeRef,
+    export_name,
+    pool_name,
+    volume_name,
+)
+from blockgate.model.sizes import check_multiple, parse_size
+
+_E = TypeVar("_E", bound=StrEnum)
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+BLOCK_SIZES = (512, 4096)
+ALLOW_MAX = 1000
+"""How many networks one export's allow-list may hold; a client's address is checked with each."""
+
+
+class PoolKind(StrEnum):
+    """What kind of place a pool is."""
+
+    DIRECTORY = "directory"
+    BLOCK = "block"
+
+
+class CacheMode(StrEnum):
+    """Whether a write that was answered may still be volatile (until a flush)."""
+
+    WRITE_BACK = "write-back"
+    WRITE_THROUGH = "write-through"
+
+
+class IoMode(StrEnum):
+    """Whether I/O goes through the page cache or around it (O_DIRECT)."""
+
+    BUFFERED = "buffered"
+    DIRECT = "direct"
+
+
+def _one_of(kind: type[_E], text: object, what: str) -> _E:
+    try:
+        return kind(text)
+    except ValueError:
+        allowed = " or ".join(f"'{member}'" for member in kind)
+        raise InvalidInput(f"{text!r} is not a valid {what}.", f"Use {allowed}.") from None
+
+
+def parse_cache(text: object) -> CacheMode:
+    """A cache mode, or `InvalidInput`."""
+    return _one_of(CacheMode, text, "cache mode")
+
+
+def parse_io(text: object) -> IoMode:
+    """An I/O mode, or `InvalidInput`."""
+    return _one_of(IoMode, text, "I/O mode")
+
+
+def parse_block_size(value: object) -> int:
+    """A logical block size, or `InvalidInput`."""
+    if isinstance(value, bool) or value not in BLOCK_SIZES:
+        raise InvalidInput(f"{value!r} is not a block size.", "Use 512 or 4096.")
+    assert isinstance(value, int)
+    return value
+
+
+def parse_path(text: object, what: str) -> str:
+    """An absolute path without `..`, or `InvalidInput`."""
+    if not isinstance(text, str) or not text.startswith("/") or "\0" in text:
+        raise InvalidInput(f"{what} {text!r} is not an absolute path.", "Start it with '/'.")
+    if ".." in text.split("/"):
+        raise InvalidInput(f"{what} {text!r} contains '..'.", "Write the path without it.")
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    return "/" + "/".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A place that holds volumes. `path` is the directory, or the block device."""
+
+    name: PoolName
+    kind: PoolKind
+    path: str
+
+    def __post_init__(self) -> None:
+        pool_name(self.name)
+        what = "The pool's directory" if self.kind is PoolKind.DIRECTORY else "The pool's device"
+        if parse_path(self.path, what) != self.path:
+            raise InvalidInput(f"{what} {self.path!r} is not in its plain form.")
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """One virtual disk. `size` is in bytes; `path` names the file or device that was adopted."""
+
+    pool: PoolName
+    name: VolumeName
+    uuid: str
+    size: int
+    block_size: int = 512
+    cache: CacheMode = CacheMode.WRITE_BACK
+    io: IoMode = IoMode.BUFFERED
+    prealloc: bool = False
+    adopted: bool = False
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        pool_name(self.pool)
+        volume_name(self.name)
+        if parse_uuid(self.uuid) != self.uuid:
+            raise InvalidInput(f"The UUID {self.uuid!r} is not in canonical form.")
+        parse_block_size(self.block_size)
+        check_multiple(parse_size(self.size), self.block_size)
+        if self.adopted != (self.path is not None):
+            raise InvalidInput(f"Volume {self.ref}: a path belongs to adopted volumes only.")
+
+    @property
+    def ref(self) -> VolumeRef:
+        """The volume's name with its pool."""
+        return VolumeRef(self.pool, self.name)
+
+    @property
+    def wwn(self) -> str:
+        """The world wide name, derived from the UUID."""
+        return wwn_of(self.uuid)
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A volume as clients reach it. An empty `allow` lets every address in."""
+
+    name: ExportName
+    volume: VolumeRef
+    protocol: str = "nbd"
+    read_only: bool = False
+    tls_required: bool = False
+    allow: tuple[Network, ...] = ()
+
+    def __post_init__(self) -> None:
+        export_name(self.name)
+        if self.protocol != "nbd":
+            raise InvalidInput(f"{self.protocol!r} is not a protocol of exports.", "Use 'nbd'.")
+        if len(self.allow) > ALLOW_MAX:
+            raise InvalidInput(
+                f"Export {self.name}: {len(self.allow)} allowed networks are more than "
+                f"{ALLOW_MAX}.",
+                "Combine addresses into networks.",
+            )
+
+
+def parse_allow(values: object) -> tuple[Network, ...]:
+    """An allow-list from its texts, sorted and without repetition, or `InvalidInput`."""
+    if not isinstance(values, (list, tuple)):
+        raise InvalidInput(f"{values!r} is not a list of networks.", "For example: [192.0.2.0/24].")
+    networks = {parse_network(value) for value in values}
+    return tuple(sorted(networks, key=lambda n: (n.version, int(n.network_address), n.prefixlen)))
+
+
+def _frozen(items: Mapping[_K, _V]) -> Mapping[_K, _V]:
+    return MappingProxyType(dict(items))
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """All that is wanted of one cluster. Made only by `of`, which checks what spans entries."""
+
+    pools: Mapping[PoolName, Pool] = field(default_factory=dict)
+    volumes: Mapping[VolumeRef, Volume] = field(default_factory=dict)
+    exports: Mapping[ExportName, Export] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        pools: Mapping[PoolName, Pool],
+        volumes: Mapping[VolumeRef, Volume],
+        exports: Mapping[ExportName, Export],
+    ) -> Configuration:
+        """The configuration, or `InvalidInput` where its entries do not fit together."""
+        _check_pools(pools, volumes)
+        _check_volumes(pools, volumes)
+        for export in exports.values():
+            if export.volume not in volumes:
+                raise InvalidInput(
+                    f"Export {export.name} is for volume {export.volume}, which does not exist.",
+                    f"Create it first: blockgate volume create {export.volume} --size SIZE.",
+                )
+        return cls(_frozen(pools), _frozen(volumes), _frozen(exports))
+
+
+def _check_pools(pools: Mapping[PoolName, Pool], volumes: Mapping[VolumeRef, Volume]) -> None:
+    places: dict[str, PoolName] = {}
+    for pool in pools.values():
+        other = places.setdefault(pool.path, pool.name)
+        if other != pool.name:
+            raise InvalidInput(
+                f"Pools {other} and {pool.name} are the same place, {pool.path}.",
+                "Use one pool for it.",
+            )
+    one_volume = {p.name for p in pools.values() if p.kind is PoolKind.BLOCK}
+    seen: dict[PoolName, VolumeRef] = {}
+    for ref in volumes:
+        if ref.pool in one_volume and seen.setdefault(ref.pool, ref) != ref:
+            raise InvalidInput(
+                f"Pool {ref.pool} is one device and holds one volume: {seen[ref.pool]}.",
+                "Use a pool for each device.",
+            )
+
+
+def _check_volumes(pools: Mapping[PoolName, Pool], volumes: Mapping[VolumeRef, Volume]) -> None:
+    owners: dict[str, VolumeRef] = {}
+    for ref, volume in volumes.items():
+        if ref.pool not in pools:
+            raise InvalidInput(
+                f"Volume {ref} is in pool {ref.pool}, which does not exist.",
+                f"Add it first: blockgate pool add {ref.pool} --directory DIR.",
+            )
+        keys = [volume.uuid] + ([volume.path] if volume.path else [])
+        for key in keys:
+            if owners.setdefault(key, ref) != ref:
+                raise InvalidInput(f"Volumes {owners[key]} and {ref} have the same identity: {key}")

@@ -1,0 +1,65 @@
+"""Sizes as people write them. Every unit is binary: `1K`, `1KB` and `1KiB` are 1024 bytes."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from blockgate.model.errors import InvalidInput
+
+SIZE_MAX = 2**63 - 2**20
+"""The largest size in bytes: file offsets are signed 64-bit, and a label needs 1 MiB."""
+
+_PREFIXES = "KMGTPE"
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:([KMGTPE])(?:I?B)?|B)?\s*\Z", re.IGNORECASE)
+_EXAMPLES = "Write bytes, or a number with a unit: 1073741824, 512M, 1.5GiB, 2T."
+
+
+def parse_size(text: object) -> int:
+    """The number of bytes that `text` (or an int) means; `InvalidInput` says what to type."""
+    if isinstance(text, bool) or not isinstance(text, (int, str)):
+        raise InvalidInput(f"{text!r} is not a size.", _EXAMPLES)
+    if isinstance(text, int):
+        size = Fraction(text)
+    else:
+        match = _SIZE.match(text) if len(text) <= 64 else None
+        if match is None:
+            raise InvalidInput(f"{text[:64]!r} is not a size.", _EXAMPLES)
+        number, prefix = match.groups()
+        exponent = _PREFIXES.index(prefix.upper()) + 1 if prefix else 0
+        size = Fraction(number) * 1024**exponent
+    if size.denominator != 1:
+        raise InvalidInput(
+            f"{text!r} is not a whole number of bytes.", f"The nearest is {round(size)} bytes."
+        )
+    if size <= 0:
+        raise InvalidInput(f"A size must be more than nothing, and {text!r} is not.", _EXAMPLES)
+    if size > SIZE_MAX:
+        raise InvalidInput(f"{text!r} is more than the largest size, {SIZE_MAX} bytes.", _EXAMPLES)
+    return int(size)
+
+
+def format_size(size: int) -> str:
+    """`size` in bytes for people: exact where one decimal says it (`1.5GiB`), else rounded."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
+        if value < 1024:
+            break
+        value /= 1024
+    else:
+        unit = "EiB"
+    text = f"{value:.1f}".removesuffix(".0")
+    return f"{text}{unit}"
+
+
+def check_multiple(size: int, block_size: int) -> int:
+    """`size` if it is a whole number of blocks, else `InvalidInput` with the nearest sizes."""
+    rest = size % block_size
+    if rest:
+        below, above = size - rest, size - rest + block_size
+        nearest = f"{below} or {above}" if below else str(above)
+        raise InvalidInput(
+            f"A size of {size} bytes is not a multiple of the block size, {block_size}.",
+            f"Use {nearest} bytes.",
+        )
+    return size
