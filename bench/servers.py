@@ -1,0 +1,127 @@
+"""The servers that are compared, each over the same file; started and ended for every round."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.processes import Gateway, cpu_seconds, resident_bytes
+
+START_SECONDS = 20.0
+EXPORT = "bench"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: where it listens, which process, what was typed."""
+
+    name: str
+    uri: str
+    pid: int
+    command: str
+    gateway: Gateway | None = None
+
+    def cpu_s(self) -> float:
+        return cpu_seconds(self.pid)
+
+    def resident_bytes(self) -> int:
+        return resident_bytes(self.pid)
+
+    def longest_stall_s(self) -> float | None:
+        """How long the asyncio loop stood still at most, by the gateway's own metric."""
+        if self.gateway is None:
+            return None
+        found = re.findall(
+            r"^blockgate_loop_stall_max_seconds\S* ([0-9.e+-]+)$", self.gateway.metrics(), re.M
+        )
+        return max(map(float, found)) if found else None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def _peer(name: str, command: list[str], port: int, path: str) -> Iterator[Server]:
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"{name} did not start: {shlex.join(command)}") from None
+                time.sleep(0.02)
+        yield Server(name, f"nbd://127.0.0.1:{port}/{path}", process.pid, shlex.join(command))
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def nbdkit(file: Path) -> contextlib.AbstractContextManager[Server]:
+    port = free_port()
+    command = ["nbdkit", "-f", "-i", "127.0.0.1", "-p", str(port), "file", str(file)]
+    return _peer("nbdkit", command, port, "")
+
+
+def qemu_nbd(file: Path) -> contextlib.AbstractContextManager[Server]:
+    port = free_port()
+    command = [
+        *("qemu-nbd", "--persistent", "--shared=16", "--format=raw", "--cache=writeback"),
+        *("--aio=io_uring", "--discard=unmap", "--bind=127.0.0.1", f"--port={port}", str(file)),
+    ]
+    return _peer("qemu-nbd", command, port, "")
+
+
+@contextlib.contextmanager
+def blockgate(file: Path, io: str) -> Iterator[Server]:
+    with Gateway(io=io, nbd=["127.0.0.1:0"]) as gateway:
+        gateway.add_pool("bench")
+        body = {"pool": "bench", "name": "file", "path": str(file), "size": file.stat().st_size}
+        gateway.api("POST", "volumes/adopt", body)
+        gateway.add_export("bench/file", EXPORT)
+        took = gateway.info()["io"]
+        yield Server(
+            "blockgate",
+            gateway.nbd_uri(EXPORT),
+            gateway.pid,
+            f"{shlex.join(gateway.command())}  (I/O path: {took})",
+            gateway,
+        )
+
+
+def make_file(path: Path, size: int) -> None:
+    """A file of random bytes without holes, the same for everyone, in the page cache."""
+    if not path.exists() or path.stat().st_size != size:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as out:
+            for _ in range(size >> 20):
+                out.write(os.urandom(1 << 20))
+    settle(path)
+    with path.open("rb", buffering=0) as stream:
+        while stream.read(1 << 20):
+            pass
+
+
+def settle(path: Path) -> None:
+    """Writes back what an earlier row left dirty, so that each row begins alike."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
