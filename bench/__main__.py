@@ -28,7 +28,7 @@ SERVERS = ("nbdkit", "qemu-nbd", "blockgate")
 
 
 def arguments() -> argparse.Namespace:
-    """Command line; ROUNDS, SECONDS, ROWS, BENCH_DIR, BENCH_SIZE of the environment are defaults."""
+    """Command line; ROUNDS, SECONDS, ROWS, BENCH_DIR, BENCH_SIZE of the environment: defaults."""
 
     def default(name: str, value: str) -> str:
         return os.environ.get(name) or value
