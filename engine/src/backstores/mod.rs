@@ -7,6 +7,7 @@
 pub mod file;
 pub mod workers;
 
+use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 
@@ -35,6 +36,32 @@ pub struct RingTarget {
     /// alignment may be taken as done.
     pub direct: bool,
 }
+
+/// Why storage could not be opened, with the words for whoever asked.
+#[derive(Debug)]
+pub struct OpenError {
+    pub errno: Errno,
+    pub message: String,
+}
+
+impl OpenError {
+    pub(crate) fn new(errno: Errno, message: impl Into<String>) -> Self {
+        OpenError { errno, message: message.into() }
+    }
+
+    /// `doing` says what failed, such as "open /srv/a.img".
+    pub(crate) fn from_io(doing: &str, error: &io::Error) -> Self {
+        Self::new(error.raw_os_error().unwrap_or(libc::EIO), format!("{doing}: {error}"))
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for OpenError {}
 
 /// One kind of storage, opened for one volume and shared by all shards and front ends.
 pub trait Backstore: Send + Sync {
@@ -65,6 +92,9 @@ pub trait Backstore: Send + Sync {
 
     /// Requests that wait for, or run in, the backstore's own threads.
     fn queue_depth(&self) -> usize;
+
+    /// Clients are shown this many bytes from now on: storage that is no shorter is sound.
+    fn expect_size(&self, size: u64);
 
     /// Look at the size again (the file may have grown). May block.
     fn refresh_size(&self) -> io::Result<u64>;

@@ -6,3 +6,6 @@ pub mod gate;
 pub mod health;
 pub mod ranges;
 pub mod volume;
+
+#[cfg(test)]
+pub mod testing;

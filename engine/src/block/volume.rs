@@ -16,7 +16,7 @@ use super::command::{Errno, Op, Request};
 use super::health::{Health, OnDegraded};
 use super::ranges::{Acquired, Kind, Range, Ranges, Ticket};
 use crate::backstores::file::FileBackstore;
-use crate::backstores::{Attempt, Backstore, Completion, RingTarget};
+use crate::backstores::{Attempt, Backstore, Completion, OpenError, RingTarget};
 
 /// What is to be opened, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub struct Volume {
 
 impl Volume {
     /// Open the storage, take its exclusive lock. `EBUSY`: somebody else has it. May block.
-    pub fn open(id: u64, spec: VolumeSpec, on_degraded: OnDegraded) -> io::Result<Arc<Volume>> {
+    pub fn open(id: u64, spec: VolumeSpec, on_degraded: OnDegraded) -> Result<Arc<Volume>, OpenError> {
         let backstore = FileBackstore::open(id, &spec, on_degraded)?;
         Ok(Self::with_backstore(id, spec, Box::new(backstore)))
     }
@@ -120,6 +120,12 @@ impl Volume {
     /// Requests that the backstore's own threads have.
     pub fn queue_depth(&self) -> usize {
         self.backstore.queue_depth()
+    }
+
+    /// The clients see this many bytes now: what lies behind may go. Called when every shard
+    /// uses the gate that says so, and before a file is made shorter.
+    pub fn expect_size(&self, size: u64) {
+        self.backstore.expect_size(size);
     }
 
     /// See [`Backstore::refresh_size`]. May block.
@@ -201,8 +207,8 @@ impl Volume {
 
     /// Stop admitting, wait until nothing is in flight, make everything stable, let go of the
     /// storage. `EBUSY` when requests are still in flight after `drain`: their fate is not
-    /// known, so the storage stays locked; call again. The caller has disconnected the
-    /// sessions before. Blocks.
+    /// known, so the storage stays locked; call again. Any other error: closed, but what was
+    /// written may not be stable. The caller has disconnected the sessions before. Blocks.
     pub fn close(&self, drain: Duration) -> io::Result<()> {
         self.closing.store(true, Ordering::SeqCst);
         let deadline = Instant::now() + drain;
