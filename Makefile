@@ -29,7 +29,7 @@ build: venv ## the engine in release mode, installed into .venv
 
 demo: build ## the main job on real input, narrated: create, export, fill, read back, check, remove
 	@scripts/setup demo
-	@$(PYTHON) demo/demo.py </dev/null
+	@$(PYTHON) -m demo </dev/null
 
 test: build ## every test; prints the time of each part
 	@scripts/setup test

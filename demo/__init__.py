@@ -1,0 +1,1 @@
+"""The main job on real input, told step by step: `make demo`."""
