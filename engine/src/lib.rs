@@ -1,0 +1,10 @@
+//! blockgate's data plane.
+//!
+//! Layers, each knowing only those below it: [`nbd`] (framing and sessions) over [`shard`]
+//! (reactor, buffers, tasks, timers) over [`block`] (volumes, gates, range admission) over
+//! [`backstores`] (files and block devices). Python sees the module that `python/` binds.
+
+pub mod backstores;
+pub mod block;
+pub mod nbd;
+pub mod shard;

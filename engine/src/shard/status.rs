@@ -1,0 +1,150 @@
+//! Snapshots that shards give of themselves, and the counters behind them.
+
+use crate::block::command::Op;
+
+/// Upper bounds of the latency buckets, microseconds; one more bucket takes the rest.
+pub const LATENCY_BOUNDS_US: [u64; 19] = [
+    10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000,
+    500_000, 1_000_000, 5_000_000, 10_000_000, 30_000_000,
+];
+
+/// The operations that are counted, as they are named outside.
+pub const OPS: [&str; 7] =
+    ["read", "write", "flush", "trim", "cache", "write_zeroes", "block_status"];
+
+/// An operation's place in [`OPS`].
+pub const fn op_index(op: Op) -> usize {
+    match op {
+        Op::Read => 0,
+        Op::Write => 1,
+        Op::Flush => 2,
+        Op::Discard => 3,
+        Op::Cache => 4,
+        Op::WriteZeroes => 5,
+        Op::BlockStatus => 6,
+    }
+}
+
+/// Counters of one operation.
+#[derive(Clone, Debug, Default)]
+pub struct OpCount {
+    pub ops: u64,
+    pub bytes: u64,
+    pub errors: u64,
+    pub latency_sum_us: u64,
+    /// Counts by bucket, not cumulative.
+    pub latency: [u64; LATENCY_BOUNDS_US.len() + 1],
+}
+
+/// Counters of one export, or of one volume: one for each of [`OPS`].
+#[derive(Clone, Debug, Default)]
+pub struct OpCounts(pub [OpCount; OPS.len()]);
+
+impl OpCounts {
+    /// Counts a request that has ended.
+    pub fn count(&mut self, op: Op, bytes: u64, failed: bool, latency_us: u64) {
+        let count = &mut self.0[op_index(op)];
+        count.ops += 1;
+        count.errors += u64::from(failed);
+        if !failed {
+            count.bytes += bytes;
+        }
+        count.latency_sum_us += latency_us;
+        let bucket = LATENCY_BOUNDS_US.partition_point(|bound| *bound < latency_us);
+        count.latency[bucket] += 1;
+    }
+
+    /// Adds another shard's.
+    pub fn add(&mut self, other: &OpCounts) {
+        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+            mine.ops += theirs.ops;
+            mine.bytes += theirs.bytes;
+            mine.errors += theirs.errors;
+            mine.latency_sum_us += theirs.latency_sum_us;
+            for (a, b) in mine.latency.iter_mut().zip(&theirs.latency) {
+                *a += b;
+            }
+        }
+    }
+}
+
+/// Counters of one export of one volume on one shard.
+#[derive(Clone, Debug)]
+pub struct ExportCounters {
+    pub volume: u64,
+    pub export: String,
+    pub counts: OpCounts,
+}
+
+/// A shard's own counters.
+#[derive(Clone, Debug, Default)]
+pub struct ShardCounters {
+    pub connections: u64,
+    pub tasks: u64,
+    /// Completions posted and not handled yet.
+    pub queue_depth: u64,
+    pub ring_in_flight: u64,
+    pub wakeups: u64,
+    pub late_completions: u64,
+    /// Bytes of buffers, lent out and kept.
+    pub buffer_bytes: u64,
+}
+
+/// One connection.
+#[derive(Clone, Debug)]
+pub struct SessionStatus {
+    pub conn: u64,
+    /// 0 before transmission.
+    pub volume: u64,
+    pub export: String,
+    pub peer: String,
+    /// "" without TLS, else the protocol's version.
+    pub tls: String,
+    /// Seconds since 1970.
+    pub since: f64,
+    pub reads: u64,
+    pub writes: u64,
+    pub read_bytes: u64,
+    pub written_bytes: u64,
+    pub in_flight: u64,
+    pub unsent_bytes: u64,
+    /// "handshake" or "transmission".
+    pub phase: &'static str,
+}
+
+/// One request in flight.
+#[derive(Clone, Debug)]
+pub struct TaskStatus {
+    pub handle: u64,
+    pub conn: u64,
+    pub volume: u64,
+    pub export: String,
+    pub op: &'static str,
+    pub offset: u64,
+    pub length: u64,
+    pub age_us: u64,
+    /// "collecting", "queued", "waiting-range", "submitted" or "sending".
+    pub phase: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_fall_into_the_bucket_of_their_bound() {
+        let mut counts = OpCounts::default();
+        for us in [0, 10, 11, 30_000_000, 30_000_001] {
+            counts.count(Op::Read, 1, false, us);
+        }
+        counts.count(Op::Read, 1, true, 5);
+        let read = &counts.0[0];
+        assert_eq!((read.ops, read.bytes, read.errors), (6, 5, 1));
+        assert_eq!((read.latency[0], read.latency[1]), (3, 1));
+        assert_eq!((read.latency[18], read.latency[19]), (1, 1));
+        let mut sum = OpCounts::default();
+        sum.add(&counts);
+        sum.add(&counts);
+        assert_eq!(sum.0[0].ops, 12);
+    }
+}
