@@ -1,0 +1,66 @@
+"""The commands in the documentation work as they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.servers import free_port
+
+TOP = Path(__file__).parents[2]
+DOCS = TOP / "docs"
+SCRIPTS = Path(sys.executable).parent
+BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.M | re.S)
+NBD_PORT = "10809"  # as written for readers; the test takes a free one
+# Pages whose blocks, in their order, are one session at a shell.
+SESSIONS = ("getting-started.md", "exports.md", "state.md")
+
+
+@pytest.mark.parametrize("page", SESSIONS)
+def test_a_page_s_commands_run_in_their_order(page: str, tmp_path: Path) -> None:
+    blocks = BLOCK.findall((DOCS / page).read_text())
+    assert blocks, "the page has no commands"
+    script = "\n".join(blocks).replace(NBD_PORT, str(free_port()))
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{SCRIPTS}:{os.environ['PATH']}:/usr/sbin:/sbin"},
+        timeout=150,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+def pages() -> list[Path]:
+    return sorted([*TOP.glob("*.md"), *DOCS.rglob("*.md")])
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(TOP)))
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    missing = [
+        target
+        for target in targets
+        if not target.startswith(("http:", "https:")) and not (page.parent / target).exists()
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(TOP)))
+def test_files_and_functions_that_are_named_exist(page: Path) -> None:
+    """`path/to/file.py` and `path/to/file.py:name` in a page are real."""
+    named = re.findall(
+        r"`((?:engine|src|tests|bench|demo|docs|scripts)/[\w./-]+?)(?::(\w+))?`", page.read_text()
+    )
+    for path, name in named:
+        assert (TOP / path).exists(), f"{page.name} names {path}"
+        if name:
+            text = (TOP / path).read_text()
+            assert re.search(rf"\b{name}\b", text), f"{page.name} names {name} in {path}"
