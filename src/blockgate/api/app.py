@@ -1,0 +1,52 @@
+"""The ASGI application: routes, errors and layers, put together around an `ApiContext`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, FastAPI
+
+from blockgate import __version__
+from blockgate.api.audit import Audit
+from blockgate.api.bounds import BodyBounds
+from blockgate.api.command_log import Masker
+from blockgate.api.context import ApiContext
+from blockgate.api.errors import error_responses, install_error_handlers
+from blockgate.api.requests import harmless_fields
+from blockgate.api.routes import (
+    config,
+    exports,
+    gateway,
+    monitoring,
+    pools,
+    sessions,
+    tls,
+    volumes,
+)
+
+_DESCRIPTION = (
+    "Every change takes a header `Operation-Id`: a request that is sent again with the same id is "
+    "the same operation. Every error is `{error: {code, message, hint}}`."
+)
+
+
+def build_app(context: ApiContext) -> FastAPI:
+    """The application; its documents and its metrics are made when they are first asked for."""
+    app = FastAPI(
+        title="blockgate",
+        version=__version__,
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
+        separate_input_output_schemas=False,
+    )
+    app.state.context = context
+    install_error_handlers(app)
+    v1 = APIRouter(prefix="/v1", responses=error_responses(401, 403, 503))
+    for module in (gateway, pools, volumes, exports, sessions, config, tls):
+        v1.include_router(module.router)
+    app.include_router(v1)
+    app.include_router(monitoring.router)
+    # The last one added is the outermost.
+    app.add_middleware(Audit, command_log=context.command_log, masker=Masker(harmless_fields()))
+    app.add_middleware(BodyBounds)
+    return app

@@ -1,0 +1,46 @@
+"""What is going on: sessions, commands in flight, operations, and the tree of everything."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from blockgate.api.context import Operate, View
+from blockgate.api.errors import error_responses
+from blockgate.api.trees import TreeDocument, tree_document
+from blockgate.control.views import OperationInfo, SessionInfo, TaskInfo
+
+router = APIRouter(tags=["sessions"])
+
+SessionId = Annotated[int, Path(ge=0, lt=1 << 64)]
+
+
+@router.get("/sessions")
+async def list_sessions(call: View) -> list[SessionInfo]:
+    """All client connections."""
+    return await call.control.sessions(call.caller)
+
+
+@router.delete("/sessions/{session}", status_code=204, responses=error_responses(404, 422))
+async def disconnect(call: Operate, session: SessionId) -> None:
+    """Close one client's connection."""
+    await call.control.disconnect(call.caller, call.operation_id, session)
+
+
+@router.get("/tasks")
+async def list_tasks(call: View) -> list[TaskInfo]:
+    """Every command in flight, the oldest first: where, since when, in which phase."""
+    return await call.control.tasks(call.caller)
+
+
+@router.get("/tree")
+async def tree(call: View) -> TreeDocument:
+    """Gateway, pools, volumes, exports and sessions."""
+    return tree_document(call.context.gateway(), await call.control.tree(call.caller))
+
+
+@router.get("/operations/{operation}", responses=error_responses(404))
+async def operation(call: View, operation: str) -> OperationInfo:
+    """How far a change is, or how it ended."""
+    return await call.control.operation(call.caller, operation)

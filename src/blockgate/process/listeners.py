@@ -1,0 +1,202 @@
+"""Every listening socket of the daemon, in one place.
+
+A socket is bound here, or was passed by the service manager, and stays here until the daemon ends;
+the engine and the HTTP servers work on duplicates.  So this registry is also what a successor would
+be given (`descriptors`): names and sockets in the form of sd_listen_fds(3).
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from blockgate.model.addresses import Address, InetAddress, UnixAddress
+from blockgate.model.errors import InUse, InvalidInput, Unavailable
+
+Role = Literal["api", "api-tls", "nbd"]
+ROLES: tuple[Role, ...] = ("api", "api-tls", "nbd")
+
+BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SocketMode:
+    """Who may connect to a Unix socket: file mode, and the group that owns the file."""
+
+    mode: int = 0o600
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One listening socket. `address` is the real one (a port 0 has become a number)."""
+
+    role: Role
+    address: str
+    sock: socket.socket
+    inherited: bool = False
+    """Passed by the service manager: its file is not ours to remove."""
+    file_id: tuple[int, int] | None = None
+    """Device and inode of a Unix socket's file that we made."""
+
+
+class Listeners:
+    """The registry. Binding looks up host names, so call `bind` from a thread."""
+
+    def __init__(self) -> None:
+        self._all: list[Listener] = []
+
+    def __iter__(self) -> Iterator[Listener]:
+        return iter(self._all)
+
+    def of(self, role: Role) -> list[Listener]:
+        """The listeners of one role."""
+        return [listener for listener in self._all if listener.role == role]
+
+    def adopt(self, name: str, sock: socket.socket) -> None:
+        """Take a socket that the service manager passed; its name says what it is for."""
+        for role in ROLES:
+            if name == role:
+                address = socket_address(sock)
+                self._all.append(Listener(role, address, sock, inherited=True))
+                return
+        raise InvalidInput(
+            f"A socket named {name!r} was passed, and there is no such listener.",
+            f"Set FileDescriptorName= to one of: {', '.join(ROLES)}.",
+        )
+
+    def bind(self, role: Role, address: Address, mode: SocketMode | None = None) -> None:
+        """Bind and listen; a host name is bound at each of its addresses."""
+        if isinstance(address, UnixAddress):
+            self._all.append(_bind_unix(role, address, mode or SocketMode()))
+        else:
+            self._all.extend(_bind_inet(role, address))
+
+    def descriptors(self) -> tuple[list[int], list[str]]:
+        """File descriptors and their names, as LISTEN_FDS and LISTEN_FDNAMES carry them."""
+        return [one.sock.fileno() for one in self._all], [one.role for one in self._all]
+
+    def close(self) -> None:
+        """Close all, and remove the files of Unix sockets that are still ours."""
+        for listener in self._all:
+            if listener.file_id is not None:
+                _unlink_ours(Path(listener.address.removeprefix("unix:")), listener.file_id)
+            listener.sock.close()
+        self._all.clear()
+
+
+def socket_address(sock: socket.socket) -> str:
+    """Where a socket listens: ``192.0.2.1:10809``, ``[::]:10809`` or ``unix:/path``."""
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        path = os.fsdecode(name)
+        return f"unix:{path}" if not path.startswith("\0") else f"unix:@{path[1:]}"
+    return str(InetAddress(name[0], name[1]))
+
+
+def _bind_inet(role: Role, address: InetAddress) -> list[Listener]:
+    try:
+        found = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except socket.gaierror as error:
+        raise InvalidInput(
+            f"The host name {address.host!r} of a listener has no address: {error.strerror}.",
+            "Name an address of this machine, such as 0.0.0.0 or [::].",
+        ) from error
+    made: list[Listener] = []
+    try:
+        for family, kind, protocol, _, where in dict.fromkeys(found):
+            sock = socket.socket(family, kind, protocol)
+            made.append(Listener(role, "", sock))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:  # so that 0.0.0.0 and [::] may both be had
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(where)
+            sock.listen(BACKLOG)
+    except OSError as error:
+        for listener in made:
+            listener.sock.close()
+        raise _bind_error(str(address), error) from error
+    return [Listener(role, socket_address(one.sock), one.sock) for one in made]
+
+
+def _bind_unix(role: Role, address: UnixAddress, mode: SocketMode) -> Listener:
+    path = Path(address.path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _umask(0o777):  # nobody connects before the mode below is set
+            try:
+                sock.bind(address.path)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                _remove_stale(path)
+                sock.bind(address.path)
+        status = path.stat(follow_symlinks=False)
+        if mode.group is not None:
+            os.chown(path, -1, _group_id(mode.group), follow_symlinks=False)
+        sock.listen(BACKLOG)
+        path.chmod(mode.mode)
+    except OSError as error:
+        sock.close()
+        raise _bind_error(str(address), error) from error
+    except InUse:
+        sock.close()
+        raise
+    return Listener(role, str(address), sock, file_id=(status.st_dev, status.st_ino))
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the file of a dead process's socket; `InUse` where somebody answers on it."""
+    if not stat.S_ISSOCK(path.stat(follow_symlinks=False).st_mode):
+        raise InUse(f"{path} exists and is no socket.", "Name another path for the listener.")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except OSError:  # a full backlog: it is alive
+            pass
+    raise InUse(f"Another process listens on {path}.", "Stop it, or name another path.")
+
+
+def _unlink_ours(path: Path, file_id: tuple[int, int]) -> None:
+    with suppress(OSError):
+        status = path.stat(follow_symlinks=False)
+        if (status.st_dev, status.st_ino) == file_id:
+            path.unlink()
+
+
+def _bind_error(address: str, error: OSError) -> Exception:
+    if error.errno == errno.EADDRINUSE:
+        return InUse(f"{address} is in use by another process.", "Stop it, or use another port.")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return InvalidInput(f"{address} is no address of this machine.", "`ip address` lists them.")
+    return Unavailable(f"Cannot listen on {address}: {error.strerror}.")
+
+
+def _group_id(name: str) -> int:
+    try:
+        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise InvalidInput(f"There is no group {name!r} on this machine.") from None
+
+
+@contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    former = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(former)
