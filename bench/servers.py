@@ -40,7 +40,7 @@ class Server:
         if self.gateway is None:
             return None
         found = re.findall(
-            r"^blockgate_loop_stall_max_seconds\S* ([0-9.e+-]+)$", self.gateway.metrics(), re.M
+            r"^blockgate_event_loop_stall_max_seconds\S* ([0-9.e+-]+)$", self.gateway.metrics(), re.M
         )
         return max(map(float, found)) if found else None
 
