@@ -1,0 +1,185 @@
+"""STARTTLS with the real daemon: what is hidden before, what is forgotten by it, what works after."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.nbdclient import (
+    ALLOCATION,
+    Client,
+    Mode,
+    Negotiation,
+    Opt,
+    OptionError,
+    Rep,
+    annotated,
+)
+from tests.conformance.nbdclient.certificates import Certificates, make_certificates
+from tests.lab.processes import Gateway
+
+IHAVEOPT = "49484156454f5054"
+REPLY = "0003e889045565a9"
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def gateway(start_gateway: Callable[..., Gateway], certificates: Certificates) -> Gateway:
+    """A gateway with a certificate and two exports: "open", and "secret" that requires TLS."""
+    gateway = start_gateway(
+        nbd_cert=certificates.server_cert,
+        nbd_key=certificates.server_key,
+        nbd_ca=certificates.ca,
+        nbd_verify_client=True,
+    )
+    gateway.add_export(gateway.add_volume("4MiB"), "open")
+    gateway.add_export(gateway.add_volume("4MiB"), "secret", tls_required=True)
+    return gateway
+
+
+@pytest.fixture
+def address(gateway: Gateway) -> str:
+    return f"127.0.0.1:{gateway.nbd_port}"
+
+
+@pytest.fixture
+def connection(address: str) -> Iterator[Negotiation]:
+    negotiation = Negotiation.connect(address)
+    yield negotiation
+    negotiation.close()
+
+
+def test_before_tls(connection: Negotiation) -> None:
+    assert [name for name, _ in connection.list_exports()] == ["open"]
+    for name in ("secret", "absent"):
+        with pytest.raises(OptionError) as refused:
+            connection.info(name)
+        assert refused.value.kind == Rep.ERR_TLS_REQD
+    assert connection.go("open").size == 4 << 20
+
+
+def test_export_name_of_a_tls_export_closes(connection: Negotiation) -> None:
+    connection.send_option(Opt.EXPORT_NAME, b"secret")
+    assert connection.closed_by_server()
+
+
+def test_starttls_bytes(connection: Negotiation, certificates: Certificates) -> None:
+    connection.send(annotated(f"{IHAVEOPT} 00000005 00000000"))
+    assert connection.receive(20) == annotated(f"{REPLY} 00000005 00000001 00000000")
+    connection.sock = certificates.client_context().wrap_socket(
+        connection.sock, server_hostname="localhost"
+    )
+    names = [name for name, _ in connection.list_exports()]
+    assert names == ["open", "secret"]
+    with pytest.raises(OptionError) as refused:
+        connection.exchange(Opt.STARTTLS)
+    assert refused.value.kind == Rep.ERR_INVALID
+    with pytest.raises(OptionError) as refused:
+        connection.info("absent")
+    assert refused.value.kind == Rep.ERR_UNKNOWN
+
+
+def test_what_was_negotiated_before_is_forgotten(
+    connection: Negotiation, certificates: Certificates
+) -> None:
+    connection.extended_headers()
+    connection.set_meta_contexts("open", ALLOCATION)
+    connection.starttls(certificates.client_context(), "localhost")
+    with pytest.raises(OptionError) as refused:
+        connection.set_meta_contexts("open", ALLOCATION)
+    assert refused.value.kind == Rep.ERR_INVALID  # no structured replies, no extended headers
+    info = connection.go("secret")
+    assert not info.flags & 0x1080  # neither SEND_DF nor BLOCK_STATUS_PAYLOAD
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_data_over_tls(address: str, certificates: Certificates, mode: Mode) -> None:
+    tls = certificates.client_context()
+    contexts = [] if mode is Mode.SIMPLE else [ALLOCATION]
+    data = bytes(range(256)) * 4096
+    with Client.open(
+        address, "secret", mode=mode, contexts=contexts, tls=tls, server_name="localhost"
+    ) as nbd:
+        nbd.write(4097, data)
+        nbd.flush()
+        assert nbd.read(4097, len(data)) == data
+        assert nbd.read(0, 4 << 20) == bytes(4097) + data + bytes((4 << 20) - 4097 - len(data))
+        if contexts:
+            assert sum(n for n, _ in nbd.block_status(0, 4 << 20)[ALLOCATION]) == 4 << 20
+
+
+def test_plaintext_sent_ahead_of_tls_is_not_taken_for_its_content(
+    connection: Negotiation, certificates: Certificates
+) -> None:
+    """Options that somebody in the middle puts behind STARTTLS must not be obeyed once TLS runs."""
+    connection.send(annotated(f"{IHAVEOPT} 00000005 00000000 {IHAVEOPT} 00000003 00000000"))
+    assert connection.receive(20) == annotated(f"{REPLY} 00000005 00000001 00000000")
+    with pytest.raises((OSError, EOFError)):
+        tls = certificates.client_context().wrap_socket(
+            connection.sock, server_hostname="localhost"
+        )
+        tls.settimeout(10)
+        if not tls.recv(1):
+            raise EOFError
+
+
+def test_a_client_without_certificate_is_refused(
+    connection: Negotiation, certificates: Certificates
+) -> None:
+    with pytest.raises((OSError, EOFError)):
+        connection.starttls(
+            certificates.client_context(with_certificate=False), server_name="localhost"
+        )
+        connection.list_exports()
+
+
+def test_a_certificate_of_another_authority_is_refused(
+    connection: Negotiation, certificates: Certificates, tmp_path: Path
+) -> None:
+    stranger = make_certificates(tmp_path / "other", client_name="mallory")
+    context = ssl.create_default_context(cafile=certificates.ca)
+    context.load_cert_chain(stranger.client_cert, stranger.client_key)
+    with pytest.raises((OSError, EOFError)):
+        connection.starttls(context, server_name="localhost")
+        connection.list_exports()
+
+
+def test_garbage_instead_of_tls_closes(connection: Negotiation) -> None:
+    connection.exchange(Opt.STARTTLS)
+    connection.send(b"GET / HTTP/1.1\r\n\r\n" * 10)
+    try:
+        while connection.sock.recv(4096):  # an alert may come first
+            pass
+    except ConnectionResetError:
+        pass
+
+
+class TestForced:
+    """FORCEDTLS: every export requires TLS."""
+
+    @pytest.fixture
+    def gateway(self, start_gateway: Callable[..., Gateway], certificates: Certificates) -> Gateway:
+        gateway = start_gateway(nbd_cert=certificates.server_cert, nbd_key=certificates.server_key)
+        gateway.add_export(gateway.add_volume("4MiB"), "secret", tls_required=True)
+        return gateway
+
+    @pytest.mark.parametrize("option", [3, 6, 7, 8, 9, 10, 11, 77])
+    def test_every_option_says_tls_required(self, connection: Negotiation, option: int) -> None:
+        with pytest.raises(OptionError) as refused:
+            connection.exchange(option)
+        assert refused.value.kind == Rep.ERR_TLS_REQD
+
+    def test_works_without_a_client_certificate(
+        self, address: str, certificates: Certificates
+    ) -> None:
+        tls = certificates.client_context(with_certificate=False)
+        with Client.open(address, "secret", tls=tls, server_name="localhost") as nbd:
+            nbd.write(0, b"over TLS")
+            assert nbd.read(0, 8) == b"over TLS"
