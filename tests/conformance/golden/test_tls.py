@@ -1,4 +1,4 @@
-"""STARTTLS with the real daemon: what is hidden before, what is forgotten by it, what works after."""
+"""STARTTLS with the real daemon: what is hidden before it, forgotten by it, and works after it."""
 
 from __future__ import annotations
 
