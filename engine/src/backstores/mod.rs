@@ -11,7 +11,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 
-use crate::block::command::{Errno, Outcome, Request};
+use crate::block::command::{Errno, Request};
 use crate::block::health::Health;
 
 pub use crate::shard::mailbox::Completion;

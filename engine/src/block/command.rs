@@ -32,6 +32,19 @@ pub enum Op {
 }
 
 impl Op {
+    /// Its name in counters and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Op::Read => "read",
+            Op::Write => "write",
+            Op::Flush => "flush",
+            Op::Discard => "trim",
+            Op::WriteZeroes => "write_zeroes",
+            Op::Cache => "cache",
+            Op::BlockStatus => "block_status",
+        }
+    }
+
     /// Does the operation alter the volume (and so need write access)?
     pub const fn is_write(self) -> bool {
         matches!(self, Op::Write | Op::Discard | Op::WriteZeroes)

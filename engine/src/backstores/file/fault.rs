@@ -1,0 +1,67 @@
+//! What can go wrong with a file, and what that means for the volume from then on.
+
+use std::io;
+
+use crate::block::command::Errno;
+use crate::block::health::HealthCell;
+
+/// A failed request, before it is narrowed to an errno.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The operation itself failed.
+    Os(Errno),
+    /// Making it stable failed. The kernel may have dropped what it could not write,
+    /// acknowledged data among it, and says so once only.
+    Sync(Errno),
+    /// The file is shorter than the volume.
+    Shrunk { have: u64, want: u64 },
+    /// The file has no name any more: what is written to it ends with the process.
+    Deleted,
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Fault::Os(error.raw_os_error().unwrap_or(libc::EIO))
+    }
+}
+
+impl Fault {
+    /// The failure of a write that was to be stable. No space: nothing was stored of it, and what was
+    /// acknowledged before is for the next FLUSH to tell (its descriptor has a memory of its own).
+    pub fn of_stable_write(error: &io::Error) -> Self {
+        match error.raw_os_error().unwrap_or(libc::EIO) {
+            errno @ (libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::EINVAL) => Fault::Os(errno),
+            errno => Fault::Sync(errno),
+        }
+    }
+
+    /// The errno that the front end is told.
+    fn errno(&self) -> Errno {
+        match self {
+            Fault::Os(errno) => *errno,
+            Fault::Sync(_) | Fault::Shrunk { .. } | Fault::Deleted => libc::EIO,
+        }
+    }
+
+    /// Note in the volume's health what this says about it; returns the errno to answer.
+    /// `during` names what was going on.
+    pub fn settle(self, during: &str, health: &HealthCell) -> Errno {
+        match &self {
+            // Not a failure of the storage: what it does not do, or what was not to be done.
+            Fault::Os(libc::EOPNOTSUPP | libc::EROFS | libc::ESHUTDOWN | libc::ENOMEM | libc::ECANCELED) => {}
+            Fault::Os(errno) => health.degrade(|| format!("{during}: {}", describe(*errno))),
+            Fault::Sync(errno) => health.refuse_writes(|| {
+                format!("{during}: not stable: {}; writes are refused until it is reopened", describe(*errno))
+            }),
+            Fault::Shrunk { have, want } => {
+                health.degrade(|| format!("{during}: the file has {have} bytes, the volume needs {want}"));
+            }
+            Fault::Deleted => health.degrade(|| format!("{during}: the file has been deleted")),
+        }
+        self.errno()
+    }
+}
+
+fn describe(errno: Errno) -> io::Error {
+    io::Error::from_raw_os_error(errno)
+}

@@ -1,0 +1,81 @@
+//! What is done at once on the shard's thread, and what the shard may do in its ring.
+
+use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering;
+
+use super::probe::InlineRead;
+use super::{buf_of, sys, File};
+use crate::backstores::{Attempt, RingTarget};
+use crate::block::command::{Op, Request};
+
+impl File {
+    /// See [`Backstore::try_now`](crate::backstores::Backstore::try_now).
+    pub fn try_now(&self, req: &mut Request) -> Attempt {
+        if self.is_direct() || req.len == 0 {
+            return Attempt::NotNow;
+        }
+        match req.op {
+            Op::Read => self.read_now(req),
+            Op::Write if !self.is_stable(req) => self.write_now(req),
+            _ => Attempt::NotNow,
+        }
+    }
+
+    fn read_now(&self, req: &mut Request) -> Attempt {
+        match self.traits.inline_read {
+            InlineRead::Never => Attempt::NotNow,
+            InlineRead::Plain => Attempt::Done(self.execute(req)),
+            InlineRead::Cached if self.no_nowait.load(Ordering::Relaxed) => Attempt::NotNow,
+            InlineRead::Cached => self.read_cached(req),
+        }
+    }
+
+    /// All of it or nothing: whoever comes after reads the whole again, and finds what is wrong.
+    fn read_cached(&self, req: &mut Request) -> Attempt {
+        if self.check_allowed(req).is_err() {
+            return Attempt::NotNow;
+        }
+        let start = self.base + req.offset;
+        let Ok(buf) = buf_of(req) else { return Attempt::NotNow };
+        match sys::read_cached(self.fd.as_raw_fd(), buf, start) {
+            Ok(got) if got == buf.len() => Attempt::Done(Ok(())),
+            Ok(_) => Attempt::NotNow,
+            Err(error) => {
+                if error.raw_os_error() == Some(libc::EOPNOTSUPP) {
+                    self.no_nowait.store(true, Ordering::Relaxed);
+                }
+                Attempt::NotNow
+            }
+        }
+    }
+
+    fn write_now(&self, req: &mut Request) -> Attempt {
+        if !self.traits.inline_write {
+            return Attempt::NotNow;
+        }
+        match self.quick.run(|| self.execute(req)) {
+            Some(result) => Attempt::Done(result),
+            None => Attempt::NotNow,
+        }
+    }
+
+    /// See [`Backstore::ring_target`](crate::backstores::Backstore::ring_target). Buffered writes are not the
+    /// ring's: the kernel hands them to threads of its own, at half the rate of a plain pwrite.
+    pub fn ring_target(&self, req: &Request) -> Option<RingTarget> {
+        let fits = match req.op {
+            Op::Read => !self.is_direct() || self.is_whole_blocks(req),
+            Op::Write => self.is_direct() && !self.is_stable(req) && self.is_whole_blocks(req),
+            _ => false,
+        };
+        if !fits || !self.traits.ring || req.len == 0 || self.check_allowed(req).is_err() {
+            return None;
+        }
+        Some(RingTarget { fd: self.fd.as_raw_fd(), offset: self.base, direct: self.is_direct() })
+    }
+
+    /// Can O_DIRECT take the request as it is? (Buffers are page-aligned, the base was checked.)
+    fn is_whole_blocks(&self, req: &Request) -> bool {
+        let block = u64::from(self.alignment);
+        (req.offset | req.len) % block == 0 && req.end() <= self.floor(self.base + self.size()) - self.base
+    }
+}
