@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import select
 import ssl
 import struct
 from collections import deque
@@ -85,14 +86,30 @@ class Client:
     def close(self) -> None:
         """NBD_CMD_DISC if that is still possible, then the socket."""
         with contextlib.suppress(OSError):
-            self.send_request(Request(Cmd.DISC, 0))
+            self.negotiation.send(Request(Cmd.DISC, 0).header(self.mode))
         self.negotiation.close()
 
     # Pipelining.
 
     def send_request(self, request: Request) -> None:
-        """Sends a request as it is, whatever the text says of it; nothing waits for its reply."""
-        self.negotiation.send(request.header(self.mode) + bytes(request.payload))
+        """Sends a request as it is, whatever the text says of it; nothing waits for its reply.
+
+        Replies that come meanwhile are taken in: a server that stops reading until its replies
+        are taken would otherwise wait for us as we for it.
+        """
+        sock = self.negotiation.sock
+        data = memoryview(request.header(self.mode) + bytes(request.payload))
+        if isinstance(sock, ssl.SSLSocket):
+            sock.sendall(data)
+            return
+        while data:
+            readable, writable, _ = select.select([sock], [sock], [], sock.gettimeout())
+            if readable:
+                self._receive()
+            elif writable:
+                data = data[sock.send(data) :]
+            else:
+                raise TimeoutError("the server neither reads nor answers")
 
     def submit(
         self,
