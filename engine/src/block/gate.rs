@@ -117,10 +117,8 @@ mod tests {
 
     #[test]
     fn access_is_per_nexus() {
-        let access = HashMap::from([
-            (7, Access { read: true, write: false }),
-            (8, Access { read: false, write: true }),
-        ]);
+        let access =
+            HashMap::from([(7, Access { read: true, write: false }), (8, Access { read: false, write: true })]);
         let gate = Gate { access, default_access: Access { read: false, write: false }, ..gate() };
         assert_eq!(gate.check(7, Op::Read, 0, 1), Ok(()));
         assert_eq!(gate.check(7, Op::Write, 0, 1), Err(Refusal::WriteForbidden));

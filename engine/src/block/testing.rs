@@ -12,7 +12,7 @@ impl Rng {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -21,16 +21,15 @@ impl Rng {
 
     /// Uniform enough in `0..bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
-        (self.next() >> 11) % bound
+        (self.bits() >> 11) % bound
     }
 }
 
 /// The seed of this run: `BLOCKGATE_SEED`, or a new one. Printed, so that a failure can be repeated.
 pub fn seed() -> u64 {
     let given = std::env::var("BLOCKGATE_SEED").ok().and_then(|text| text.parse().ok());
-    let seed = given.unwrap_or_else(|| {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64)
-    });
+    let seed = given
+        .unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64));
     println!("BLOCKGATE_SEED={seed}");
     seed
 }

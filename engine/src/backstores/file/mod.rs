@@ -192,7 +192,7 @@ impl File {
     /// Is the file still there, and as long as clients think it is?
     fn check_present(&self) -> Result<(), Fault> {
         let stat = sys::stat(&self.fd)?;
-        if stat.is_file && stat.links == 0 {
+        if stat.is_file && stat.is_deleted {
             return Err(Fault::Deleted);
         }
         let have = if stat.is_device { sys::device_size(&self.fd)? } else { stat.size };
@@ -274,12 +274,7 @@ impl FileBackstore {
         Self::open_with(id, spec, on_degraded, IDLE_EXIT)
     }
 
-    fn open_with(
-        id: u64,
-        spec: &VolumeSpec,
-        on_degraded: OnDegraded,
-        idle_exit: Duration,
-    ) -> Result<Self, OpenError> {
+    fn open_with(id: u64, spec: &VolumeSpec, on_degraded: OnDegraded, idle_exit: Duration) -> Result<Self, OpenError> {
         let file = Arc::new(File::open(spec, on_degraded)?);
         let workers = Workers::new(format!("bg-vol-{id}"), file.clone(), idle_exit);
         Ok(FileBackstore { file, workers })

@@ -76,7 +76,8 @@ pub fn lock(fd: &OwnedFd) -> io::Result<()> {
 #[derive(Clone, Copy, Debug)]
 pub struct Stat {
     pub size: u64,
-    pub links: u64,
+    /// It has no name any more.
+    pub is_deleted: bool,
     pub is_file: bool,
     pub is_device: bool,
 }
@@ -91,7 +92,7 @@ pub fn stat(fd: &OwnedFd) -> io::Result<Stat> {
     let kind = stat.st_mode & libc::S_IFMT;
     Ok(Stat {
         size: stat.st_size as u64,
-        links: stat.st_nlink as u64,
+        is_deleted: stat.st_nlink == 0,
         is_file: kind == libc::S_IFREG,
         is_device: kind == libc::S_IFBLK,
     })

@@ -46,8 +46,7 @@ impl File {
     /// Let `start..end` (bytes of the file) read as zeroes.
     ///
     /// `no_hole`: the space stays, or becomes, allocated. `fast_zero`: `EOPNOTSUPP`, with nothing
-    /// altered, unless the storage does it without writing (NBD, NBD_CMD_WRITE_ZEROES); which
-    /// `flags` it is that asks for it makes no difference to what is tried, only to what comes last.
+    /// altered, unless the storage does it without writing (NBD, NBD_CMD_WRITE_ZEROES).
     pub fn write_zeroes(&self, start: u64, end: u64, flags: Flags, stable: bool) -> Result<(), Fault> {
         self.maybe_stable(stable, |fd| {
             let done = match self.is_device {
@@ -118,14 +117,17 @@ impl File {
         Ok(())
     }
 
-    /// Run `change`; `stable`: and sync before it counts as done.
+    /// Run `change`; `stable`: and sync before it counts as done. The change itself is always the locked
+    /// descriptor's: through any other the kernel takes a device for somebody else's, and
+    /// refuses (`EBUSY`) to drop its dirty pages.
     fn maybe_stable(&self, stable: bool, change: impl FnOnce(RawFd) -> Result<(), Fault>) -> Result<(), Fault> {
+        let fd = self.fd.as_raw_fd();
         if !stable {
-            return change(self.fd.as_raw_fd());
+            return change(fd);
         }
-        self.syncs.with(&self.fd, |fd| {
+        self.syncs.with(&self.fd, |sync_fd| {
             change(fd)?;
-            sys::sync(fd).map_err(|e| Fault::Sync(e.raw_os_error().unwrap_or(libc::EIO)))
+            sys::sync(sync_fd).map_err(|e| Fault::Sync(e.raw_os_error().unwrap_or(libc::EIO)))
         })?
     }
 

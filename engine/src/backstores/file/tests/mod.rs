@@ -16,9 +16,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::sys;
+use crate::backstores::Completion;
 use crate::block::command::{Errno, Flags, Op, Outcome, Request};
 use crate::block::volume::{Step, Volume, VolumeSpec};
-use crate::backstores::Completion;
 use crate::shard::buffers::IoBuf;
 use crate::shard::mailbox::Mailbox;
 use crate::shard::tasks::TaskHandle;
@@ -144,7 +144,11 @@ impl Shard {
                 let result = match request.op {
                     Op::Read => sys::read(target.fd, buf, at).and_then(|got| {
                         let eof = std::io::Error::from_raw_os_error(libc::EIO);
-                        if got == buf.len() { Ok(()) } else { Err(eof) }
+                        if got == buf.len() {
+                            Ok(())
+                        } else {
+                            Err(eof)
+                        }
                     }),
                     _ => sys::write(target.fd, buf, at, 0),
                 };

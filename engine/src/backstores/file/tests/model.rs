@@ -18,7 +18,7 @@ struct Model {
 }
 
 fn random_bytes(rng: &mut Rng, len: usize) -> Vec<u8> {
-    (0..len).map(|_| rng.next() as u8).collect()
+    (0..len).map(|_| rng.bits() as u8).collect()
 }
 
 fn random_range(rng: &mut Rng, size: u64) -> (u64, u64) {
@@ -93,19 +93,24 @@ fn files_equal_the_model() {
     let seed = seed();
     let mut rng = Rng::new(seed);
     for place in PLACES {
-        for (direct, ring, write_through) in
-            [(false, false, false), (false, true, false), (true, false, false), (true, true, false), (true, true, true), (false, true, true)]
-        {
+        for (direct, ring, write_through) in [
+            (false, false, false),
+            (false, true, false),
+            (true, false, false),
+            (true, true, false),
+            (true, true, true),
+            (false, true, true),
+        ] {
             // A whole number of blocks and not; with bytes before and behind that are not the volume's.
-            for (size, offset, length) in [
-                (256 << 10, 0, None),
-                ((256 << 10) + 777, 0, None),
-                (512 << 10, 8192, Some((256 << 10) + 100)),
-            ] {
+            for (size, offset, length) in
+                [(256 << 10, 0, None), ((256 << 10) + 777, 0, None), (512 << 10, 8192, Some((256 << 10) + 100))]
+            {
                 let content = random_bytes(&mut rng, size);
                 let file = TempFile::new(place, &content);
                 let spec = VolumeSpec { direct, write_through, offset, length, ..spec(&file.0) };
-                let name = format!("{place} direct={direct} ring={ring} write_through={write_through} {size} {offset} {length:?}");
+                let name = format!(
+                    "{place} direct={direct} ring={ring} write_through={write_through} {size} {offset} {length:?}"
+                );
                 let wanted = run(&Case { name, spec, ring }, content, &mut rng, 150);
                 // Includes the bytes around the volume, and the file's size.
                 assert!(file.bytes() == wanted, "the file itself differs");
@@ -118,7 +123,9 @@ fn files_equal_the_model() {
 fn block_devices_equal_the_model() {
     let seed = seed();
     let mut rng = Rng::new(seed);
-    for (sector, direct, length) in [(512, false, None), (512, true, Some((1 << 20) - 100)), (4096, true, None), (4096, false, Some(777_777))] {
+    for (sector, direct, length) in
+        [(512, false, None), (512, true, Some((1 << 20) - 100)), (4096, true, None), (4096, false, Some(777_777))]
+    {
         let content = random_bytes(&mut rng, 2 << 20);
         let Some(device) = Loop::new(TempFile::new(DISK, &content), sector) else { return };
         let spec = VolumeSpec { direct, length, device: true, ..spec(&device.path) };

@@ -38,7 +38,7 @@ fn write_own(volume: &Arc<Volume>, mine: &[(u64, usize)], seed: u64, ring: bool)
                 piece.1.fill(0);
             }
             _ => {
-                piece.1.fill_with(|| rng.next() as u8);
+                piece.1.fill_with(|| rng.bits() as u8);
                 let flags = Flags { fua: rng.below(8) == 0, ..plain() };
                 shard.write(piece.0, &piece.1, flags).unwrap();
             }
