@@ -1,8 +1,8 @@
 """``blockgated``: where everything is put together, started in order, and stopped in reverse.
 
-Start: configuration, log, state lock, sockets, engine, control, API, NBD listeners, ``READY=1``.
-What clients connect to comes last, so that nobody is let in before it works; the order of the end
-is the reverse, so that nobody comes while it drains.
+Start: configuration, log, sockets, engine, control (which locks the state directory), API, NBD
+listeners, ``READY=1``.  What clients connect to comes last, so that nobody is let in before it
+works; the order of the end is the reverse, so that nobody comes while it drains.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from blockgate.model.errors import BlockgateError, Failed, InvalidInput, Unavail
 from blockgate.process.config import DaemonConfig, load_config
 from blockgate.process.flags import parse_flags
 from blockgate.process.listeners import Listeners, SocketMode
-from blockgate.process.lock import StateLock
 from blockgate.process.logs import Logs
 from blockgate.process.stall import StallMonitor
 from blockgate.process.systemd import Notifier, inherited_sockets
@@ -54,7 +53,6 @@ class Daemon:
         self._reread = reread
         self._notifier = Notifier.from_environment()
         self._logs = Logs(config.log.level, config.log.format)
-        self._lock: StateLock | None = None
         self._listeners = Listeners()
         self._stalls = StallMonitor()
         self._authenticator = Authenticator(AccessRules())
@@ -83,7 +81,6 @@ class Daemon:
     async def _start(self) -> None:
         config = self._config
         _raise_file_limit()
-        self._lock = await asyncio.to_thread(StateLock, config.state_dir)
         await asyncio.to_thread(self._open_sockets)
         if self._listeners.of("api-tls"):
             config.api.check_tls()
@@ -241,8 +238,6 @@ class Daemon:
         if self._command_log is not None:
             await asyncio.to_thread(self._command_log.close)
         self._listeners.close()
-        if self._lock is not None:
-            self._lock.release()
         log.info("stopped")
         last_resort.cancel()
         await asyncio.to_thread(self._logs.stop)

@@ -1,0 +1,91 @@
+"""The command ``blockgate``: all its commands, and what ends it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal, NoReturn
+
+import typer
+
+from blockgate import __version__
+from blockgate.cli import documents, exports, gateway, pools, sessions, tls, volumes
+from blockgate.cli.completion import SCRIPTS
+from blockgate.cli.session import command, set_root_options
+
+_EPILOG = (
+    "Exit status: 0 done; 2 the input is not valid; 3 there is no such thing; 4 in conflict with "
+    "what exists, or in use; 5 refused, or not allowed; 6 the gateway or a thing it needs is away; "
+    "7 any other failure; 130 interrupted. "
+    "The variable BLOCKGATE_API (unix:/PATH or https://HOST:PORT) names the gateway."
+)
+
+app = typer.Typer(
+    name="blockgate",
+    help="Files and block devices as network block devices.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"blockgate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    socket: Annotated[
+        str | None, typer.Option("--socket", metavar="PATH", help="The daemon's Unix socket.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", metavar="URL", help="Its TLS listener.")
+    ] = None,
+) -> None:
+    """Options here are the same as behind a command."""
+    set_root_options(json_output=json_output, socket=socket, url=url)
+
+
+app.add_typer(pools.app, name="pool")
+app.add_typer(volumes.app, name="volume")
+app.add_typer(exports.app, name="export")
+app.add_typer(sessions.app, name="session")
+app.add_typer(documents.app, name="config")
+app.add_typer(tls.app, name="tls")
+app.add_typer(gateway.log, name="log")
+command(app, "apply")(documents.apply)
+command(app, "tasks")(sessions.list_tasks)
+command(app, "operation")(sessions.operation)
+command(app, "tree")(gateway.tree)
+command(app, "status")(gateway.status)
+
+
+@app.command("completion")
+def completion(
+    shell: Annotated[
+        Literal["bash", "zsh", "fish"], typer.Argument(metavar="SHELL", help="bash, zsh or fish.")
+    ],
+) -> None:
+    """Print the completion script for a shell."""
+    print(SCRIPTS[shell], end="")
+
+
+def main() -> NoReturn:
+    """The console script; its exit status is documented in ``--help``."""
+    try:
+        app(prog_name="blockgate")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

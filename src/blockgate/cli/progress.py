@@ -1,0 +1,73 @@
+"""A change that may take long, with a progress bar on stderr where a person watches."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import Any
+
+from blockgate.cli.client import Api, new_operation_id
+from blockgate.cli.session import current
+from blockgate.model.errors import BlockgateError
+
+PATIENCE_S = 1.0
+"""A change that is done by then shows no progress."""
+POLL_S = 0.25
+
+
+def change(method: str, *path: str | int, body: Any = None, **query: Any) -> Any:
+    """Carry out a change; `Api.change` describes the arguments."""
+    session = current()
+    operation_id = new_operation_id()
+    if session.json or not sys.stderr.isatty():
+        return session.api.change(method, *path, body=body, operation_id=operation_id, **query)
+    outcome: dict[str, Any] = {}
+
+    def carry_out() -> None:
+        try:
+            outcome["result"] = session.api.change(
+                method, *path, body=body, operation_id=operation_id, **query
+            )
+        except BaseException as error:
+            outcome["error"] = error
+
+    worker = threading.Thread(target=carry_out, daemon=True)
+    worker.start()
+    worker.join(PATIENCE_S)
+    try:
+        if worker.is_alive():
+            _watch(worker, Api(session.api.endpoint), operation_id)
+    except KeyboardInterrupt:
+        print(
+            f"The gateway goes on with it; `blockgate operation {operation_id}` tells how far.",
+            file=sys.stderr,
+        )
+        raise
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["result"]
+
+
+def _watch(worker: threading.Thread, api: Api, operation_id: str) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+    with Progress(
+        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task("working", total=None)
+        while worker.is_alive():
+            try:
+                state = api.get("operations", operation_id, timeout_s=5)
+            except BlockgateError:  # not begun yet, or the daemon is busy
+                time.sleep(POLL_S)
+                continue
+            bar.update(
+                task,
+                description=state["phase"] or state["state"],
+                completed=state["done_bytes"],
+                total=state["total_bytes"] or None,
+            )
+            worker.join(POLL_S)

@@ -1,0 +1,200 @@
+"""What every command shares: options for output and connection, and how errors end a command.
+
+`command` registers a function as a command with the shared options added to its own; within the
+function `current()` is the `Session` that they describe.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from blockgate.cli.client import Api, Endpoint, endpoint_of
+from blockgate.model.errors import BlockgateError, InvalidInput
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_PANEL = "Connection and output"
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON, as the API gives it.", rich_help_panel=_PANEL)
+]
+SocketOption = Annotated[
+    str | None,
+    typer.Option(
+        "--socket", metavar="PATH", help="The daemon's Unix socket.", rich_help_panel=_PANEL
+    ),
+]
+UrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url", metavar="URL", help="Its TLS listener: https://HOST:PORT.", rich_help_panel=_PANEL
+    ),
+]
+TokenOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        metavar="FILE",
+        envvar="BLOCKGATE_TOKEN_FILE",
+        help="File with the bearer token for --url.",
+        rich_help_panel=_PANEL,
+    ),
+]
+CaOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca",
+        metavar="FILE",
+        envvar="BLOCKGATE_CA",
+        help="CA of the gateway's certificate, for --url.",
+        rich_help_panel=_PANEL,
+    ),
+]
+CertOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cert",
+        metavar="FILE",
+        envvar="BLOCKGATE_CERT",
+        help="Client certificate for --url.",
+        rich_help_panel=_PANEL,
+    ),
+]
+KeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        metavar="FILE",
+        envvar="BLOCKGATE_KEY",
+        help="Its private key.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
+SHARED: dict[str, tuple[Any, Any]] = {
+    "json_output": (JsonOption, False),
+    "socket": (SocketOption, None),
+    "url": (UrlOption, None),
+    "token_file": (TokenOption, None),
+    "ca": (CaOption, None),
+    "cert": (CertOption, None),
+    "key": (KeyOption, None),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One run of the CLI."""
+
+    api: Api
+    json: bool = False
+
+
+_current: ContextVar[Session] = ContextVar("session")
+_root: dict[str, Any] = {}
+
+
+def current() -> Session:
+    """The session of the command that runs."""
+    return _current.get()
+
+
+def set_root_options(**options: Any) -> None:
+    """Options that stood before the command; those behind it win."""
+    _root.update({name: value for name, value in options.items() if value})
+
+
+def endpoint_from(options: dict[str, Any]) -> Endpoint:
+    """Where the API is, from options and environment."""
+    if options["socket"] and options["url"]:
+        raise InvalidInput("--socket and --url exclude each other.", "Give one of them.")
+    if options["socket"]:
+        endpoint = endpoint_of(str(Path(options["socket"].removeprefix("unix:")).absolute()))
+    elif options["url"]:
+        endpoint = endpoint_of(options["url"])
+    elif os.environ.get("BLOCKGATE_API"):
+        endpoint = endpoint_of(os.environ["BLOCKGATE_API"])
+    else:
+        endpoint = Endpoint()
+    return replace(
+        endpoint,
+        ca=options["ca"],
+        cert=options["cert"],
+        key=options["key"],
+        token_file=options["token_file"],
+    )
+
+
+def command(
+    app: typer.Typer, name: str | None = None, **settings: Any
+) -> Callable[[_Function], _Function]:
+    """Register a function as a command of `app`, with the shared options."""
+
+    def register(function: _Function) -> _Function:
+        @functools.wraps(function)
+        def run(**arguments: Any) -> None:
+            options = {key: arguments.pop(key) or _root.get(key) for key in SHARED}
+            as_json = bool(options["json_output"])
+            try:
+                session = Session(Api(endpoint_from(options)), as_json)
+                _current.set(session)
+                function(**arguments)
+            except BlockgateError as error:
+                report(error, as_json=as_json)
+                raise typer.Exit(error.exit_code) from error
+
+        hints = get_type_hints(function, include_extras=True)
+        own = inspect.signature(function).parameters.values()
+        parameters = [
+            one.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[one.name])
+            for one in own
+        ]
+        for key, (annotation, default) in SHARED.items():
+            parameters.append(
+                inspect.Parameter(
+                    key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+                )
+            )
+            hints[key] = annotation
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = hints
+        app.command(name, no_args_is_help=False, **settings)(run)
+        return function
+
+    return register
+
+
+def report(error: BlockgateError, *, as_json: bool) -> None:
+    """Tell of an error on stderr, in the form that was asked for."""
+    if as_json:
+        detail = {"code": error.code, "message": error.message, "hint": error.hint}
+        print(json.dumps({"error": detail}, ensure_ascii=False), file=sys.stderr)
+        return
+    print(f"blockgate: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Go on, or end the command. Without a terminal nobody can be asked: `InvalidInput`."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InvalidInput(
+            "This asks for a confirmation, and there is no terminal.",
+            "Add --yes to do it, or --dry-run to see what it would do.",
+        )
+    if not typer.confirm(question, err=True):
+        print("Nothing was changed.", file=sys.stderr)
+        raise typer.Exit(0)

@@ -1,0 +1,95 @@
+"""``blockgate session``, ``tasks``, ``operation``: what is going on."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from blockgate.cli import names
+from blockgate.cli.output import (
+    Column,
+    done,
+    duration,
+    field,
+    show_facts,
+    show_table,
+    size,
+    when,
+)
+from blockgate.cli.progress import change
+from blockgate.cli.session import command, current
+from blockgate.model.sizes import format_size
+
+app = typer.Typer(no_args_is_help=True, help="Sessions: connections of clients.")
+
+
+@command(app, "list")
+def list_sessions() -> None:
+    """List all connections of clients."""
+    now = time.time()
+    columns = (
+        Column("ID", field("id"), right=True),
+        Column("CLIENT", field("peer")),
+        Column("EXPORT", lambda row: row["export"] or f"({row['phase']})"),
+        Column("TLS", lambda row: row["tls"] or "-"),
+        Column("FOR", lambda row: duration(now - row["since"]), right=True),
+        Column("READS", field("reads"), right=True),
+        Column("READ", size("read_bytes"), right=True),
+        Column("WRITES", field("writes"), right=True),
+        Column("WRITTEN", size("written_bytes"), right=True),
+        Column("IN FLIGHT", field("in_flight"), right=True),
+        Column("UNSENT", size("unsent_bytes"), right=True),
+    )
+    show_table(current().api.get("sessions"), columns, "No client is connected.")
+
+
+@command(app, "disconnect")
+def disconnect(
+    session: Annotated[
+        int,
+        typer.Argument(metavar="ID", help="From the list.", autocompletion=names.sessions),
+    ],
+) -> None:
+    """Close one client's connection; a client may come back at once."""
+    change("DELETE", "sessions", session)
+    done(f"Session {session} disconnected.")
+
+
+def list_tasks() -> None:
+    """List the commands in flight, the oldest first: where, since when, in which phase."""
+    columns = (
+        Column("AGE", lambda row: f"{row['age_us'] / 1e6:.3f} s", right=True),
+        Column("PHASE", field("phase")),
+        Column("OP", field("op")),
+        Column("VOLUME", field("volume")),
+        Column("OFFSET", field("offset"), right=True),
+        Column("LENGTH", field("length"), right=True),
+        Column("EXPORT", field("export")),
+        Column("SESSION", field("session"), right=True),
+    )
+    show_table(current().api.get("tasks"), columns, "Nothing is in flight.")
+
+
+def operation(
+    operation_id: Annotated[str, typer.Argument(metavar="ID", help="The operation's id.")],
+) -> None:
+    """Show how far a change is, or how it ended."""
+    one = current().api.get("operations", operation_id)
+    total = one["total_bytes"]
+    error = one["error"] or {}
+    show_facts(
+        one,
+        (
+            ("Operation", one["id"]),
+            ("Kind", one["kind"]),
+            ("Caller", one["caller"]),
+            ("State", one["state"]),
+            ("Phase", one["phase"]),
+            ("Done", f"{format_size(one['done_bytes'])} of {format_size(total)}" if total else ""),
+            ("Started", when(one["started"])),
+            ("Error", error.get("message", "")),
+            ("Hint", error.get("hint", "")),
+        ),
+    )

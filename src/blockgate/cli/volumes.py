@@ -1,0 +1,215 @@
+"""``blockgate volume``: virtual disks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from blockgate.cli import names
+from blockgate.cli.output import (
+    Column,
+    done,
+    field,
+    flags,
+    show_facts,
+    show_table,
+    size,
+    when,
+    yes_no,
+)
+from blockgate.cli.progress import change
+from blockgate.cli.session import command, confirm, current
+from blockgate.model.errors import InvalidInput
+from blockgate.model.names import VolumeRef
+from blockgate.model.sizes import format_size
+
+app = typer.Typer(no_args_is_help=True, help="Volumes: virtual disks, named POOL/VOLUME.")
+
+VolumeArgument = Annotated[
+    str,
+    typer.Argument(metavar="POOL/VOLUME", help="The volume.", autocompletion=names.volumes),
+]
+NewVolumeArgument = Annotated[
+    str, typer.Argument(metavar="POOL/VOLUME", help="Its name from now on.")
+]
+SizeOption = Annotated[
+    str, typer.Option("--size", metavar="SIZE", help="For example 1.5GiB, 2T, or bytes.")
+]
+CacheOption = Annotated[
+    Literal["write-back", "write-through"],
+    typer.Option("--cache", help="write-through: stable before it is answered."),
+]
+IoOption = Annotated[
+    Literal["buffered", "direct"],
+    typer.Option("--io", help="direct: around the gateway's page cache."),
+]
+BlockSizeOption = Annotated[
+    str, typer.Option("--block-size", metavar="512|4096", help="Logical block size in bytes.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Do it in spite of what it loses.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def _block_size(text: str) -> int:
+    if text not in ("512", "4096"):
+        raise InvalidInput(f"{text!r} is not a block size.", "Use 512 or 4096.")
+    return int(text)
+
+
+def _new(volume: str) -> dict[str, Any]:
+    ref = VolumeRef.parse(volume)
+    return {"pool": ref.pool, "name": ref.name}
+
+
+def _at(volume: str) -> tuple[str, str]:
+    ref = VolumeRef.parse(volume)
+    return ref.pool, ref.name
+
+
+@command(app, "create")
+def create(
+    volume: NewVolumeArgument,
+    size: SizeOption,
+    prealloc: Annotated[
+        bool, typer.Option("--prealloc", help="Take all of its space at once.")
+    ] = False,
+    block_size: BlockSizeOption = "512",
+    cache: CacheOption = "write-back",
+    io: IoOption = "buffered",
+) -> None:
+    """Make a volume."""
+    body = {
+        **_new(volume),
+        "size": size,
+        "prealloc": prealloc,
+        "block_size": _block_size(block_size),
+        "cache": cache,
+        "io": io,
+    }
+    made = change("POST", "volumes", body=body)
+    done(f"Volume {volume} created: {format_size(made['size'])}, WWN {made['wwn']}.", made)
+
+
+@command(app, "list")
+def list_volumes(
+    pool: Annotated[
+        str | None,
+        typer.Argument(metavar="[POOL]", help="Only this pool's.", autocompletion=names.pools),
+    ] = None,
+) -> None:
+    """List all volumes, or those of one pool."""
+    columns = (
+        Column("VOLUME", lambda row: f"{row['pool']}/{row['name']}"),
+        Column("SIZE", size("size"), right=True),
+        Column("BLOCK", field("block_size"), right=True),
+        Column("CACHE", field("cache")),
+        Column("IO", field("io")),
+        Column("STATE", field("state")),
+        Column("HEALTH", field("health")),
+        Column("EXPORTS", lambda row: str(len(row["exports"])), right=True),
+        Column("SESSIONS", field("sessions"), right=True),
+        Column("", flags(adopted="adopted", prealloc="preallocated")),
+    )
+    empty = "There is no volume. Create one: blockgate volume create POOL/VOLUME --size SIZE"
+    show_table(current().api.get("volumes", pool=pool), columns, empty)
+
+
+@command(app, "info")
+def info(volume: VolumeArgument) -> None:
+    """Show one volume."""
+    one = current().api.get("volumes", *_at(volume))
+    allocated = one["allocated"]
+    show_facts(
+        one,
+        (
+            ("Name", f"{one['pool']}/{one['name']}"),
+            ("Size", f"{format_size(one['size'])} ({one['size']} bytes)"),
+            ("Allocated", "" if allocated is None else format_size(allocated)),
+            ("Block size", str(one["block_size"])),
+            ("UUID", one["uuid"]),
+            ("WWN", one["wwn"]),
+            ("Cache", one["cache"]),
+            ("I/O", one["io"]),
+            ("Preallocated", yes_no(one["prealloc"])),
+            ("Adopted", yes_no(one["adopted"])),
+            ("Path", one["path"]),
+            ("State", one["state"]),
+            ("Health", one["health"]),
+            ("Reason", one["reason"]),
+            ("Degraded since", when(one["degraded_since"])),
+            ("Writes", "refused until it is reopened" if one["writes_refused"] else ""),
+            ("Exports", ", ".join(one["exports"])),
+            ("Sessions", str(one["sessions"])),
+        ),
+    )
+
+
+@command(app, "resize")
+def resize(volume: VolumeArgument, size: SizeOption, force: ForceOption = False) -> None:
+    """Grow a volume, also while it is in use; to shrink it takes --force."""
+    made = change("POST", "volumes", *_at(volume), "resize", body={"size": size, "force": force})
+    done(f"Volume {volume} has {format_size(made['size'])} now.", made)
+
+
+@command(app, "rename")
+def rename(
+    volume: VolumeArgument,
+    new_name: Annotated[str, typer.Argument(metavar="NEW", help="The new name, without pool.")],
+) -> None:
+    """Give a volume a new name in its pool; its identity and its exports stay."""
+    made = change("POST", "volumes", *_at(volume), "rename", body={"new_name": new_name})
+    done(f"Volume {volume} is {made['pool']}/{made['name']} now.", made)
+
+
+@command(app, "delete")
+def delete(volume: VolumeArgument, force: ForceOption = False, yes: YesOption = False) -> None:
+    """Destroy a volume and its data. Refused while it is exported.
+
+    On a terminal it asks first, unless --yes is given.
+    """
+    at = _at(volume)
+    if sys.stdin.isatty():
+        confirm(f"Destroy the data of {volume}?", yes=yes)
+    change("DELETE", "volumes", *at, force=force or None)
+    done(f"Volume {volume} deleted.")
+
+
+@command(app, "adopt")
+def adopt(
+    volume: NewVolumeArgument,
+    path: Annotated[
+        str | None,
+        typer.Option("--path", metavar="FILE", help="The file; not with a device pool."),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option("--size", metavar="SIZE", help="Refuse unless it has this size."),
+    ] = None,
+    block_size: BlockSizeOption = "512",
+    cache: CacheOption = "write-back",
+    io: IoOption = "buffered",
+) -> None:
+    """Take an existing file or device as a volume; no byte of it is touched."""
+    if path is not None and current().api.endpoint.local:
+        path = str(Path(path).absolute())
+    body = {**_new(volume), "block_size": _block_size(block_size), "cache": cache, "io": io}
+    body.update({key: value for key, value in (("path", path), ("size", size)) if value})
+    made = change("POST", "volumes", "adopt", body=body)
+    done(f"Volume {volume} adopted: {format_size(made['size'])}, WWN {made['wwn']}.", made)
+
+
+@command(app, "forget")
+def forget(volume: VolumeArgument) -> None:
+    """Know a volume no longer; its data stays where it is."""
+    change("POST", "volumes", *_at(volume), "forget")
+    done(f"Volume {volume} forgotten; its data is where it was.")
+
+
+@command(app, "reopen")
+def reopen(volume: VolumeArgument) -> None:
+    """Close and open a volume again, which ends its sessions and clears a degraded state."""
+    made = change("POST", "volumes", *_at(volume), "reopen")
+    done(f"Volume {volume} reopened: {made['health']}.", made)
