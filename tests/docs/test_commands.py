@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,16 +28,25 @@ def test_a_page_s_commands_run_in_their_order(page: str, tmp_path: Path) -> None
     blocks = BLOCK.findall((DOCS / page).read_text())
     assert blocks, "the page has no commands"
     script = "\n".join(blocks).replace(NBD_PORT, str(free_port()))
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PATH": f"{SCRIPTS}:{os.environ['PATH']}:/usr/sbin:/sbin"},
-        timeout=150,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    printed = tmp_path / "printed"
+    with printed.open("wb") as output:
+        shell = subprocess.Popen(
+            ["bash", "-euxo", "pipefail", "-c", script],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=tmp_path,
+            env={**os.environ, "PATH": f"{SCRIPTS}:{os.environ['PATH']}:/usr/sbin:/sbin"},
+            start_new_session=True,
+        )
+        try:
+            status = shell.wait(120)
+        finally:
+            # The daemon that the page starts is in the shell's process group.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+            shell.wait()
+    assert status == 0, printed.read_text(errors="replace")
 
 
 def pages() -> list[Path]:
