@@ -107,6 +107,11 @@ impl Volume {
         self.backstore.size()
     }
 
+    /// See [`Backstore::alignment`].
+    pub fn alignment(&self) -> u32 {
+        self.backstore.alignment()
+    }
+
     /// See [`Backstore::health`].
     pub fn health(&self) -> Health {
         self.backstore.health()
