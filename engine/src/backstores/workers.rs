@@ -46,6 +46,7 @@ struct Shared<W: Work> {
     name: String,
     work: Arc<W>,
     idle_exit: Duration,
+    stack_bytes: usize,
     state: Mutex<State<W::Job>>,
     ready: Condvar,
 }
@@ -58,16 +59,21 @@ pub struct Workers<W: Work> {
 impl<W: Work> Workers<W> {
     /// No thread is started yet. `name` (at most 15 bytes are shown) names the threads.
     pub fn new(name: String, work: Arc<W>, idle_exit: Duration) -> Self {
+        Self::with_stack(name, work, idle_exit, STACK_BYTES)
+    }
+
+    fn with_stack(name: String, work: Arc<W>, idle_exit: Duration, stack_bytes: usize) -> Self {
         let state = State { queue: VecDeque::new(), idle: 0, threads: 0, closed: false };
-        let shared = Shared { name, work, idle_exit, state: Mutex::new(state), ready: Condvar::new() };
+        let shared = Shared { name, work, idle_exit, stack_bytes, state: Mutex::new(state), ready: Condvar::new() };
         Workers { shared: Arc::new(shared) }
     }
 
-    /// Queue a job; it comes back when it cannot be run (no thread to be had, too many queued, closed).
-    pub fn push(&self, job: W::Job) -> Result<(), W::Job> {
+    /// Queue a job. `Err`: jobs that nobody will run (closed, too many queued; or no thread can be had, then
+    /// with those of others that wait for one).
+    pub fn push(&self, job: W::Job) -> Result<(), Vec<W::Job>> {
         let mut state = self.shared.lock();
         if state.closed || state.queue.len() >= MAX_QUEUED {
-            return Err(job);
+            return Err(vec![job]);
         }
         state.queue.push_back(job);
         if state.queue.len() <= state.idle {
@@ -83,11 +89,11 @@ impl<W: Work> Workers<W> {
         if Shared::spawn(&self.shared).is_ok() {
             return Ok(());
         }
-        // Out of threads or memory: those that run will come to it; if none does, say so.
+        // Out of threads or memory. Those that run will come to it; if there are none, nobody will.
         let mut state = self.shared.lock();
         state.threads -= 1;
         match state.threads {
-            0 => state.queue.pop_back().map_or(Ok(()), Err),
+            0 => Err(state.queue.drain(..).collect()),
             _ => Ok(()),
         }
     }
@@ -123,7 +129,7 @@ impl<W: Work> Shared<W> {
 
     fn spawn(shared: &Arc<Self>) -> io::Result<()> {
         let shared = shared.clone();
-        let builder = thread::Builder::new().name(shared.name.clone()).stack_size(STACK_BYTES);
+        let builder = thread::Builder::new().name(shared.name.clone()).stack_size(shared.stack_bytes);
         builder.spawn(move || shared.serve()).map(drop)
     }
 
@@ -230,6 +236,15 @@ mod tests {
             wait_until("job done", || work.done.load(Ordering::SeqCst) == n && workers.shared.lock().idle > 0);
         }
         assert_eq!(workers.threads(), 1);
+    }
+
+    #[test]
+    fn jobs_that_no_thread_can_be_had_for_come_back() {
+        let work = Arc::new(Count { done: AtomicUsize::new(0), idle: AtomicUsize::new(0) });
+        // A stack larger than the address space: no such thread starts.
+        let workers = Workers::with_stack("test".into(), work, IDLE_EXIT, 1 << 60);
+        assert_eq!(workers.push(None).unwrap_err().len(), 1);
+        assert_eq!((workers.threads(), workers.queued()), (0, 0));
     }
 
     #[test]

@@ -30,7 +30,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::fault::Fault;
 use self::flush::Flushes;
@@ -43,6 +43,9 @@ use super::{Attempt, Backstore, Completion, OpenError, RingTarget};
 use crate::block::command::{Errno, Op, Outcome, Request, MAX_EXTENTS};
 use crate::block::health::{Health, HealthCell, OnDegraded};
 use crate::block::volume::VolumeSpec;
+
+/// Writes look at the file's size and name this often, milliseconds.
+const GLANCE_MS: u64 = 100;
 
 /// An open file or device. Everything here may block, but for what `inline.rs` does.
 struct File {
@@ -68,6 +71,9 @@ struct File {
     traits: Traits,
     /// `RWF_NOWAIT` was refused: not tried again.
     no_nowait: AtomicBool,
+    opened: Instant,
+    /// When the last write looked whether the file is still what it was, milliseconds after `opened`.
+    glanced_ms: AtomicU64,
     quick: Quickness,
     lacks: Lacks,
     syncs: Syncs,
@@ -97,6 +103,8 @@ impl File {
             device_block,
             traits: opened.traits,
             no_nowait: AtomicBool::new(false),
+            opened: Instant::now(),
+            glanced_ms: AtomicU64::new(0),
             quick: Quickness::new(),
             lacks: Lacks::default(),
             syncs: Syncs::new(open::flags(spec)),
@@ -157,7 +165,10 @@ impl File {
         }
         match req.op {
             Op::Read => self.read(buf_of(req)?, start)?,
-            Op::Write => self.write(buf_of(req)?, start, stable)?,
+            Op::Write => {
+                self.glance();
+                self.write(buf_of(req)?, start, stable)?;
+            }
             Op::Flush => self.flush()?,
             Op::Discard => self.discard(start, end, stable)?,
             Op::WriteZeroes => self.write_zeroes(start, end, req.flags, stable)?,
@@ -200,6 +211,21 @@ impl File {
         match have < want {
             true => Err(Fault::Shrunk { have, want }),
             false => Ok(()),
+        }
+    }
+
+    /// Look at the file now and then while it is being written to. A write behind the end of a file
+    /// that was cut short makes it long again, with a hole that no FLUSH would notice; so
+    /// the volume is marked, though the write itself goes on.
+    fn glance(&self) {
+        let now_ms = self.opened.elapsed().as_millis() as u64;
+        let last_ms = self.glanced_ms.load(Ordering::Relaxed);
+        if now_ms - last_ms.min(now_ms) < GLANCE_MS {
+            return;
+        }
+        self.glanced_ms.store(now_ms, Ordering::Relaxed);
+        if let Err(fault) = self.check_present() {
+            fault.settle(Op::Write.name(), &self.health);
         }
     }
 
@@ -286,19 +312,22 @@ impl FileBackstore {
     }
 
     fn submit_flush(&self, req: Request, done: Completion) {
-        if !self.file.flushes.join(req, done) {
-            return;
-        }
-        if self.workers.push(Job::Flush).is_err() {
-            self.file.flushes.refuse(self.cannot_run());
+        if self.file.flushes.join(req, done) {
+            self.push(Job::Flush);
         }
     }
 
-    /// Why a job did not find a thread.
-    fn cannot_run(&self) -> Errno {
-        match self.file.closed.load(Ordering::Relaxed) {
+    fn push(&self, job: Job) {
+        let Err(jobs) = self.workers.push(job) else { return };
+        let errno = match self.file.closed.load(Ordering::Relaxed) {
             true => libc::ESHUTDOWN,
             false => libc::ENOMEM,
+        };
+        for job in jobs {
+            match job {
+                Job::Run(request, done) => done.post(Outcome { request, result: Err(errno) }),
+                Job::Flush => self.file.flushes.refuse(errno),
+            }
         }
     }
 }
@@ -324,9 +353,7 @@ impl Backstore for FileBackstore {
         if req.op == Op::Flush {
             return self.submit_flush(req, done);
         }
-        if let Err(Job::Run(request, done)) = self.workers.push(Job::Run(req, done)) {
-            done.post(Outcome { request, result: Err(self.cannot_run()) });
-        }
+        self.push(Job::Run(req, done));
     }
 
     fn note_ring_result(&self, req: &Request, result: &Result<(), Errno>) {

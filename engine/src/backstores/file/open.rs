@@ -1,6 +1,7 @@
 //! Opening a volume's file or device: once, locked, and never anything else than what was asked for.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 
 use super::probe::{self, Traits};
 use super::sys::{self, Stat};
@@ -41,7 +42,7 @@ pub fn open(spec: &VolumeSpec) -> Result<Opened, OpenError> {
         _ => OpenError::from_io(&doing("open"), &e),
     })?;
     let traits = probe::traits(&fd, stat).map_err(|e| OpenError::from_io(&doing("statfs"), &e))?;
-    let size = size_of(spec, &fd, stat).map_err(|e| OpenError::from_io(&doing("size of"), &e))?;
+    let size = size_of(&fd, stat.is_device).map_err(|e| OpenError::from_io(&doing("size of"), &e))?;
     if spec.offset > size || spec.length.is_some_and(|length| length > size - spec.offset) {
         return Err(OpenError::new(
             libc::EINVAL,
@@ -73,7 +74,6 @@ fn check_kind(spec: &VolumeSpec, stat: Stat, path: &str) -> Result<(), OpenError
     };
     match found {
         true => Ok(()),
-        // ENOTBLK exists for just the first of these two.
         false => Err(OpenError::new(
             if spec.device { libc::ENOTBLK } else { libc::EINVAL },
             format!("{path} is not {wanted}"),
@@ -95,7 +95,7 @@ pub fn flags(spec: &VolumeSpec) -> i32 {
     access(spec) | if spec.direct { libc::O_DIRECT } else { 0 }
 }
 
-fn open_locked(spec: &VolumeSpec, pinned: &OwnedFd, stat: Stat) -> std::io::Result<OwnedFd> {
+fn open_locked(spec: &VolumeSpec, pinned: &OwnedFd, stat: Stat) -> io::Result<OwnedFd> {
     // On a block device O_EXCL keeps out mounts, RAID and other O_EXCL openers; flock those
     // that only ask for the lock of this node.
     let exclusive = if stat.is_device { libc::O_EXCL } else { 0 };
@@ -104,11 +104,10 @@ fn open_locked(spec: &VolumeSpec, pinned: &OwnedFd, stat: Stat) -> std::io::Resu
     Ok(fd)
 }
 
-fn size_of(spec: &VolumeSpec, fd: &OwnedFd, stat: Stat) -> std::io::Result<u64> {
-    match stat.is_device {
+/// Bytes of the whole file or device, now that it is locked.
+fn size_of(fd: &OwnedFd, is_device: bool) -> io::Result<u64> {
+    match is_device {
         true => sys::device_size(fd),
-        // Once more, now that it is locked.
         false => sys::stat(fd).map(|stat| stat.size),
     }
-    .inspect(|_| debug_assert!(fd.as_raw_fd() >= 0 && spec.device == stat.is_device))
 }

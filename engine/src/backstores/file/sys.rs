@@ -123,7 +123,7 @@ pub fn direct_alignment(fd: &OwnedFd) -> Option<u32> {
     (known && stat.stx_dio_offset_align > 0).then_some(stat.stx_dio_offset_align)
 }
 
-// linux/fs.h: _IOR(0x12, 114, size_t), _IO(0x12, 119), _IO(0x12, 127), _IO(0x12, 104).
+// linux/fs.h: _IOR(0x12, 114, size_t) with eight bytes of size_t, _IO(0x12, 119), _IO(0x12, 104).
 const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
 const BLKDISCARD: libc::c_ulong = 0x1277;
 const BLKSSZGET: libc::c_ulong = 0x1268;

@@ -45,6 +45,18 @@ fn a_deleted_file_is_noticed_when_it_would_matter() {
 }
 
 #[test]
+fn a_write_behind_the_end_of_a_shrunk_file_does_not_hide_it() {
+    let file = TempFile::new(DISK, &[1; 64 << 10]);
+    let (volume, told) = open(&spec(&file.0));
+    let shard = Shard::new(&volume, false);
+    file.set_len(0);
+    thread::sleep(Duration::from_millis(super::super::GLANCE_MS + 20));
+    shard.write((64 << 10) - 512, &[2; 512], plain()).unwrap();
+    assert_eq!(file.bytes().len(), 64 << 10, "as long as before, and all zeroes but for the end");
+    degraded(&volume, &told, "write: the file has 0 bytes");
+}
+
+#[test]
 fn check_looks_without_being_asked_by_a_client() {
     let file = TempFile::new(DISK, &[1; 8192]);
     let (volume, told) = open(&spec(&file.0));
