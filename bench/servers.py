@@ -39,9 +39,8 @@ class Server:
         """How long the asyncio loop stood still at most, by the gateway's own metric."""
         if self.gateway is None:
             return None
-        found = re.findall(
-            r"^blockgate_event_loop_stall_max_seconds\S* ([0-9.e+-]+)$", self.gateway.metrics(), re.M
-        )
+        metric = r"^blockgate_event_loop_stall_max_seconds ([0-9.e+-]+)$"
+        found = re.findall(metric, self.gateway.metrics(), re.M)
         return max(map(float, found)) if found else None
 
 
