@@ -28,6 +28,7 @@ from blockgate.api.command_log import CommandLog
 from blockgate.api.context import ApiContext, GatewayInfo, ListenerInfo
 from blockgate.api.server import HttpServer
 from blockgate.api.tokens import TokenFile
+from blockgate.control.core import TlsFiles
 from blockgate.control.service import Control, Settings
 from blockgate.dataplane import EngineDataPlane
 from blockgate.model.errors import BlockgateError, Failed, InvalidInput, Unavailable
@@ -87,8 +88,9 @@ class Daemon:
         self._authenticator.rules = await asyncio.to_thread(_access_rules, config)
         self._plane = await asyncio.to_thread(_start_engine, config)
         self._plane.start()
-        self._control = Control(_settings(config), self._plane)
-        await self._control.start()
+        control = Control(_settings(config), self._plane)
+        await control.start()
+        self._control = control
         self._command_log = CommandLog(config.state_dir / "commands.log")
         await self._serve_api()
         for listener in self._listeners.of("nbd"):
@@ -231,10 +233,11 @@ class Daemon:
         last_resort.start()
         for server in self._servers.values():
             await _logged("the API", server.stop(drain_s))
-        if self._control is not None:
-            await _logged("control", self._control.stop(int(drain_s * 1000)))
-        if self._plane is not None:
-            await _logged("the engine", self._plane.stop(int(drain_s * 1000)))
+        drain_ms = int(drain_s * 1000)
+        if self._control is not None:  # stops the engine between its changes and its state
+            await _logged("control", self._control.stop(drain_ms))
+        elif self._plane is not None:
+            await _logged("the engine", self._plane.stop(drain_ms))
         if self._command_log is not None:
             await asyncio.to_thread(self._command_log.close)
         self._listeners.close()
@@ -279,11 +282,14 @@ def _start_engine(config: DaemonConfig) -> EngineDataPlane:
 def _settings(config: DaemonConfig) -> Settings:
     nbd = config.nbd
     return Settings(
-        state_dir=config.state_dir,
-        tls_cert=nbd.certificate,
-        tls_key=nbd.key,
-        tls_ca=nbd.ca,
-        tls_verify_client=nbd.verify_client,
+        state_dir=str(config.state_dir),
+        key_file=str(config.secret_key) if config.secret_key is not None else None,
+        tls=TlsFiles(
+            certificate=str(nbd.certificate) if nbd.certificate is not None else None,
+            key=str(nbd.key) if nbd.key is not None else None,
+            client_ca=str(nbd.ca) if nbd.ca is not None else None,
+            verify_client=nbd.verify_client,
+        ),
     )
 
 

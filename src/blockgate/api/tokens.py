@@ -2,8 +2,8 @@
 
 One token per line, ``IDENTITY ROLE SHA256``; empty lines and lines that begin with ``#`` do not
 count.  The file holds the SHA-256 of each token, never the token: reading it lets nobody in.  A
-token must be long and random (`new_token` makes one), since an unsalted hash of a guessable one
-could be reversed.
+token must be long and random (`blockgate tls token` makes one), since an unsalted hash of a
+guessable one could be reversed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,14 +77,6 @@ class TokenFile:
             if hmac.compare_digest(digest, entry.sha256) and found is None:
                 found = Caller(entry.identity, entry.role)
         return found
-
-
-def new_token(identity: str, role: str) -> tuple[str, str]:
-    """A fresh token and its line for the token file."""
-    token = secrets.token_urlsafe(32)
-    line = f"{identity} {role} {hashlib.sha256(token.encode()).hexdigest()}"
-    _parse_line(line, "the new token")
-    return token, line
 
 
 def _parse_line(line: str, where: str) -> TokenEntry:

@@ -115,7 +115,8 @@ def level(
 @command(log, "commands")
 def commands(
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=1000, help="How many of the newest.")
+        int,
+        typer.Option("--limit", "-n", metavar="N", min=1, max=1000, help="How many of the newest."),
     ] = 20,
 ) -> None:
     """Show the newest commands: who, what, with which result. Secrets are masked."""

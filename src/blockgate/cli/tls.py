@@ -121,7 +121,8 @@ def rotate_key() -> None:
 def token(
     identity: Annotated[str, typer.Argument(metavar="IDENTITY", help="Who will use it.")],
     role: Annotated[
-        Literal["view", "operate", "administer"], typer.Option("--role", help="What they may do.")
+        Literal["view", "operate", "administer"],
+        typer.Option("--role", metavar="view|operate|administer", help="What they may do."),
     ] = "view",
 ) -> None:
     """Make a bearer token for the API, and its line for the gateway's token file.

@@ -40,11 +40,17 @@ SizeOption = Annotated[
 ]
 CacheOption = Annotated[
     Literal["write-back", "write-through"],
-    typer.Option("--cache", help="write-through: stable before it is answered."),
+    typer.Option(
+        "--cache",
+        metavar="write-back|write-through",
+        help="write-through: stable before it is answered.",
+    ),
 ]
 IoOption = Annotated[
     Literal["buffered", "direct"],
-    typer.Option("--io", help="direct: around the gateway's page cache."),
+    typer.Option(
+        "--io", metavar="buffered|direct", help="direct: around the gateway's page cache."
+    ),
 ]
 BlockSizeOption = Annotated[
     str, typer.Option("--block-size", metavar="512|4096", help="Logical block size in bytes.")

@@ -128,6 +128,8 @@ class DaemonConfig(_Section):
     """The whole file."""
 
     state_dir: Path = Path("/var/lib/blockgate")
+    secret_key: Path | None = None
+    """The key that encrypts secrets in the state; without it one is kept in the state directory."""
     drain_seconds: float = Field(default=10.0, ge=0, le=300)
     """How long requests in flight may take when the daemon ends."""
     api: ApiSection = ApiSection()

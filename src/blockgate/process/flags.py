@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--version", action="version", version=f"blockgated {__version__}")
     add("--config", type=Path, metavar="FILE", help="configuration file (TOML)")
     add("--state-dir", metavar="DIR", help="where the state lives [/var/lib/blockgate]")
+    add("--secret-key", metavar="FILE", help="key that encrypts secrets [DIR/secret.key]")
     add("--drain-seconds", type=float, metavar="S", help="bound on draining at the end [10]")
     _add_api(parser)
     _add_nbd(parser)
@@ -82,6 +83,7 @@ def _add_nbd(parser: argparse.ArgumentParser) -> None:
 
 _FIELDS = {
     "state_dir": (None, "state_dir"),
+    "secret_key": (None, "secret_key"),
     "drain_seconds": (None, "drain_seconds"),
     "api": ("api", "socket"),
     "api_mode": ("api", "socket_mode"),

@@ -19,6 +19,7 @@ from typing import Any, Literal, TextIO
 LEVELS = ("debug", "info", "warning", "error")
 QUEUE_RECORDS = 10_000
 MAX_VALUE_CHARS = 4096
+STOP_S = 3.0
 MASK = "***"
 
 SECRET_NAMES = frozenset(
@@ -104,6 +105,21 @@ class _BoundedQueueHandler(logging.handlers.QueueHandler):
                 self.dropped = lost
 
 
+class _BoundedQueueListener(logging.handlers.QueueListener):
+    """Its end is bounded too: where nobody reads the log, the rest of it is given up."""
+
+    def stop(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        records: Any = self.queue  # what `Logs` has made
+        try:
+            records.put(None, timeout=STOP_S)  # the sentinel
+        except queue.Full:
+            return
+        thread.join(STOP_S)
+
+
 class Logs:
     """The installed logging: start, change the level, stop."""
 
@@ -113,7 +129,7 @@ class Logs:
         records: queue.Queue[Any] = queue.Queue(QUEUE_RECORDS)
         output = logging.StreamHandler(stream or sys.stderr)
         output.setFormatter(Formatter(kind))
-        self._listener = logging.handlers.QueueListener(records, output)
+        self._listener = _BoundedQueueListener(records, output)
         self._handler = _BoundedQueueHandler(records)
         root = logging.getLogger()
         root.addHandler(self._handler)

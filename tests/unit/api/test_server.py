@@ -1,0 +1,179 @@
+"""The HTTP server alone, with a small application: its peers, its bounds, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blockgate.api.bounds import BodyBounds
+from blockgate.api.server import HttpLimits, HttpServer
+
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+async def answer(send: Any, body: bytes) -> None:
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def whoami(scope: Any, receive: Any, send: Any) -> None:
+    await answer(send, scope["state"]["peer"].address.encode())
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    await answer(send, scope["state"]["body"])
+
+
+@asynccontextmanager
+async def serving(
+    app: Application, tmp_path: Path, **limits: Any
+) -> AsyncIterator[tuple[HttpServer, str]]:
+    path = str(tmp_path / "http.sock")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        sock.listen()
+        server = HttpServer(app, HttpLimits(**limits))
+        await server.listen(sock)
+        try:
+            yield server, path
+        finally:
+            await server.stop(1)
+
+
+async def talk(path: str, text: bytes, timeout_s: float = 5) -> bytes:
+    """Send `text`, and read until the server closes or says nothing more."""
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(text)
+    async with asyncio.timeout(timeout_s):
+        data = await reader.read()
+    writer.close()
+    return data
+
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+async def test_the_kernel_names_the_peer(tmp_path: Path) -> None:
+    async with serving(whoami, tmp_path) as (_, path):
+        said = await talk(path, GET)
+    assert f"unix:uid={os.getuid()},gid={os.getgid()},pid={os.getpid()}".encode() in said
+
+
+@pytest.mark.parametrize("text", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /"])
+async def test_half_a_request_and_then_silence_ends(tmp_path: Path, text: bytes) -> None:
+    async with serving(whoami, tmp_path, header_timeout_s=0.2, keep_alive_s=1) as (server, path):
+        await talk(path, text)
+        await asyncio.sleep(0.05)
+        assert server.connections == 0
+
+
+async def test_an_idle_connection_is_kept_for_its_time_and_no_longer(tmp_path: Path) -> None:
+    async with serving(whoami, tmp_path, keep_alive_s=1) as (_, path):
+        reader, writer = await asyncio.open_unix_connection(path)
+        for _ in range(2):
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.read(100)
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_header_over_its_bound_is_refused(tmp_path: Path) -> None:
+    async with serving(whoami, tmp_path, header_bytes=1000) as (_, path):
+        said = await talk(path, b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000)
+        assert said.startswith(b"HTTP/1.1 4")
+
+
+async def test_no_more_connections_than_allowed(tmp_path: Path) -> None:
+    async with serving(whoami, tmp_path, connections=3, header_timeout_s=1) as (server, path):
+        pairs = [await asyncio.open_unix_connection(path) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        assert server.connections == 3
+        with pytest.raises((ConnectionError, AssertionError)):
+            assert await talk(path, GET), "closed at once"
+        for _, writer in pairs:
+            writer.close()
+        await asyncio.sleep(0.05)
+        assert b"200" in await talk(path, GET)
+
+
+async def test_a_peer_that_takes_no_answer_is_dropped(tmp_path: Path) -> None:
+    async def flood(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(1000):
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+
+    async with serving(flood, tmp_path, send_stall_s=0.2) as (server, path):
+        _, writer = await asyncio.open_unix_connection(path, limit=1024)
+        writer.write(GET)
+        async with asyncio.timeout(5):
+            while not server.connections:
+                await asyncio.sleep(0.01)
+            while server.connections:
+                await asyncio.sleep(0.02)
+        writer.close()
+
+
+async def test_a_body_is_bounded_in_bytes_and_time(tmp_path: Path) -> None:
+    app = BodyBounds(echo, max_bytes=1000, timeout_s=0.3)
+    post = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    async with serving(app, tmp_path) as (_, path):
+        assert (await talk(path, post + b"Content-Length: 3\r\n\r\nabc")).endswith(b"abc")
+        said = await talk(path, post + b"Content-Length: 1001\r\n\r\n")
+        assert b"413" in said and b"too-large" in said
+        chunks = b"400\r\n" + b"x" * 1024 + b"\r\n"
+        said = await talk(path, post + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+        assert b"413" in said
+        said = await talk(path, post + b"Content-Length: 3\r\n\r\na")
+        assert b"408" in said
+
+
+async def test_the_end_lets_requests_be_answered(tmp_path: Path) -> None:
+    begun = asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        begun.set()
+        await asyncio.sleep(0.2)
+        await answer(send, b"done")
+
+    async with serving(slow, tmp_path) as (server, path):
+        talking = asyncio.create_task(talk(path, GET))
+        await begun.wait()
+        await server.stop(5)
+        assert (await talking).endswith(b"done")
+
+
+async def test_the_end_waits_no_longer_than_told(tmp_path: Path) -> None:
+    async def never(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(3600)
+
+    async with serving(never, tmp_path) as (server, path):
+        talking = asyncio.create_task(talk(path, GET))
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(3):
+            await server.stop(0.1)
+        await talking
+
+
+async def test_a_new_listening_takes_over_without_losing_anybody(tmp_path: Path) -> None:
+    path = str(tmp_path / "http.sock")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        sock.listen()
+        server = HttpServer(whoami)
+        await server.listen(sock)
+        for _ in range(5):
+            await server.listen(sock)
+            assert b"200" in await talk(path, GET)
+        await server.stop(1)
+        assert Path(path).exists(), "the file belongs to whoever bound it"
