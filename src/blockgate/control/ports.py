@@ -118,12 +118,13 @@ class TaskStatus:
 
 @dataclass(frozen=True, slots=True)
 class OpCounters:
-    """Totals by operation name; `latency_us` holds the count of each bucket, not cumulated."""
+    """Totals by operation name; `latency_us` has each bucket's count, `latency_sum_us` the sum."""
 
     ops: Mapping[str, int]
     bytes: Mapping[str, int]
     errors: Mapping[str, int]
     latency_us: Mapping[str, Sequence[int]]
+    latency_sum_us: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

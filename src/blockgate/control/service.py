@@ -86,11 +86,11 @@ class Control:
 
     async def pool_list(self, caller: Caller) -> list[PoolInfo]:
         """All pools, by name, each with its reachability and space."""
-        return await self._pools.list(caller)
+        return await self._reading.pools(caller)
 
     async def pool_info(self, caller: Caller, name: str) -> PoolInfo:
         """One pool."""
-        return await self._pools.info(caller, name)
+        return await self._reading.pool(caller, name)
 
     async def pool_remove(self, caller: Caller, operation_id: str, name: str) -> None:
         """Forget a pool that holds no volume; nothing in it is touched."""
@@ -215,7 +215,7 @@ class Control:
         allow: Sequence[str] | None = None,
         force: bool = False,
     ) -> ExportInfo:
-        """Change what is given. Tightening it under live sessions takes `force`, which ends them."""
+        """Change what is given. To tighten it under live sessions takes `force`: it ends them."""
         return await self._exports.update(
             caller, operation_id, name, read_only, tls_required, allow, force
         )
@@ -242,7 +242,7 @@ class Control:
 
     async def tree(self, caller: Caller) -> Tree:
         """Everything, as a tree."""
-        return await self._pools.tree(caller)
+        return await self._reading.tree(caller)
 
     async def counters(self, caller: Caller) -> tuple[Counters, dict[int, str]]:
         """The engine's counters, and the name of the volume behind each handle."""

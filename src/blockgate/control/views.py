@@ -5,8 +5,40 @@ Sizes are in bytes, times in Unix seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+
+
+def plain(view: Any) -> Any:
+    """A view, or a list of views, as plain values."""
+    if isinstance(view, list):
+        return [plain(each) for each in view]
+    return asdict(view)
+
+
+def volume_info(values: dict[str, Any]) -> VolumeInfo:
+    """The view that `plain` took apart, also after it has been through JSON."""
+    return VolumeInfo(**{**values, "exports": tuple(values["exports"])})
+
+
+def export_info(values: dict[str, Any]) -> ExportInfo:
+    """The view that `plain` took apart, also after it has been through JSON."""
+    return ExportInfo(**{**values, "allow": tuple(values["allow"])})
+
+
+def diff(values: dict[str, Any]) -> Diff:
+    """The view that `plain` took apart, also after it has been through JSON."""
+    return Diff(
+        tuple(
+            DiffEntry(
+                e["action"],
+                e["kind"],
+                e["name"],
+                tuple(FieldChange(**change) for change in e["changes"]),
+            )
+            for e in values["entries"]
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +60,9 @@ class PoolInfo:
 class VolumeInfo:
     """A volume.
 
-    `state`: "ready"; "changing" while an operation works on it; "missing" when its data is not
-    where it was. `health`: "ok" or "degraded" while it is open, "closed" while no export needs
-    it, "unavailable" when it should be open and cannot be (`reason` says why).
+    `state`: "ready", or "changing" while an operation works on its data. `health`: "ok" or
+    "degraded" while it is open, "closed" while no export needs it, "unavailable" when it should
+    be open and cannot be, because its data or its pool is away (`reason` says why).
     `allocated` is what the data takes in the pool, filled in by `volume_info` only.
     """
 

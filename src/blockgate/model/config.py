@@ -54,6 +54,8 @@ class IoMode(StrEnum):
 
 def _one_of(kind: type[_E], text: object, what: str) -> _E:
     try:
+        if not isinstance(text, str):
+            raise ValueError(text)
         return kind(text)
     except ValueError:
         allowed = " or ".join(f"'{member}'" for member in kind)

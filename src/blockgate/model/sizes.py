@@ -41,15 +41,9 @@ def parse_size(text: object) -> int:
 
 def format_size(size: int) -> str:
     """`size` in bytes for people: exact where one decimal says it (`1.5GiB`), else rounded."""
-    value = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
-        if value < 1024:
-            break
-        value /= 1024
-    else:
-        unit = "EiB"
-    text = f"{value:.1f}".removesuffix(".0")
-    return f"{text}{unit}"
+    exponent = min(max(size.bit_length() - 1, 0) // 10, len(_PREFIXES))
+    text = f"{size / 1024**exponent:.1f}".removesuffix(".0")
+    return f"{text}{_PREFIXES[exponent - 1]}iB" if exponent else f"{text}B"
 
 
 def check_multiple(size: int, block_size: int) -> int:

@@ -1,0 +1,186 @@
+"""What a kind of pool can do for the life of its volumes.
+
+Every method blocks and is called in a thread. Each can be called again after it was interrupted
+at any point, and then finishes what is half done. None ever overwrites, or removes, data whose
+label does not carry the volume's own UUID. Errors are `OSError`, or a `BlockgateError` where the
+reason is known better.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from blockgate.backstores.labels import Label
+from blockgate.model.config import Pool, Volume
+
+
+class Sharing(StrEnum):
+    """Who may serve a volume of this kind at the same time."""
+
+    ONE_GATEWAY = "one-gateway"
+    OWNER = "owner"
+    DIRECT = "direct"
+
+
+class Fence(StrEnum):
+    """How the back end itself refuses the writes of a gateway that was given up."""
+
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a kind of pool offers; control plans with these and asks nothing of the kind itself.
+
+    `stages_data`: data is made under a temporary name and put in place once it is labelled.
+    """
+
+    stages_data: bool
+    many_volumes: bool
+    preallocates: bool
+    sharing: Sharing
+    fence: Fence
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    """A pool that answers: its space in bytes, and how long it took to say so."""
+
+    total_bytes: int
+    free_bytes: int
+    latency_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a volume's data is, for the engine to open. `device`: a block device."""
+
+    path: str
+    device: bool
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A label that a scan came across; `problem` says what stands against using it.
+
+    `label` is None where it cannot be read; `name` is then what its file name suggests.
+    """
+
+    name: str
+    label: Label | None
+    problem: str = ""
+
+
+class Progress(Protocol):
+    """Is told how many bytes of how many are allocated."""
+
+    def __call__(self, done_bytes: int, total_bytes: int) -> None: ...
+
+
+def no_progress(done_bytes: int, total_bytes: int) -> None:
+    """For callers that show none."""
+
+
+class PoolBackstore(ABC):
+    """The life cycle of volumes in one pool."""
+
+    capabilities: Capabilities
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    @abstractmethod
+    def prepare_pool(self) -> None:
+        """See that the pool is there and can be used; make what it needs for its labels."""
+
+    @abstractmethod
+    def probe(self) -> PoolStatus:
+        """Whether the pool answers, and its space."""
+
+    @abstractmethod
+    def locate(self, volume: Volume) -> Location:
+        """Where the data of `volume` is (or will be). Does not touch anything."""
+
+    @abstractmethod
+    def check_new(self, volume: Volume) -> None:
+        """Refuse a volume that cannot be made, before anything is written."""
+
+    @abstractmethod
+    def check_rename(self, old: Volume, new: Volume) -> None:
+        """Refuse a new name that is taken, before anything is written."""
+
+    @abstractmethod
+    def check_resize(self, volume: Volume, size: int) -> None:
+        """Refuse a size that the pool cannot give, before anything is written."""
+
+    @abstractmethod
+    def read_label(self, volume: Volume) -> Label | None:
+        """The label under the volume's name; None if there is none."""
+
+    @abstractmethod
+    def real_size(self, volume: Volume) -> int:
+        """The size of the data as it is, in bytes; `FileNotFoundError` if there is none."""
+
+    @abstractmethod
+    def allocated(self, volume: Volume) -> int:
+        """How much the data takes in the pool, in bytes."""
+
+    @abstractmethod
+    def adoptable(self, path: str | None) -> tuple[str, int, Label | None]:
+        """What `adopt` would take: its plain path, its size, and a label that it has already."""
+
+    @abstractmethod
+    def prepare_data(self, volume: Volume, progress: Progress) -> None:
+        """Make the data, stable but not yet under its own name."""
+
+    @abstractmethod
+    def place_data(self, volume: Volume) -> None:
+        """Give prepared data its name; `Conflict` if somebody else's data has it."""
+
+    @abstractmethod
+    def grow_data(self, volume: Volume, old_size: int, progress: Progress) -> None:
+        """Make the data `volume.size` long."""
+
+    @abstractmethod
+    def shrink_data(self, volume: Volume) -> None:
+        """Cut the data to `volume.size`. What is beyond is gone."""
+
+    @abstractmethod
+    def trim_data(self, volume: Volume) -> None:
+        """Undo a growth that did not come to an end: back to `volume.size`."""
+
+    @abstractmethod
+    def move_data(self, old: Volume, new: Volume) -> None:
+        """Give the data its new name; `Conflict` if somebody else's data has it."""
+
+    @abstractmethod
+    def restore_name(self, new: Volume, old: Volume) -> None:
+        """Undo a renaming that did not come to an end: data and label are `old` again."""
+
+    @abstractmethod
+    def remove_data(self, volume: Volume) -> None:
+        """Destroy the data, if its label carries the volume's UUID."""
+
+    @abstractmethod
+    def discard_partial(self, volume: Volume) -> None:
+        """Undo a creation wherever it stopped: no data, no label, nothing is left of it."""
+
+    @abstractmethod
+    def write_label(self, volume: Volume) -> None:
+        """Write the label; `Conflict` if another volume's label has its place."""
+
+    @abstractmethod
+    def remove_label(self, volume: Volume) -> None:
+        """Remove the label, if it is this volume's under this name."""
+
+    @abstractmethod
+    def sync(self) -> None:
+        """Make all names and labels in the pool stable."""
+
+    @abstractmethod
+    def scan(self) -> list[Found]:
+        """Every label in the pool, by name."""

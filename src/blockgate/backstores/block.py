@@ -1,0 +1,301 @@
+"""Pools that are one block device, which holds one volume from its first byte on.
+
+The label is in the last MiB of the device, out of the volume's reach. An adopted device is used
+whole, with no byte of our own on it: its label is kept in the state directory.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+import time
+
+from blockgate.backstores import labels
+from blockgate.backstores.base import (
+    Capabilities,
+    Fence,
+    Found,
+    Location,
+    PoolBackstore,
+    PoolStatus,
+    Progress,
+    Sharing,
+)
+from blockgate.backstores.labels import LABEL_BYTES_MAX, Label, LabelError
+from blockgate.durable import replace_durably, sync_directory, unlink_if_exists, write_all
+from blockgate.model.config import Pool, Volume
+from blockgate.model.errors import Conflict, Failed, InUse, InvalidInput, Refused, Unavailable
+
+RESERVED_BYTES = 1024 * 1024
+"""The end of the device that a volume does not reach; its first block is the label."""
+
+_MAGIC = b"BLOCKGATE-LABEL\n"
+_HEADER = struct.Struct(">16sI")  # magic, length of the JSON that follows
+_BLKGETSIZE64 = 0x80081272  # <linux/fs.h>
+
+
+class BlockBackstore(PoolBackstore):
+    """One volume on the device `pool.path`. `labels_directory` is for an adopted device's label."""
+
+    capabilities = Capabilities(
+        stages_data=False,
+        many_volumes=False,
+        preallocates=False,
+        sharing=Sharing.ONE_GATEWAY,
+        fence=Fence.NONE,
+    )
+
+    def __init__(self, pool: Pool, labels_directory: str) -> None:
+        super().__init__(pool)
+        self._labels_directory = labels_directory
+
+    # The pool
+
+    def prepare_pool(self) -> None:
+        """See that the device is there; make the directory for an adopted device's label."""
+        self._device_size()
+        os.makedirs(self._labels_directory, mode=0o700, exist_ok=True)
+
+    def probe(self) -> PoolStatus:
+        """Whether the device answers. Its free space is 0: it holds one volume."""
+        started = time.monotonic()
+        size = self._device_size()
+        return PoolStatus(size, 0, (time.monotonic() - started) * 1000)
+
+    def sync(self) -> None:
+        """Labels are stable when they are written; only the adopted one's name may not be."""
+        if os.path.isdir(self._labels_directory):
+            sync_directory(self._labels_directory)
+
+    def scan(self) -> list[Found]:
+        """The device's label, its own or the one kept for an adopted device."""
+        for read in (self._read_kept, self._read_device):
+            try:
+                label = read()
+            except LabelError as error:
+                return [Found(self.pool.name, None, f"its label cannot be used: {error}")]
+            if label is not None:
+                return [self._examine(label)]
+        return []
+
+    def _examine(self, label: Label) -> Found:
+        volume, room = label.volume, self._room(label.volume.adopted)
+        if volume.size > room or (volume.adopted and volume.size != room):
+            problem = f"its label says {volume.size} bytes, and the device has room for {room}"
+            return Found(volume.name, label, problem)
+        return Found(volume.name, label)
+
+    def _open(self, flags: int) -> int:
+        try:
+            fd = os.open(self.pool.path, flags | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                raise InUse(
+                    f"The device {self.pool.path} is in use.",
+                    "Unmount it, or stop the program that has it.",
+                ) from error
+            raise Unavailable(
+                f"Pool {self.pool.name}: the device {self.pool.path} cannot be opened: "
+                f"{error.strerror}.",
+                "Attach it, and see that this user may open it.",
+                code="pool-away",
+            ) from error
+        if not stat.S_ISBLK(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise Unavailable(
+                f"Pool {self.pool.name}: {self.pool.path} is not a block device.",
+                "Use --directory for a directory.",
+                code="pool-away",
+            )
+        return fd
+
+    def _device_size(self) -> int:
+        fd = self._open(os.O_RDONLY)
+        try:
+            size: int = struct.unpack("Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))[0]
+            return size
+        finally:
+            os.close(fd)
+
+    def _room(self, adopted: bool) -> int:
+        """How large a volume can be here, in bytes."""
+        size = self._device_size()
+        return size if adopted else max(0, size - RESERVED_BYTES)
+
+    # Where things are
+
+    def locate(self, volume: Volume) -> Location:
+        """The device."""
+        return Location(self.pool.path, device=True)
+
+    def real_size(self, volume: Volume) -> int:
+        """What the volume can use: all of an adopted device, else what is before the label."""
+        room = self._room(volume.adopted)
+        return room if volume.adopted else min(room, volume.size)
+
+    def allocated(self, volume: Volume) -> int:
+        """A device is wholly there."""
+        return self.real_size(volume)
+
+    # Labels
+
+    @property
+    def _kept_path(self) -> str:
+        return os.path.join(self._labels_directory, f"{self.pool.name}.json")
+
+    def read_label(self, volume: Volume) -> Label | None:
+        """The device's label, whatever volume it names."""
+        try:
+            return self._read_kept() or self._read_device()
+        except LabelError as error:
+            raise Failed(
+                f"The label of {self.pool.path} cannot be used: {error}.",
+                "Adopt the device to use it as it is.",
+                code="label-damaged",
+            ) from error
+
+    def _read_kept(self) -> Label | None:
+        try:
+            with open(self._kept_path, "rb") as file:
+                data = file.read(LABEL_BYTES_MAX + 1)
+        except FileNotFoundError:
+            return None
+        return labels.decode(data, self.pool.name, adopted_path=self.pool.path)
+
+    def _read_device(self) -> Label | None:
+        fd = self._open(os.O_RDONLY)
+        try:
+            block = os.pread(fd, LABEL_BYTES_MAX, self._label_offset())
+        finally:
+            os.close(fd)
+        if not block.startswith(_MAGIC):
+            return None
+        _, length = _HEADER.unpack_from(block)
+        return labels.decode(block[_HEADER.size : _HEADER.size + length], self.pool.name)
+
+    def _label_offset(self) -> int:
+        offset = self._device_size() - RESERVED_BYTES
+        if offset < 0:
+            raise InvalidInput(
+                f"The device {self.pool.path} is smaller than 1 MiB, which its label needs.",
+                "Use a larger device, or adopt this one.",
+            )
+        return offset
+
+    def write_label(self, volume: Volume) -> None:
+        """Write the label; `Conflict` if another volume's label is there."""
+        existing = self.read_label(volume)
+        if existing is not None and existing.volume.uuid != volume.uuid:
+            raise self._taken(existing)
+        data = labels.encode(Label(volume, None))
+        if volume.adopted:
+            replace_durably(self._kept_path, data)
+        else:
+            header = _HEADER.pack(_MAGIC, len(data))
+            self._write_block(header + data)
+
+    def _write_block(self, data: bytes) -> None:
+        assert len(data) <= LABEL_BYTES_MAX
+        offset = self._label_offset()
+        fd = self._open(os.O_RDWR)
+        try:
+            write_all(fd, data.ljust(LABEL_BYTES_MAX, b"\0"), offset)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def remove_label(self, volume: Volume) -> None:
+        """Remove the label, if it is this volume's under this name."""
+        label = self.read_label(volume)
+        if label is None or (label.volume.uuid, label.volume.name) != (volume.uuid, volume.name):
+            return
+        if label.volume.adopted:
+            unlink_if_exists(self._kept_path)
+        else:
+            self._write_block(b"")
+
+    def _taken(self, existing: Label) -> Conflict:
+        return Conflict(
+            f"The device {self.pool.path} carries the volume {existing.volume.name} "
+            f"({existing.volume.uuid}).",
+            f"Register it: blockgate pool scan {self.pool.name}; or delete it first.",
+            code="exists",
+        )
+
+    # Checks before anything is written
+
+    def check_new(self, volume: Volume) -> None:
+        """Refuse a device that is in use, carries another volume, or is too small."""
+        os.close(self._open(os.O_RDONLY | os.O_EXCL))  # EBUSY if mounted or otherwise held
+        existing = self.read_label(volume)
+        if existing is not None and existing.volume.uuid != volume.uuid:
+            raise self._taken(existing)
+        if not volume.adopted:
+            self.check_resize(volume, volume.size)
+
+    def check_rename(self, old: Volume, new: Volume) -> None:
+        """A device has one name at a time: nothing stands against it."""
+
+    def check_resize(self, volume: Volume, size: int) -> None:
+        """The device bounds its volume; an adopted one is always as large as the device."""
+        room = self._room(volume.adopted)
+        if volume.adopted and size != room:
+            raise Refused(
+                f"Volume {volume.ref} is the whole device {self.pool.path}, which has {room} bytes "
+                f"and not {size}.",
+                f"Resize the device first, then give its size: {room}.",
+            )
+        if size > room:
+            raise Refused(
+                f"Volume {volume.ref} can have at most {room} bytes on {self.pool.path}; the last "
+                f"MiB is for its label. {size} bytes do not fit.",
+                "Use a smaller size, or a larger device.",
+                code="no-space",
+            )
+
+    def adoptable(self, path: str | None) -> tuple[str, int, Label | None]:
+        """The device itself, whole."""
+        if path is not None and os.path.realpath(path) != os.path.realpath(self.pool.path):
+            raise Refused(
+                f"Pool {self.pool.name} is the device {self.pool.path}, not {path}.",
+                "Add a pool for that device, and adopt it there.",
+            )
+        os.close(self._open(os.O_RDONLY | os.O_EXCL))
+        found = self.scan()
+        label = found[0].label if found else None
+        return self.pool.path, self._device_size(), label
+
+    # Data: a device is there already, so that most of these have nothing to do
+
+    def prepare_data(self, volume: Volume, progress: Progress) -> None:
+        """Nothing: the device is there."""
+
+    def place_data(self, volume: Volume) -> None:
+        """Nothing: the device has its name."""
+
+    def grow_data(self, volume: Volume, old_size: int, progress: Progress) -> None:
+        """See that the device has that much."""
+        self.check_resize(volume, volume.size)
+
+    def shrink_data(self, volume: Volume) -> None:
+        """Nothing: the label says how much is used."""
+
+    def trim_data(self, volume: Volume) -> None:
+        """Nothing: the label says how much is used."""
+
+    def move_data(self, old: Volume, new: Volume) -> None:
+        """Nothing: the device keeps its name, and the label has the volume's."""
+
+    def restore_name(self, new: Volume, old: Volume) -> None:
+        """Put the old name back in the label."""
+        self.write_label(old)
+
+    def remove_data(self, volume: Volume) -> None:
+        """Nothing: what is on the device stays until it is used again; the label goes."""
+
+    def discard_partial(self, volume: Volume) -> None:
+        """Remove the label."""
+        self.remove_label(volume)

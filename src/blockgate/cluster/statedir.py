@@ -1,0 +1,68 @@
+"""The state directory: whose it is, and that only one daemon has it.
+
+Layout: `lock` (held while the daemon runs), `state.db` (SQLite), `secret.key` (unless the key
+is kept elsewhere), `labels/` (identities of adopted devices).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from blockgate.model.errors import Failed, InUse
+
+
+class StateDirectory:
+    """An exclusively held state directory. The kernel lets go of it with the process."""
+
+    def __init__(self, path: str, lock_fd: int) -> None:
+        self.path = path
+        self._lock_fd = lock_fd
+
+    @classmethod
+    def take(cls, path: str) -> StateDirectory:
+        """Create the directory if it is not there (mode 0700) and lock it.
+
+        Raises `InUse` if another process holds it, `Failed` if it cannot be used.
+        """
+        path = os.path.abspath(path)
+        try:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            lock_fd = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Failed(
+                f"The state directory {path} cannot be used: {error.strerror}.",
+                "Name another with --state-dir, or give this user the right to write there.",
+            ) from error
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(lock_fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(lock_fd)
+            raise InUse(
+                f"The state directory {path} is in use by another daemon"
+                f"{f' (process {holder})' if holder else ''}.",
+                "Stop that one, or give this one a state directory of its own.",
+            ) from error
+        os.ftruncate(lock_fd, 0)
+        os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
+        return cls(path, lock_fd)
+
+    @property
+    def database(self) -> str:
+        """Where SQLite's file is."""
+        return os.path.join(self.path, "state.db")
+
+    @property
+    def key_file(self) -> str:
+        """Where the master key is, unless the configuration names another place."""
+        return os.path.join(self.path, "secret.key")
+
+    @property
+    def labels(self) -> str:
+        """Where labels are kept that have no place beside their data."""
+        return os.path.join(self.path, "labels")
+
+    def release(self) -> None:
+        """Let another daemon have it."""
+        os.close(self._lock_fd)

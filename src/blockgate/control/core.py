@@ -1,0 +1,226 @@
+"""The heart of control: the state in memory, and the places that it comes from and goes to.
+
+One `Core` is owned by the event loop. Desired state changes only after the store has committed
+it; observed state only after a step was carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from blockgate.backstores.base import PoolBackstore
+from blockgate.backstores.registry import capabilities_of, open_pool
+from blockgate.cluster.secrets import Secret, SecretBox, find_key_file
+from blockgate.cluster.sqlite import SqliteStore
+from blockgate.cluster.statedir import StateDirectory
+from blockgate.cluster.store import ClusterStore, Compare, Put
+from blockgate.control import crash
+from blockgate.control.plan import Plan, plan
+from blockgate.control.ports import DataPlane
+from blockgate.control.state import (
+    CLEANUPS,
+    EXPORTS,
+    MADE,
+    META,
+    POOLS,
+    PSK,
+    VOLUMES,
+    Cleanup,
+    Desired,
+    Observed,
+    Opened,
+    Published,
+    cleanup_from,
+    config_from,
+    load,
+    volume_from,
+)
+from blockgate.control.workers import Workers
+from blockgate.model.config import Configuration, Pool, Volume
+from blockgate.model.errors import BlockgateError
+from blockgate.model.identity import new_uuid
+from blockgate.model.names import ExportName, PoolName, VolumeRef
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Where the certificates for NBD over TLS are. All PEM; `key` must not be readable by others."""
+
+    certificate: str | None = None
+    key: str | None = None
+    client_ca: str | None = None
+    verify_client: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What control needs to know before it can read its state."""
+
+    state_dir: str
+    key_file: str | None = None
+    tls: TlsFiles = TlsFiles()
+    start_wait_s: float = 5.0
+    """How long a start waits for volumes to be ready before it goes on in the background."""
+
+
+@dataclass(slots=True)
+class Blocked:
+    """A volume that is not as wanted: why, how often that was tried, and when it is next."""
+
+    error: BlockgateError
+    attempts: int
+    due: float
+
+
+class Core:
+    """State in memory, store, pools and data plane. `start` before anything else."""
+
+    def __init__(self, settings: Settings, data_plane: DataPlane) -> None:
+        self.settings = settings
+        self.data_plane = data_plane
+        self.crash_point = crash.crash_point_from(os.environ.get(crash.VARIABLE))
+        self.desired = Desired()
+        self.revisions: dict[str, int] = {}
+        self.made: dict[str, Volume] = {}
+        self.opened: dict[str, Opened] = {}
+        self.published: dict[ExportName, Published] = {}
+        self.ready_pools: set[PoolName] = set()
+        self.psk_loaded: dict[str, str] | None = None
+        self.blocked: dict[str, Blocked] = {}
+        self.gateway_id = ""
+        self._generation = 0
+        self._backstores: dict[PoolName, PoolBackstore] = {}
+        self._workers: dict[PoolName, Workers] = {}
+        self._directory: StateDirectory | None = None
+        self._store: ClusterStore | None = None
+        self._box: SecretBox | None = None
+
+    async def start(self) -> None:
+        """Take the state directory and read everything in it."""
+        directory = await asyncio.to_thread(StateDirectory.take, self.settings.state_dir)
+        self._directory = directory
+        try:
+            self._store = await SqliteStore.open(directory.database)
+            await self._read()
+            path, owned = find_key_file(self.settings.key_file, directory.key_file)
+            self._box = await asyncio.to_thread(
+                SecretBox.load, path, owned=owned, may_create=META + "digest" not in self.revisions
+            )
+            await self._first_start()
+        except BaseException:
+            if self._store is not None:
+                await self._store.close()
+            directory.release()
+            raise
+
+    async def stop(self, drain_ms: int) -> None:
+        """Close all volumes, then let go of the state."""
+        await self.data_plane.set_exports({})
+        closing = (self.data_plane.close_volume(o.handle, drain_ms) for o in self.opened.values())
+        await asyncio.gather(*closing, return_exceptions=True)
+        self.opened.clear()
+        self.published.clear()
+        await self.store.close()
+        assert self._directory is not None
+        self._directory.release()
+
+    async def _read(self) -> None:
+        records: dict[str, dict[str, Any]] = {}
+        for prefix in (POOLS, VOLUMES, EXPORTS):
+            for entry in await self.store.range(prefix):
+                records[entry.key] = load(entry.value)
+                self.revisions[entry.key] = entry.revision
+        cleanups: dict[str, Cleanup] = {}
+        for entry in await self.store.range(CLEANUPS):
+            cleanups[entry.key.removeprefix(CLEANUPS)] = cleanup_from(load(entry.value))
+        psk: dict[str, str] = {}
+        for entry in await self.store.range(PSK):
+            psk[entry.key.removeprefix(PSK)] = entry.value.decode()
+            self.revisions[entry.key] = entry.revision
+        for entry in await self.store.range(MADE):
+            self.made[entry.key.removeprefix(MADE)] = volume_from(load(entry.value))
+        for entry in await self.store.range(META):
+            self.revisions[entry.key] = entry.revision
+        self.desired = Desired(config_from(records), cleanups, psk)
+
+    async def _first_start(self) -> None:
+        """Give the gateway its identity, and the key for keyed digests, if it has none yet."""
+        writes = []
+        if META + "gateway" not in self.revisions:
+            writes.append(Put(META + "gateway", new_uuid().encode()))
+        if META + "digest" not in self.revisions:
+            key = self.box.encrypt(META + "digest", Secret(os.urandom(32)))
+            writes.append(Put(META + "digest", key.encode()))
+        if writes:
+            await self.store.txn([Compare(write.key, 0) for write in writes], writes)
+        entry = await self.store.get(META + "gateway")
+        assert entry is not None, "it was written above or on an earlier start"
+        self.gateway_id = entry.value.decode()
+
+    @property
+    def store(self) -> ClusterStore:
+        """The store; only after `start`."""
+        assert self._store is not None, "the core was not started"
+        return self._store
+
+    @property
+    def box(self) -> SecretBox:
+        """What encrypts secrets; only after `start`."""
+        assert self._box is not None, "the core was not started"
+        return self._box
+
+    # Looking things up
+
+    @property
+    def config(self) -> Configuration:
+        """The wanted configuration."""
+        return self.desired.config
+
+    def observed(self) -> Observed:
+        """What is, as a view for the plan (not a copy: use it before the next await)."""
+        return Observed(
+            self.made, self.opened, self.published, frozenset(self.ready_pools), self.psk_loaded
+        )
+
+    def plan(
+        self, scope: Iterable[str] | None, pools: Iterable[PoolName] = (), *, tls: bool = False
+    ) -> Plan:
+        """The steps that are missing for the volumes in scope."""
+        return plan(self.desired, self.observed(), capabilities_of, scope, pools, tls=tls)
+
+    def next_generation(self) -> int:
+        """The number of the next gate; never the same twice while the engine lives."""
+        self._generation += 1
+        return self._generation
+
+    def names_by_handle(self) -> dict[int, VolumeRef]:
+        """The volume behind each handle of the data plane."""
+        return {opened.handle: opened.volume.ref for opened in self.opened.values()}
+
+    # Pools
+
+    def pool(self, name: PoolName) -> Pool | None:
+        """A pool of the configuration."""
+        return self.config.pools.get(name)
+
+    def backstore(self, pool: Pool) -> PoolBackstore:
+        """The backstore of a pool, also of one that is not in the configuration (yet)."""
+        known = self._backstores.get(pool.name)
+        if known is None or known.pool != pool:
+            assert self._directory is not None, "the core was not started"
+            known = open_pool(pool, self._directory.labels)
+            self._backstores[pool.name] = known
+        return known
+
+    async def in_pool(self, name: PoolName, work: Callable[..., _T], *arguments: Any) -> _T:
+        """Blocking work on a pool, in that pool's own threads."""
+        workers = self._workers.get(name)
+        if workers is None:
+            workers = self._workers[name] = Workers(f"pool-{name}")
+        return await workers.run(work, *arguments)

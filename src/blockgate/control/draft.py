@@ -1,0 +1,91 @@
+"""A change of the wanted state, as a use case drafts it before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from blockgate.control.state import (
+    EXPORTS,
+    POOLS,
+    VOLUMES,
+    Cleanup,
+    export_record,
+    pool_record,
+    volume_record,
+)
+from blockgate.model.config import Configuration, Export, Pool, Volume
+from blockgate.model.names import ExportName, PoolName, VolumeRef
+
+Changed = dict[str, dict[str, Any] | None]
+"""Configuration entries by key; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What to set (or, with None, to remove), and what follows from it.
+
+    `cleanups`: data that must go. `registered`: volumes that exist already, data and label.
+    `reopen`: volumes to close and open again. `for_service`: whoever asked wants the volumes to
+    be served, so that one which cannot be opened fails the change. `answer` is the result, in
+    plain values, of a change whose result is known beforehand.
+    `touched` names the volumes (UUIDs) to reconcile beyond those that are set or removed.
+    """
+
+    summary: str
+    pools: Mapping[PoolName, Pool | None] = field(default_factory=dict)
+    volumes: Mapping[VolumeRef, Volume | None] = field(default_factory=dict)
+    exports: Mapping[ExportName, Export | None] = field(default_factory=dict)
+    psk: Mapping[str, str | None] = field(default_factory=dict)
+    cleanups: tuple[Cleanup, ...] = ()
+    registered: tuple[Volume, ...] = ()
+    reopen: frozenset[str] = frozenset()
+    touched: frozenset[str] = frozenset()
+    for_service: bool = False
+    answer: Any = None
+
+    def apply_to(self, config: Configuration) -> Configuration:
+        """The configuration with this change, or `InvalidInput` where it does not fit."""
+        return Configuration.of(
+            _changed(config.pools, self.pools),
+            _changed(config.volumes, self.volumes),
+            _changed(config.exports, self.exports),
+        )
+
+    def all_touched(self, before: Configuration) -> frozenset[str]:
+        """Every volume that this changes, by UUID."""
+        uuids = set(self.touched) | self.reopen
+        for ref, volume in self.volumes.items():
+            uuids.update(v.uuid for v in (volume, before.volumes.get(ref)) if v)
+        for name, export in self.exports.items():
+            for each in (export, before.exports.get(name)):
+                if each is not None:
+                    known = self.volumes.get(each.volume) or before.volumes.get(each.volume)
+                    uuids.update([known.uuid] if known else [])
+        return frozenset(uuids)
+
+    def after(self) -> Changed:
+        """The entries as they will be."""
+        changed: Changed = {}
+        for pool_name, pool in self.pools.items():
+            changed[POOLS + pool_name] = pool_record(pool) if pool else None
+        for ref, volume in self.volumes.items():
+            changed[VOLUMES + str(ref)] = volume_record(volume) if volume else None
+        for export_name, export in self.exports.items():
+            changed[EXPORTS + export_name] = export_record(export) if export else None
+        return changed
+
+    def before(self, config: Configuration) -> Changed:
+        """The same entries as they are."""
+        return Draft(
+            summary="",
+            pools={name: config.pools.get(name) for name in self.pools},
+            volumes={ref: config.volumes.get(ref) for ref in self.volumes},
+            exports={name: config.exports.get(name) for name in self.exports},
+        ).after()
+
+
+def _changed(before: Mapping[Any, Any], changes: Mapping[Any, Any]) -> dict[Any, Any]:
+    after = {**before, **changes}
+    return {key: value for key, value in after.items() if value is not None}

@@ -1,0 +1,199 @@
+"""What each step does: the one place where steps meet the pools and the data plane."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from blockgate.backstores.base import PoolBackstore
+from blockgate.control.core import Core
+from blockgate.control.ports import ExportView, Gate, VolumeSpec
+from blockgate.control.progress import Progress
+from blockgate.control.state import Opened, Published
+from blockgate.control.steps import (
+    CloseVolume,
+    DiscardPartial,
+    DisconnectSessions,
+    GrowData,
+    MoveData,
+    OpenVolume,
+    PlaceData,
+    PrepareData,
+    PreparePool,
+    PublishExports,
+    RemoveData,
+    RemoveLabel,
+    ResizeVolume,
+    RestoreName,
+    SetTls,
+    ShrinkData,
+    Step,
+    SwapGate,
+    SyncPool,
+    TrimData,
+    WriteLabel,
+    pool_of,
+)
+from blockgate.control.tls import tls_material
+from blockgate.model.config import CacheMode, IoMode, Pool, Volume
+from blockgate.model.errors import Unavailable
+
+CLOSE_DRAIN_MS = 5000
+"""How long a closing volume waits for commands in flight."""
+
+
+class Executor:
+    """Carries out one step at a time, any number of them concurrently."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._directory = asyncio.Lock()
+
+    async def carry_out(self, step: Step, progress: Progress) -> None:
+        """Do it. Raises what the pool or the data plane raised."""
+        match step:
+            case PublishExports():
+                await self._publish(step)
+            case DisconnectSessions(_, export):
+                await self._disconnect(export)
+            case CloseVolume(uuid):
+                await self._close(uuid)
+            case OpenVolume(volume, may_be_read_only):
+                await self._open(volume, may_be_read_only)
+            case ResizeVolume(volume):
+                await self._resize(volume)
+            case SwapGate(volume, read_only):
+                await self._swap_gate(volume, read_only)
+            case SetTls():
+                await self._set_tls()
+            case PreparePool(pool):
+                await self._in(pool, PoolBackstore.prepare_pool)
+                self._core.ready_pools.add(pool.name)
+            case SyncPool(pool):
+                await self._in(pool, PoolBackstore.sync)
+            case PrepareData(volume):
+                report = progress.part(volume.uuid)
+                await self._on(volume, PoolBackstore.prepare_data, volume, report)
+            case GrowData(volume, old_size):
+                report = progress.part(volume.uuid)
+                await self._on(volume, PoolBackstore.grow_data, volume, old_size, report)
+            case ShrinkData(volume):
+                await self._on(volume, PoolBackstore.shrink_data, volume)
+            case TrimData(volume):
+                await self._on(volume, PoolBackstore.trim_data, volume)
+            case RemoveData(volume):
+                await self._on(volume, PoolBackstore.remove_data, volume)
+            case DiscardPartial(volume):
+                await self._on(volume, PoolBackstore.discard_partial, volume)
+            case RestoreName(volume, old):
+                await self._on(volume, PoolBackstore.restore_name, volume, old)
+            case WriteLabel(volume):
+                await self._on(volume, PoolBackstore.write_label, volume)
+            case PlaceData(volume):
+                await self._on(volume, PoolBackstore.place_data, volume)
+            case MoveData(old, volume):
+                await self._on(volume, PoolBackstore.move_data, old, volume)
+            case RemoveLabel(volume):
+                await self._on(volume, PoolBackstore.remove_label, volume)
+
+    def describe(self, step: Step) -> str:
+        """What the step was for, to go into an error's text."""
+        name = type(step).__name__
+        words = "".join(f" {c.lower()}" if c.isupper() else c for c in name).strip()
+        match step:
+            case PublishExports() | SetTls():
+                return f"the step '{words}'"
+            case DisconnectSessions(_, export):
+                return f"the step '{words}' for export {export}"
+            case CloseVolume(uuid):
+                return f"the step '{words}' for volume {uuid}"
+            case PreparePool(pool) | SyncPool(pool):
+                return f"the step '{words}' for pool {pool.name}"
+            case _:
+                assert pool_of(step) is not None
+                return f"the step '{words}' for volume {step.volume.ref}"
+
+    # Pools
+
+    async def _in(self, pool: Pool, work: Callable[..., None], *arguments: Any) -> None:
+        await self._core.in_pool(pool.name, work, self._core.backstore(pool), *arguments)
+
+    async def _on(self, volume: Volume, work: Callable[..., None], *arguments: Any) -> None:
+        pool = self._core.pool(volume.pool)
+        if pool is None:
+            raise Unavailable(f"Pool {volume.pool} is not configured.", "Add it again.")
+        await self._in(pool, work, *arguments)
+
+    # The data plane
+
+    async def _publish(self, step: PublishExports) -> None:
+        """Change the directory of exports and hand it over, one change at a time."""
+        async with self._directory:
+            published = self._core.published
+            for _, name in step.withdraw:
+                published.pop(name, None)
+            for item in step.publish:
+                opened = self._core.opened.get(item.uuid)
+                assert opened is not None, "an export is published after its volume is open"
+                view = replace(item.view, handle=opened.handle)
+                published[view.name] = Published(item.uuid, view)
+            views: dict[str, ExportView] = {name: item.view for name, item in published.items()}
+            await self._core.data_plane.set_exports(views)
+
+    async def _disconnect(self, export: str) -> None:
+        for session in await self._core.data_plane.sessions():
+            if session.export == export:
+                await self._core.data_plane.disconnect(session.conn)
+
+    async def _close(self, uuid: str) -> None:
+        opened = self._core.opened.get(uuid)
+        if opened is not None:
+            await self._core.data_plane.close_volume(opened.handle, CLOSE_DRAIN_MS)
+            self._core.opened.pop(uuid, None)
+
+    async def _open(self, volume: Volume, may_be_read_only: bool) -> None:
+        read_only = False
+        try:
+            handle = await self._core.data_plane.open_volume(self._spec(volume, read_only))
+        except OSError as error:
+            if not may_be_read_only or error.errno not in (errno.EROFS, errno.EACCES):
+                raise
+            read_only = True
+            handle = await self._core.data_plane.open_volume(self._spec(volume, read_only))
+        self._core.opened[volume.uuid] = Opened(handle, volume, read_only)
+
+    def _spec(self, volume: Volume, read_only: bool) -> VolumeSpec:
+        pool = self._core.pool(volume.pool)
+        assert pool is not None, "a wanted volume has its pool"
+        location = self._core.backstore(pool).locate(volume)
+        return VolumeSpec(
+            path=location.path,
+            size=volume.size,
+            block_size=volume.block_size,
+            direct=volume.io is IoMode.DIRECT,
+            write_through=volume.cache is CacheMode.WRITE_THROUGH,
+            read_only=read_only,
+            device=location.device,
+            offset=location.offset,
+        )
+
+    async def _resize(self, volume: Volume) -> None:
+        opened = self._core.opened[volume.uuid]
+        await self._core.data_plane.resize_volume(opened.handle)
+        self._core.opened[volume.uuid] = replace(opened, volume=volume)
+
+    async def _swap_gate(self, volume: Volume, read_only: bool) -> None:
+        opened = self._core.opened[volume.uuid]
+        gate = Gate(self._core.next_generation(), volume.size, read_only or opened.read_only)
+        await self._core.data_plane.swap_gate(opened.handle, gate)
+        self._core.opened[volume.uuid] = replace(opened, gate=gate)
+
+    async def _set_tls(self) -> None:
+        async with self._directory:
+            psk = dict(self._core.desired.psk)
+            material = await asyncio.to_thread(tls_material, self._core, psk)
+            await self._core.data_plane.set_tls(material)
+            self._core.psk_loaded = psk

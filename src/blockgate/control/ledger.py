@@ -1,0 +1,215 @@
+"""The transactions of a change, and what they make of the state in memory.
+
+Memory follows the store, never the other way round: what a crash can lose was never relied on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from blockgate.cluster.secrets import Secret
+from blockgate.cluster.store import Compare, Delete, Put, Write
+from blockgate.control.core import Core
+from blockgate.control.draft import Changed, Draft
+from blockgate.control.history import History
+from blockgate.control.operations import DONE, UNDOING, Operation
+from blockgate.control.state import (
+    CLEANUPS,
+    MADE,
+    META,
+    OPERATIONS,
+    POOLS,
+    PSK,
+    VOLUMES,
+    Cleanup,
+    CleanupAction,
+    Desired,
+    cleanup_record,
+    config_from,
+    config_records,
+    dump,
+    volume_from,
+    volume_record,
+)
+from blockgate.model.config import Configuration, Volume
+from blockgate.model.errors import Conflict
+from blockgate.model.names import PoolName
+
+_V = TypeVar("_V")
+
+
+class Ledger:
+    """Writes intents, results and rollbacks."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.history = History(core)
+        self._digest_key: Secret | None = None
+
+    async def digest_key(self) -> Secret:
+        """The key for digests of requests. Kept encrypted like any other secret."""
+        if self._digest_key is None:
+            entry = await self._core.store.get(META + "digest")
+            assert entry is not None, "it is made at the first start"
+            self._digest_key = self._core.box.decrypt(META + "digest", entry.value.decode())
+        return self._digest_key
+
+    # The three transactions
+
+    async def intend(self, operation: Operation, draft: Draft, after: Configuration) -> None:
+        """Commit what is wanted from now on, together with the record of who wanted it."""
+        core, desired = self._core, self._core.desired
+        operation.summary = draft.summary
+        operation.touched = sorted(draft.all_touched(core.config))
+        operation.before, operation.after = draft.before(core.config), draft.after()
+        operation.psk_before = {user: desired.psk.get(user) for user in draft.psk}
+        operation.psk_after = dict(draft.psk)
+        operation.registered = [volume.uuid for volume in draft.registered]
+        operation.for_service = draft.for_service
+        operation.result = draft.answer
+        cleanups = {cleanup.volume.uuid: cleanup for cleanup in draft.cleanups}
+        writes = _config_writes(operation.after, operation.psk_after)
+        writes += [Put(CLEANUPS + u, dump(cleanup_record(c))) for u, c in cleanups.items()]
+        writes += [Put(MADE + v.uuid, dump(volume_record(v))) for v in draft.registered]
+        writes.append(Put(operation.key, operation.encode()))
+        compares = self._unchanged(operation)
+        compares.append(Compare(operation.key, 0))
+        await self._commit("CommitIntent", compares, writes)
+        core.made.update({volume.uuid: volume for volume in draft.registered})
+        core.desired = Desired(
+            after, {**desired.cleanups, **cleanups}, _merged(desired.psk, operation.psk_after)
+        )
+
+    async def roll_back(self, operation: Operation) -> None:
+        """Commit that all is wanted as before, and what has to be cleaned up for that."""
+        core = self._core
+        operation.state = UNDOING
+        cleanups = {c.volume.uuid: c for c in self._to_undo(operation)}
+        writes = _config_writes(operation.before, operation.psk_before)
+        writes += [Put(CLEANUPS + u, dump(cleanup_record(c))) for u, c in cleanups.items()]
+        gone = [u for u in operation.touched if u in core.desired.cleanups and u not in cleanups]
+        writes += [Delete(CLEANUPS + uuid) for uuid in gone]
+        writes += [Delete(MADE + uuid) for uuid in operation.registered]
+        writes.append(Put(operation.key, operation.encode()))
+        await self._commit("CommitRollback", self._unchanged(operation), writes)
+        for uuid in operation.registered:
+            core.made.pop(uuid, None)
+        left = {u: c for u, c in core.desired.cleanups.items() if u not in gone}
+        core.desired = Desired(
+            config_from(_merged(config_records(core.config), operation.before)),
+            {**left, **cleanups},
+            _merged(core.desired.psk, operation.psk_before),
+        )
+
+    async def conclude(self, operation: Operation, forgotten: Iterable[str]) -> None:
+        """Commit the end of an operation: what is made, the history, the answer to a retry."""
+        core = self._core
+        writes: list[Write] = []
+        if operation.state == DONE:
+            wanted = core.desired.by_uuid()
+            for uuid in operation.touched:
+                volume = wanted.get(uuid)
+                key = MADE + uuid
+                writes.append(Put(key, dump(volume_record(volume))) if volume else Delete(key))
+            writes += await self.history.add(operation)
+        cleaned = [uuid for uuid in operation.touched if uuid in core.desired.cleanups]
+        writes += [Delete(CLEANUPS + uuid) for uuid in cleaned]
+        writes += [Delete(OPERATIONS + number) for number in forgotten]
+        writes.append(Put(operation.key, operation.encode()))
+        await self._commit("CommitResult", (), writes)
+        left = {u: c for u, c in core.desired.cleanups.items() if u not in cleaned}
+        core.desired = replace(core.desired, cleanups=left)
+
+    async def _commit(
+        self, name: str, compares: Sequence[Compare], writes: Sequence[Write]
+    ) -> None:
+        self._core.crash_point(name, "before")
+        committed = await self._core.store.txn(compares, writes)
+        self._core.crash_point(name, "after")
+        if not committed.ok:
+            raise Conflict("The configuration was changed by somebody else.", "Try again.")
+        for write in writes:
+            if write.key.startswith("config/"):
+                self._core.revisions[write.key] = (
+                    committed.revision if isinstance(write, Put) else 0
+                )
+
+    def _unchanged(self, operation: Operation) -> list[Compare]:
+        """That nobody else changed these entries since they were read."""
+        keys = [*operation.after, *(PSK + user for user in operation.psk_after)]
+        return [Compare(key, self._core.revisions.get(key, 0)) for key in keys]
+
+    # What follows in memory, and what follows from a record
+
+    def note_made(self, operation: Operation) -> None:
+        """Every volume that was touched is as wanted now."""
+        wanted = self._core.desired.by_uuid()
+        for uuid in operation.touched:
+            volume = wanted.get(uuid)
+            if volume is None:
+                self._core.made.pop(uuid, None)
+            else:
+                self._core.made[uuid] = volume
+
+    def mark_stale(self, uuids: Iterable[str]) -> None:
+        """Ask for these volumes to be closed and opened again."""
+        for uuid in uuids:
+            opened = self._core.opened.get(uuid)
+            if opened is not None:
+                self._core.opened[uuid] = replace(opened, stale=True)
+
+    def pools_of(self, operation: Operation) -> list[PoolName]:
+        """The pools that the operation itself is about."""
+        return [PoolName(k.removeprefix(POOLS)) for k in operation.after if k.startswith(POOLS)]
+
+    def destroys(self, operation: Operation) -> bool:
+        """Whether the operation may have destroyed data already: then there is no way back."""
+        before, after = _volumes(operation.before), _volumes(operation.after)
+        for uuid in operation.touched:
+            cleanup = self._core.desired.cleanups.get(uuid)
+            if cleanup is not None and cleanup.action is CleanupAction.DELETE:
+                return True
+            if uuid in before and uuid in after and after[uuid].size < before[uuid].size:
+                return True
+        return False
+
+    def _to_undo(self, operation: Operation) -> Iterable[Cleanup]:
+        before, after = _volumes(operation.before), _volumes(operation.after)
+        for uuid, volume in after.items():
+            if uuid in operation.registered:
+                continue
+            old = before.get(uuid)
+            if old is None:
+                yield Cleanup(volume, CleanupAction.UNDO_CREATE)
+            elif old.ref != volume.ref:
+                yield Cleanup(volume, CleanupAction.UNDO_RENAME)
+            elif old != volume:
+                yield Cleanup(volume, CleanupAction.UNDO_CHANGE)
+
+
+def _volumes(changed: Changed) -> dict[str, Volume]:
+    records = (r for key, r in changed.items() if key.startswith(VOLUMES) and r is not None)
+    return {volume.uuid: volume for volume in map(volume_from, records)}
+
+
+def _config_writes(changed: Changed, psk: Mapping[str, str | None]) -> list[Write]:
+    writes: list[Write] = [
+        Delete(key) if record is None else Put(key, dump(record))
+        for key, record in changed.items()
+    ]
+    for user, stored in psk.items():
+        key = PSK + user
+        writes.append(Delete(key) if stored is None else Put(key, stored.encode()))
+    return writes
+
+
+def _merged(before: Mapping[str, _V], changes: Mapping[str, _V | None]) -> dict[str, _V]:
+    after = dict(before)
+    for key, value in changes.items():
+        if value is None:
+            after.pop(key, None)
+        else:
+            after[key] = value
+    return after

@@ -1,0 +1,199 @@
+"""Use cases of pools."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any
+
+from blockgate.backstores.base import Found, PoolBackstore
+from blockgate.control.changes import Build, Changes, Request
+from blockgate.control.core import Core
+from blockgate.control.draft import Draft
+from blockgate.control.failures import explain
+from blockgate.control.reading import Reading
+from blockgate.control.views import FoundVolume, PoolInfo, plain
+from blockgate.model.callers import Caller, Role
+from blockgate.model.config import Configuration, Pool, PoolKind, Volume, parse_path
+from blockgate.model.errors import Conflict, InvalidInput, InUse, Refused
+from blockgate.model.names import PoolName, VolumeRef, pool_name
+
+
+class Pools:
+    """Add, remove, scan."""
+
+    def __init__(self, core: Core, changes: Changes, reading: Reading) -> None:
+        self._core = core
+        self._changes = changes
+        self._reading = reading
+
+    async def add(
+        self,
+        caller: Caller,
+        operation_id: str,
+        name: str,
+        directory: str | None,
+        device: str | None,
+    ) -> PoolInfo:
+        """Configure a place for volumes."""
+        pool = pool_from_arguments(name, directory, device)
+
+        async def prepare() -> Build:
+            await self._core.in_pool(pool.name, check_place, pool)
+            backstore = self._core.backstore(pool)
+            await self._core.in_pool(pool.name, PoolBackstore.probe, backstore)
+            return build
+
+        def build(config: Configuration) -> Draft:
+            if pool.name in config.pools:
+                raise Conflict(
+                    f"Pool {pool.name} exists already.", "Choose another name.", code="exists"
+                )
+            return Draft(f"add pool {pool.name}", pools={pool.name: pool})
+
+        async def result() -> Any:
+            return plain(await self._reading.pool(caller, pool.name))
+
+        arguments = {"name": name, "directory": directory, "device": device}
+        answer = await self._changes.run(
+            Request(
+                caller, operation_id, "pool-add", arguments, [f"pool {name}"], prepare, result
+            )
+        )
+        return PoolInfo(**answer) if answer else await self._reading.pool(caller, pool.name)
+
+    async def remove(self, caller: Caller, operation_id: str, name: str) -> None:
+        """Forget a pool that holds no volume."""
+
+        async def prepare() -> Build:
+            return build
+
+        def build(config: Configuration) -> Draft:
+            pool = self._reading.find_pool(name)
+            held = sorted(str(ref) for ref in config.volumes if ref.pool == pool.name)
+            if held:
+                raise InUse(
+                    f"Pool {pool.name} holds {len(held)} volumes, {held[0]} among them.",
+                    "Delete or forget them first.",
+                )
+            left = self._core.desired.cleanups.values()
+            if any(cleanup.volume.pool == pool.name for cleanup in left):
+                raise InUse(
+                    f"Pool {pool.name} still holds data that is being removed.", "Try again later."
+                )
+            return Draft(f"remove pool {pool.name}", pools={pool.name: None})
+
+        await self._changes.run(
+            Request(
+                caller, operation_id, "pool-remove", {"name": name}, [f"pool {name}"], prepare
+            )
+        )
+        self._core.ready_pools.discard(pool_name(name))
+
+    async def scan(
+        self, caller: Caller, operation_id: str, name: str, dry_run: bool
+    ) -> list[FoundVolume]:
+        """Find labelled volumes, and register those that are not known."""
+        if dry_run:
+            caller.require(Role.VIEW)
+            found = await self._labels(self._reading.find_pool(name))
+            return [item for item, _ in _judge(found, self._core.config, "found")]
+
+        async def prepare() -> Build:
+            pool = self._reading.find_pool(name)
+            found = await self._labels(pool)
+
+            def build(config: Configuration) -> Draft:
+                judged = _judge(found, config, "registered")
+                new = [volume for _, volume in judged if volume is not None]
+                return Draft(
+                    f"scan of pool {pool.name}: {len(new)} registered",
+                    volumes={volume.ref: volume for volume in new},
+                    registered=tuple(new),
+                    answer=[plain(item) for item, _ in judged],
+                )
+
+            return build
+
+        answer = await self._changes.run(
+            Request(caller, operation_id, "pool-scan", {"name": name}, [f"pool {name}"], prepare)
+        )
+        return [FoundVolume(**item) for item in answer]
+
+    async def _labels(self, pool: Pool) -> list[Found]:
+        try:
+            return await self._core.in_pool(
+                pool.name, PoolBackstore.scan, self._core.backstore(pool)
+            )
+        except OSError as error:
+            raise explain(error, f"scanning pool {pool.name}") from error
+
+
+def pool_from_arguments(name: str, directory: str | None, device: str | None) -> Pool:
+    """The pool that these name; exactly one of directory and device."""
+    if (directory is None) == (device is None):
+        raise InvalidInput(
+            "A pool is either a directory or a block device.",
+            "Give one of them: --directory DIR or --device DEV.",
+        )
+    if directory is not None:
+        path = parse_path(directory, "The pool's directory")
+        return Pool(pool_name(name), PoolKind.DIRECTORY, path)
+    path = parse_path(device, "The pool's device")
+    return Pool(pool_name(name), PoolKind.BLOCK, path)
+
+
+def check_place(pool: Pool) -> None:
+    """Refuse what is there but is of the other kind; what is away is for the probe to say."""
+    try:
+        mode = os.stat(pool.path).st_mode
+    except OSError:
+        return
+    wanted = stat.S_ISDIR if pool.kind is PoolKind.DIRECTORY else stat.S_ISBLK
+    if not wanted(mode):
+        other = "--device" if stat.S_ISBLK(mode) else "--directory"
+        what = "a directory" if pool.kind is PoolKind.DIRECTORY else "a block device"
+        raise InvalidInput(f"{pool.path} is not {what}.", f"Use {other}, or another path.")
+    if pool.path == "/":
+        raise Refused("The root directory is not a pool.", "Make a directory for volumes.")
+
+
+def _judge(
+    found: list[Found], config: Configuration, fit: str
+) -> list[tuple[FoundVolume, Volume | None]]:
+    """What to say of each label; with the volume to register where it is fit for that."""
+    uuids = {volume.uuid: ref for ref, volume in config.volumes.items()}
+    paths = {volume.path for volume in config.volumes.values() if volume.path}
+    judged = []
+    for item in found:
+        if item.label is None:
+            judged.append((FoundVolume("", item.name, "", "", 0, "problem", item.problem), None))
+            continue
+        volume = item.label.volume
+        status, reason = fit, item.problem
+        known = uuids.get(volume.uuid)
+        if known == volume.ref:
+            status = "known"
+        elif item.problem:
+            status = "problem"
+        elif known is not None:
+            status, reason = "problem", f"its UUID is that of volume {known}"
+        elif volume.ref in config.volumes or volume.path in paths:
+            status, reason = "problem", "another volume of the configuration has its place"
+        new = volume if status == fit else None
+        if new is not None:
+            uuids[volume.uuid] = volume.ref
+        judged.append((_found(volume, status, reason), new))
+    return judged
+
+
+def _found(volume: Volume, status: str, reason: str) -> FoundVolume:
+    return FoundVolume(
+        volume.pool, volume.name, volume.uuid, volume.wwn, volume.size, status, reason
+    )
+
+
+def labelled(found: list[Found], pool: PoolName) -> dict[str, Volume]:
+    """The sound volumes of a scan, by UUID."""
+    sound = (item.label.volume for item in found if item.label and not item.problem)
+    return {volume.uuid: volume for volume in sound if VolumeRef(pool, volume.name) == volume.ref}

@@ -1,0 +1,291 @@
+"""Reading: what there is and how it is, without changing anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+
+from blockgate.backstores.base import PoolBackstore
+from blockgate.control.core import Core
+from blockgate.control.ports import Counters, SessionStatus, VolumeStatus
+from blockgate.control.views import (
+    ExportInfo,
+    PoolInfo,
+    SessionInfo,
+    TaskInfo,
+    Tree,
+    TreePool,
+    TreeVolume,
+    VolumeInfo,
+)
+from blockgate.model.callers import Caller, Role
+from blockgate.model.config import Export, Pool, Volume
+from blockgate.model.errors import BlockgateError, NotFound
+from blockgate.model.names import VolumeRef, export_name, pool_name
+
+PROBE_WAIT_S = 3.0
+"""How long a listing waits for a pool to answer before it shows that pool as not reachable."""
+
+
+class Reading:
+    """The views of everything."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    # One thing by its name
+
+    def find_pool(self, name: str) -> Pool:
+        """The pool, or `NotFound`."""
+        pool = self._core.config.pools.get(pool_name(name))
+        if pool is None:
+            raise NotFound(f"There is no pool {name}.", "See: blockgate pool list.")
+        return pool
+
+    def find_volume(self, text: str) -> Volume:
+        """The volume `POOL/NAME`, or `NotFound`."""
+        volume = self._core.config.volumes.get(VolumeRef.parse(text))
+        if volume is None:
+            raise NotFound(f"There is no volume {text}.", "See: blockgate volume list.")
+        return volume
+
+    def find_export(self, name: str) -> Export:
+        """The export, or `NotFound`."""
+        export = self._core.config.exports.get(export_name(name))
+        if export is None:
+            raise NotFound(f"There is no export {name}.", "See: blockgate export list.")
+        return export
+
+    # Pools
+
+    async def pools(self, caller: Caller) -> list[PoolInfo]:
+        """All pools, by name, asked at the same time."""
+        caller.require(Role.VIEW)
+        volumes = Counter(ref.pool for ref in self._core.config.volumes)
+        pools = sorted(self._core.config.pools.values(), key=lambda pool: pool.name)
+        return list(await asyncio.gather(*(self._pool(p, volumes[p.name]) for p in pools)))
+
+    async def pool(self, caller: Caller, name: str) -> PoolInfo:
+        """One pool."""
+        caller.require(Role.VIEW)
+        pool = self.find_pool(name)
+        return await self._pool(pool, sum(r.pool == pool.name for r in self._core.config.volumes))
+
+    async def _pool(self, pool: Pool, volumes: int) -> PoolInfo:
+        status, reason = None, ""
+        try:
+            async with asyncio.timeout(PROBE_WAIT_S):
+                backstore = self._core.backstore(pool)
+                status = await self._core.in_pool(pool.name, PoolBackstore.probe, backstore)
+        except TimeoutError:
+            reason = f"It did not answer within {PROBE_WAIT_S:.0f} s."
+        except (BlockgateError, OSError) as error:
+            reason = str(error)
+        return PoolInfo(
+            name=pool.name,
+            kind=pool.kind.value,
+            path=pool.path,
+            reachable=status is not None,
+            reason=reason,
+            total_bytes=status.total_bytes if status else None,
+            free_bytes=status.free_bytes if status else None,
+            latency_ms=round(status.latency_ms, 3) if status else None,
+            volumes=volumes,
+        )
+
+    # Volumes
+
+    async def volumes(self, caller: Caller, pool: str | None = None) -> list[VolumeInfo]:
+        """All volumes, or a pool's, by name."""
+        caller.require(Role.VIEW)
+        only = self.find_pool(pool).name if pool is not None else None
+        refs = sorted(ref for ref in self._core.config.volumes if only in (None, ref.pool))
+        glance = await self._glance()
+        return [glance.volume(self._core.config.volumes[ref]) for ref in refs]
+
+    async def volume(self, caller: Caller, text: str) -> VolumeInfo:
+        """One volume, with what its data takes."""
+        caller.require(Role.VIEW)
+        volume = self.find_volume(text)
+        glance = await self._glance()
+        return glance.volume(volume, await self._allocated(volume))
+
+    async def _allocated(self, volume: Volume) -> int | None:
+        pool = self._core.pool(volume.pool)
+        assert pool is not None, "a volume has its pool"
+        backstore = self._core.backstore(pool)
+        try:
+            async with asyncio.timeout(PROBE_WAIT_S):
+                return await self._core.in_pool(
+                    pool.name, PoolBackstore.allocated, backstore, volume
+                )
+        except (TimeoutError, BlockgateError, OSError):
+            return None
+
+    # Exports
+
+    async def exports(self, caller: Caller) -> list[ExportInfo]:
+        """All exports, by name."""
+        caller.require(Role.VIEW)
+        glance = await self._glance()
+        return [glance.export(e) for _, e in sorted(self._core.config.exports.items())]
+
+    async def export(self, caller: Caller, name: str) -> ExportInfo:
+        """One export."""
+        caller.require(Role.VIEW)
+        export = self.find_export(name)
+        return (await self._glance()).export(export)
+
+    # Sessions and tasks
+
+    async def sessions(self, caller: Caller) -> list[SessionInfo]:
+        """All client connections, the oldest first."""
+        caller.require(Role.VIEW)
+        names = self._core.names_by_handle()
+        found = await self._core.data_plane.sessions()
+        return [_session(s, names) for s in sorted(found, key=lambda s: (s.since, s.conn))]
+
+    async def tasks(self, caller: Caller) -> list[TaskInfo]:
+        """Every command in flight, the oldest first."""
+        caller.require(Role.VIEW)
+        names = self._core.names_by_handle()
+        tasks = sorted(await self._core.data_plane.tasks(), key=lambda t: -t.age_us)
+        return [
+            TaskInfo(
+                id=task.task,
+                session=task.conn,
+                export=task.export,
+                volume=str(names.get(task.handle, "")),
+                op=task.op,
+                offset=task.offset,
+                length=task.length,
+                age_us=task.age_us,
+                phase=task.phase,
+            )
+            for task in tasks
+        ]
+
+    async def counters(self, caller: Caller) -> tuple[Counters, dict[int, str]]:
+        """The engine's counters, and the name of the volume behind each handle."""
+        caller.require(Role.VIEW)
+        names = {handle: str(ref) for handle, ref in self._core.names_by_handle().items()}
+        return await self._core.data_plane.counters(), names
+
+    async def tree(self, caller: Caller) -> Tree:
+        """Pools, their volumes, the exports of those, and their sessions."""
+        pools = await self.pools(caller)
+        glance = await self._glance()
+        sessions = await self.sessions(caller)
+        by_export: dict[str, list[SessionInfo]] = {}
+        for session in sessions:
+            by_export.setdefault(session.export, []).append(session)
+        by_pool: dict[str, list[TreeVolume]] = {}
+        for ref, volume in sorted(self._core.config.volumes.items()):
+            exports = tuple(
+                (glance.export(export), tuple(by_export.get(export.name, ())))
+                for export in glance.exports_of(ref)
+            )
+            by_pool.setdefault(ref.pool, []).append(TreeVolume(glance.volume(volume), exports))
+        return Tree(
+            pools=tuple(TreePool(pool, tuple(by_pool.get(pool.name, ()))) for pool in pools),
+            handshakes=tuple(s for s in sessions if s.phase == "handshake"),
+        )
+
+    async def _glance(self) -> _Glance:
+        volumes, sessions = await asyncio.gather(
+            self._core.data_plane.volumes(), self._core.data_plane.sessions()
+        )
+        return _Glance(self._core, volumes, sessions)
+
+
+class _Glance:
+    """One look at the data plane, from which many views are made."""
+
+    def __init__(
+        self, core: Core, volumes: Iterable[VolumeStatus], sessions: Iterable[SessionStatus]
+    ) -> None:
+        self._core = core
+        self._status = {status.handle: status for status in volumes}
+        self._sessions = Counter(s.export for s in sessions if s.phase == "transmission")
+        self._exports: dict[VolumeRef, list[Export]] = {}
+        for _, export in sorted(core.config.exports.items()):
+            self._exports.setdefault(export.volume, []).append(export)
+
+    def exports_of(self, ref: VolumeRef) -> list[Export]:
+        """A volume's exports, by name."""
+        return self._exports.get(ref, [])
+
+    def volume(self, volume: Volume, allocated: int | None = None) -> VolumeInfo:
+        """The view of a volume."""
+        core = self._core
+        pool = core.pool(volume.pool)
+        assert pool is not None, "a volume has its pool"
+        opened, blocked = core.opened.get(volume.uuid), core.blocked.get(volume.uuid)
+        status = self._status.get(opened.handle) if opened else None
+        exports = self.exports_of(volume.ref)
+        health, reason = "closed", ""
+        if blocked is not None:
+            health, reason = "unavailable", str(blocked.error)
+        elif status is not None:
+            health, reason = status.health, status.reason
+        return VolumeInfo(
+            pool=volume.pool,
+            name=volume.name,
+            uuid=volume.uuid,
+            wwn=volume.wwn,
+            size=volume.size,
+            block_size=volume.block_size,
+            cache=volume.cache.value,
+            io=volume.io.value,
+            prealloc=volume.prealloc,
+            adopted=volume.adopted,
+            path=core.backstore(pool).locate(volume).path,
+            state="ready" if core.made.get(volume.uuid) == volume else "changing",
+            health=health,
+            reason=reason,
+            degraded_since=status.degraded_since if status else None,
+            writes_refused=status.writes_refused if status else False,
+            exports=tuple(export.name for export in exports),
+            sessions=sum(self._sessions[export.name] for export in exports),
+            allocated=allocated,
+        )
+
+    def export(self, export: Export) -> ExportInfo:
+        """The view of an export."""
+        volume = self._core.config.volumes[export.volume]
+        blocked = self._core.blocked.get(volume.uuid)
+        ready = export.name in self._core.published
+        reason = ""
+        if not ready:
+            reason = str(blocked.error) if blocked else "Its volume is being opened."
+        return ExportInfo(
+            name=export.name,
+            volume=str(export.volume),
+            protocol=export.protocol,
+            size=volume.size,
+            read_only=export.read_only,
+            tls_required=export.tls_required,
+            allow=tuple(str(network) for network in export.allow),
+            ready=ready,
+            reason=reason,
+            sessions=self._sessions[export.name],
+        )
+
+
+def _session(session: SessionStatus, names: dict[int, VolumeRef]) -> SessionInfo:
+    return SessionInfo(
+        id=session.conn,
+        export=session.export,
+        volume=str(names.get(session.handle, "")),
+        peer=session.peer,
+        tls=session.tls,
+        since=session.since,
+        phase=session.phase,
+        reads=session.reads,
+        writes=session.writes,
+        read_bytes=session.read_bytes,
+        written_bytes=session.written_bytes,
+        in_flight=session.in_flight,
+        unsent_bytes=session.unsent_bytes,
+    )

@@ -1,0 +1,224 @@
+"""The steps: everything that carrying out a plan can do, one class each, and no others.
+
+Every step can be repeated safely, also after it was interrupted half way. A step that concerns
+volumes names their UUIDs, so that a failure stops those volumes and no others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from blockgate.control.ports import ExportView
+from blockgate.model.config import Pool, Volume
+from blockgate.model.names import ExportName, PoolName
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """An export to publish. The handle in `view` is filled in when the volume is open."""
+
+    uuid: str
+    view: ExportView
+
+
+@dataclass(frozen=True, slots=True)
+class PublishExports:
+    """Change what handshakes see: take some exports away, put others in."""
+
+    withdraw: tuple[tuple[str, ExportName], ...] = ()
+    publish: tuple[Publication, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DisconnectSessions:
+    """End the sessions of an export that is withdrawn or tightened."""
+
+    uuid: str
+    export: ExportName
+
+
+@dataclass(frozen=True, slots=True)
+class CloseVolume:
+    """Drain, flush and close a volume in the data plane."""
+
+    uuid: str
+
+
+@dataclass(frozen=True, slots=True)
+class PreparePool:
+    """See that a pool is there, and make its place for labels."""
+
+    pool: Pool
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareData:
+    """Make a new volume's data, not yet under its name."""
+
+    volume: Volume
+
+
+@dataclass(frozen=True, slots=True)
+class GrowData:
+    """Make the data longer."""
+
+    volume: Volume
+    old_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShrinkData:
+    """Cut the data; there is no way back from here."""
+
+    volume: Volume
+
+
+@dataclass(frozen=True, slots=True)
+class TrimData:
+    """Undo a growth that did not come to an end."""
+
+    volume: Volume
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveData:
+    """Destroy the data; there is no way back from here."""
+
+    volume: Volume
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardPartial:
+    """Undo a creation that did not come to an end."""
+
+    volume: Volume
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreName:
+    """Undo a renaming that did not come to an end."""
+
+    volume: Volume
+    old: Volume
+
+
+@dataclass(frozen=True, slots=True)
+class WriteLabel:
+    """Put the volume's identity beside its data."""
+
+    volume: Volume
+
+
+@dataclass(frozen=True, slots=True)
+class SyncPool:
+    """Make what was done to names and labels in a pool stable, for all its volumes at once."""
+
+    pool: Pool
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceData:
+    """Give new data its name."""
+
+    volume: Volume
+
+
+@dataclass(frozen=True, slots=True)
+class MoveData:
+    """Give the data its new name."""
+
+    old: Volume
+    volume: Volume
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveLabel:
+    """Remove a label whose data is gone or has another name."""
+
+    volume: Volume
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVolume:
+    """Open and lock the data in the data plane.
+
+    `may_be_read_only`: every export is, so data that cannot be written will do.
+    """
+
+    volume: Volume
+    may_be_read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResizeVolume:
+    """Let the data plane see the data's new size."""
+
+    volume: Volume
+
+
+@dataclass(frozen=True, slots=True)
+class SwapGate:
+    """Put in force what sessions of the volume may do now."""
+
+    volume: Volume
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetTls:
+    """Give the data plane the certificates and keys for handshakes to come."""
+
+
+Step = (
+    PublishExports
+    | DisconnectSessions
+    | CloseVolume
+    | PreparePool
+    | PrepareData
+    | GrowData
+    | ShrinkData
+    | TrimData
+    | RemoveData
+    | DiscardPartial
+    | RestoreName
+    | WriteLabel
+    | SyncPool
+    | PlaceData
+    | MoveData
+    | RemoveLabel
+    | OpenVolume
+    | ResizeVolume
+    | SwapGate
+    | SetTls
+)
+
+STEP_CLASSES: tuple[type[Step], ...] = get_args(Step)
+"""The closed enumeration: the test that kills the daemon at every step goes through this."""
+
+IRREVERSIBLE = (ShrinkData, RemoveData)
+"""When one of these is done, the operation can only go forward."""
+
+
+def pool_of(step: Step) -> PoolName | None:
+    """The pool whose file system a step works on, if any."""
+    match step:
+        case PreparePool(pool) | SyncPool(pool):
+            return pool.name
+        case CloseVolume() | DisconnectSessions() | PublishExports() | SetTls():
+            return None
+        case _:
+            return step.volume.pool
+
+
+def volumes_of(step: Step) -> frozenset[str]:
+    """The UUIDs of the volumes that a step is for; empty for one that is for a whole pool."""
+    match step:
+        case PublishExports(withdraw, publish):
+            return frozenset([u for u, _ in withdraw] + [p.uuid for p in publish])
+        case DisconnectSessions(uuid) | CloseVolume(uuid):
+            return frozenset([uuid])
+        case PreparePool() | SyncPool() | SetTls():
+            return frozenset()
+        case _:
+            return frozenset([step.volume.uuid])

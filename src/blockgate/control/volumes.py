@@ -1,0 +1,383 @@
+"""Use cases of volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from blockgate.backstores.base import PoolBackstore
+from blockgate.backstores.labels import Label
+from blockgate.control.changes import Build, Changes, Request
+from blockgate.control.core import Core
+from blockgate.control.draft import Draft
+from blockgate.control.failures import explain
+from blockgate.control.reading import Reading
+from blockgate.control.state import Cleanup, CleanupAction
+from blockgate.control.views import VolumeInfo, plain, volume_info
+from blockgate.model.callers import Caller, Role
+from blockgate.model.config import (
+    Configuration,
+    Export,
+    Pool,
+    Volume,
+    parse_block_size,
+    parse_cache,
+    parse_io,
+)
+from blockgate.model.errors import Conflict, InUse, InvalidInput, Refused
+from blockgate.model.identity import new_uuid
+from blockgate.model.names import VolumeRef, volume_name
+from blockgate.model.sizes import check_multiple, parse_size
+
+Check = Callable[[PoolBackstore], Any]
+
+
+class Volumes:
+    """Create, resize, rename, delete, adopt, forget, reopen."""
+
+    def __init__(self, core: Core, changes: Changes, reading: Reading) -> None:
+        self._core = core
+        self._changes = changes
+        self._reading = reading
+
+    async def create(
+        self,
+        caller: Caller,
+        operation_id: str,
+        text: str,
+        size: int | str,
+        prealloc: bool,
+        block_size: int,
+        cache: str,
+        io: str,
+    ) -> VolumeInfo:
+        """Make a volume."""
+        ref = VolumeRef.parse(text)
+        volume = Volume(
+            pool=ref.pool,
+            name=ref.name,
+            uuid=new_uuid(),
+            size=check_multiple(parse_size(size), parse_block_size(block_size)),
+            block_size=block_size,
+            cache=parse_cache(cache),
+            io=parse_io(io),
+            prealloc=prealloc,
+        )
+
+        async def prepare() -> Build:
+            pool = self._reading.find_pool(ref.pool)
+            if ref in self._core.config.volumes:
+                raise _exists(ref)
+            if prealloc and not self._core.backstore(pool).capabilities.preallocates:
+                raise InvalidInput(
+                    f"Pool {pool.name} cannot preallocate: a device is wholly there.",
+                    "Leave out --prealloc.",
+                )
+            await self._check(pool, f"creating {ref}", lambda b: b.check_new(volume))
+            return build
+
+        def build(config: Configuration) -> Draft:
+            return Draft(f"create volume {ref}", volumes={ref: volume})
+
+        arguments = {
+            "volume": text, "size": volume.size, "prealloc": prealloc, "block_size": block_size,
+            "cache": cache, "io": io,
+        }  # fmt: skip
+        return await self._change(caller, operation_id, "volume-create", arguments, ref, prepare)
+
+    async def resize(
+        self, caller: Caller, operation_id: str, text: str, size: int | str, force: bool
+    ) -> VolumeInfo:
+        """Grow, or with `force` and without sessions shrink."""
+        ref, wanted = VolumeRef.parse(text), parse_size(size)
+
+        async def prepare() -> Build:
+            volume = self._reading.find_volume(text)
+            check_multiple(wanted, volume.block_size)
+            await self.guard_shrink(volume, wanted, force)
+            pool = self._reading.find_pool(volume.pool)
+            await self._check(pool, f"resizing {ref}", lambda b: b.check_resize(volume, wanted))
+            return build
+
+        def build(config: Configuration) -> Draft:
+            volume = replace(self._reading.find_volume(text), size=wanted)
+            return Draft(f"resize volume {ref} to {wanted} bytes", volumes={ref: volume})
+
+        arguments = {"volume": text, "size": wanted, "force": force}
+        return await self._change(caller, operation_id, "volume-resize", arguments, ref, prepare)
+
+    async def guard_shrink(self, volume: Volume, wanted: int, force: bool) -> None:
+        """Refuse to cut data without being told to, or while somebody uses it."""
+        if wanted >= volume.size:
+            return
+        if not force:
+            raise Refused(
+                f"Volume {volume.ref} has {volume.size} bytes; {wanted} would cut off and destroy "
+                f"the last {volume.size - wanted}.",
+                "If that is meant, shrink what is on it first, then use --force.",
+            )
+        await self._guard_sessions(volume)
+
+    async def _guard_sessions(self, volume: Volume) -> None:
+        opened = self._core.opened.get(volume.uuid)
+        sessions = await self._core.data_plane.sessions()
+        peers = [s.peer for s in sessions if opened and s.handle == opened.handle]
+        if peers:
+            raise InUse(
+                f"Volume {volume.ref} is in use by {len(peers)} sessions, {peers[0]} among them.",
+                "End them first: blockgate session list, blockgate session disconnect.",
+            )
+
+    async def rename(
+        self, caller: Caller, operation_id: str, text: str, new_name: str
+    ) -> VolumeInfo:
+        """Give a volume a new name in its pool."""
+        ref = VolumeRef.parse(text)
+        if "/" in new_name:
+            target = VolumeRef.parse(new_name)
+        else:
+            target = VolumeRef(ref.pool, volume_name(new_name))
+        if target.pool != ref.pool:
+            raise InvalidInput(
+                f"A renamed volume stays in its pool, {ref.pool}.", f"Use {ref.pool}/{target.name}."
+            )
+
+        async def prepare() -> Build:
+            volume = self._reading.find_volume(text)
+            if target in self._core.config.volumes:
+                raise _exists(target)
+            pool, new = self._reading.find_pool(ref.pool), replace(volume, name=target.name)
+            await self._check(pool, f"renaming {ref}", lambda b: b.check_rename(volume, new))
+            return build
+
+        def build(config: Configuration) -> Draft:
+            volume = replace(self._reading.find_volume(text), name=target.name)
+            exports = _exports_of(config, ref)
+            return Draft(
+                f"rename volume {ref} to {target}",
+                volumes={ref: None, target: volume},
+                exports={export.name: replace(export, volume=target) for export in exports},
+            )
+
+        return await self._change(
+            caller,
+            operation_id,
+            "volume-rename",
+            {"volume": text, "new_name": new_name},
+            target,
+            prepare,
+            also=ref,
+        )
+
+    async def delete(self, caller: Caller, operation_id: str, text: str, force: bool) -> None:
+        """Destroy a volume's data."""
+        ref = VolumeRef.parse(text)
+
+        async def prepare() -> Build:
+            volume = self._reading.find_volume(text)
+            _guard_exported(self._core.config, ref)
+            await self._guard_sessions(volume)
+            pool = self._reading.find_pool(ref.pool)
+            if volume.adopted and not (force and self._core.backstore(pool).capabilities.stages_data):
+                raise Refused(
+                    f"Volume {ref} was adopted: {volume.path} was there before it.",
+                    f"To leave it where it is: blockgate volume forget {ref}. "
+                    "To delete an adopted file: --force.",
+                )
+            label = await self._check(pool, f"deleting {ref}", lambda b: b.read_label(volume))
+            if label is None or label.volume.uuid != volume.uuid:
+                raise Refused(
+                    f"The data of volume {ref} has not the volume's label: it may be somebody "
+                    "else's.",
+                    f"Use: blockgate volume forget {ref}, and remove the data yourself.",
+                )
+            return build
+
+        def build(config: Configuration) -> Draft:
+            volume = self._reading.find_volume(text)
+            _guard_exported(config, ref)
+            cleanup = Cleanup(volume, CleanupAction.DELETE)
+            return Draft(f"delete volume {ref}", volumes={ref: None}, cleanups=(cleanup,))
+
+        arguments = {"volume": text, "force": force}
+        things = [f"volume {ref}"]
+        await self._changes.run(
+            Request(caller, operation_id, "volume-delete", arguments, things, prepare)
+        )
+
+    async def adopt(
+        self,
+        caller: Caller,
+        operation_id: str,
+        text: str,
+        path: str | None,
+        size: int | str | None,
+        block_size: int,
+        cache: str,
+        io: str,
+    ) -> VolumeInfo:
+        """Take existing data as a volume, no byte of it touched."""
+        ref = VolumeRef.parse(text)
+        stated = None if size is None else parse_size(size)
+        parse_block_size(block_size)
+        modes = parse_cache(cache), parse_io(io)
+
+        async def prepare() -> Build:
+            pool = self._reading.find_pool(ref.pool)
+            if ref in self._core.config.volumes:
+                raise _exists(ref)
+            what = f"adopting {path or pool.path}"
+            found = await self._check(pool, what, lambda b: b.adoptable(path))
+            real_path, real_size, label = found
+            _check_adopted(real_path, real_size, stated, block_size)
+            _check_relabelled(ref, real_path, label)
+            self._guard_unused(real_path)
+            volume = Volume(
+                pool=ref.pool,
+                name=ref.name,
+                uuid=label.volume.uuid if label else new_uuid(),
+                size=real_size,
+                block_size=block_size,
+                cache=modes[0],
+                io=modes[1],
+                adopted=True,
+                path=real_path,
+            )
+            await self._check(pool, what, lambda b: b.check_new(volume))
+            known = (volume,) if label and label.volume == volume else ()
+
+            def build(config: Configuration) -> Draft:
+                summary = f"adopt {real_path} as volume {ref}"
+                return Draft(summary, volumes={ref: volume}, registered=known)
+
+            return build
+
+        arguments = {
+            "volume": text, "path": path, "size": stated, "block_size": block_size,
+            "cache": cache, "io": io,
+        }  # fmt: skip
+        return await self._change(caller, operation_id, "volume-adopt", arguments, ref, prepare)
+
+    def _guard_unused(self, path: str) -> None:
+        for volume in self._core.config.volumes.values():
+            pool = self._core.pool(volume.pool)
+            assert pool is not None, "a volume has its pool"
+            if self._core.backstore(pool).locate(volume).path == path:
+                raise Conflict(
+                    f"{path} is the data of volume {volume.ref}.",
+                    f"Use that one, or rename it: blockgate volume rename {volume.ref} NEW.",
+                    code="exists",
+                )
+
+    async def forget(self, caller: Caller, operation_id: str, text: str) -> None:
+        """Know a volume no longer; data and label stay."""
+        ref = VolumeRef.parse(text)
+
+        async def prepare() -> Build:
+            volume = self._reading.find_volume(text)
+            _guard_exported(self._core.config, ref)
+            await self._guard_sessions(volume)
+            return build
+
+        def build(config: Configuration) -> Draft:
+            self._reading.find_volume(text)
+            _guard_exported(config, ref)
+            return Draft(f"forget volume {ref}", volumes={ref: None})
+
+        things = [f"volume {ref}"]
+        await self._changes.run(
+            Request(caller, operation_id, "volume-forget", {"volume": text}, things, prepare)
+        )
+
+    async def reopen(self, caller: Caller, operation_id: str, text: str) -> VolumeInfo:
+        """Close a volume and open it again."""
+        ref = VolumeRef.parse(text)
+
+        async def prepare() -> Build:
+            return build
+
+        def build(config: Configuration) -> Draft:
+            uuid = self._reading.find_volume(text).uuid
+            return Draft(f"reopen volume {ref}", reopen=frozenset([uuid]), for_service=True)
+
+        arguments = {"volume": text}
+        return await self._change(
+            caller, operation_id, "volume-reopen", arguments, ref, prepare, role=Role.OPERATE
+        )
+
+    # What they have in common
+
+    async def _change(
+        self,
+        caller: Caller,
+        operation_id: str,
+        kind: str,
+        arguments: dict[str, Any],
+        ref: VolumeRef,
+        prepare: Callable[[], Awaitable[Build]],
+        *,
+        also: VolumeRef | None = None,
+        role: Role = Role.ADMINISTER,
+    ) -> VolumeInfo:
+        """A change whose result is the volume `ref` as it is then."""
+
+        async def result() -> Any:
+            return plain(await self._reading.volume(caller, str(ref)))
+
+        things = [f"volume {each}" for each in (ref, also) if each is not None]
+        answer = await self._changes.run(
+            Request(caller, operation_id, kind, arguments, things, prepare, result, role)
+        )
+        return volume_info(answer) if answer else await self._reading.volume(caller, str(ref))
+
+    async def _check(self, pool: Pool, what: str, check: Check) -> Any:
+        """A look at a pool before anything is written."""
+        try:
+            return await self._core.in_pool(pool.name, check, self._core.backstore(pool))
+        except OSError as error:
+            raise explain(error, what) from error
+
+
+def _exists(ref: VolumeRef) -> Conflict:
+    return Conflict(f"Volume {ref} exists already.", "Choose another name.", code="exists")
+
+
+def _exports_of(config: Configuration, ref: VolumeRef) -> list[Export]:
+    return [export for export in config.exports.values() if export.volume == ref]
+
+
+def _guard_exported(config: Configuration, ref: VolumeRef) -> None:
+    exports = _exports_of(config, ref)
+    if exports:
+        raise InUse(
+            f"Volume {ref} is exported as {exports[0].name}.",
+            f"Remove the export first: blockgate export remove {exports[0].name}.",
+        )
+
+
+def _check_adopted(path: str, real: int, stated: int | None, block_size: int) -> None:
+    if stated is not None and stated != real:
+        raise InvalidInput(
+            f"{path} has {real} bytes, not {stated}.",
+            f"Give the real size, {real}, or none.",
+        )
+    if real == 0:
+        raise InvalidInput(f"{path} is empty.", "Adopt a file that holds data, or create a volume.")
+    if real % block_size:
+        raise InvalidInput(
+            f"{path} has {real} bytes, which is not a multiple of the block size, {block_size}.",
+            "Extend it to a whole block first, or use --block-size 512 if that fits.",
+        )
+
+
+def _check_relabelled(ref: VolumeRef, path: str, label: Label | None) -> None:
+    """A label that the data has already is this volume's, or stands in the way."""
+    if label is None:
+        return
+    if label.volume.name != ref.name or not label.volume.adopted:
+        raise Conflict(
+            f"{path} has a label already: it is the data of volume {label.volume.name}.",
+            f"Register it: blockgate pool scan {ref.pool}; rename it afterwards if you like.",
+            code="exists",
+        )
