@@ -227,3 +227,13 @@ pub fn will_need(fd: RawFd, offset: u64, len: u64) -> io::Result<()> {
 pub fn read_once(fd: RawFd, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     preadv2(fd, buf, offset, 0)
 }
+
+/// How often this thread has given its core away because it had to wait (getrusage(2), `ru_nvcsw`).
+pub fn waits() -> i64 {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: room for one `struct rusage`. It cannot fail with these arguments; zeroes are valid.
+    unsafe {
+        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        usage.assume_init().ru_nvcsw
+    }
+}
