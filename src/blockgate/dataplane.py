@@ -454,7 +454,11 @@ def _counters(engine: _engine.Engine) -> ports.Counters:
 
 def _op_counters(one: _engine.OpCounters) -> ports.OpCounters:
     return ports.OpCounters(
-        ops=one.ops, bytes=one.bytes, errors=one.errors, latency_us=one.latency_us
+        ops=one.ops,
+        bytes=one.bytes,
+        errors=one.errors,
+        latency_us=one.latency_us,
+        latency_sum_us=one.latency_sum_us,
     )
 
 
