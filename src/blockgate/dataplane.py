@@ -169,6 +169,7 @@ class EngineDataPlane:
         self._views: Mapping[str, ExportView] = {}
         self._tls = False
         self._closing = False
+        self._stopped = False
         self._volume_calls = ThreadPoolExecutor(VOLUME_CALLS_AT_ONCE, "engine-volume")
         self._status_calls = ThreadPoolExecutor(STATUS_CALLS_AT_ONCE, "engine-status")
 
@@ -181,12 +182,16 @@ class EngineDataPlane:
 
     async def stop(self, drain_ms: int) -> None:
         """Refuses what is new (NBD_REP_ERR_SHUTDOWN), waits at most ``drain_ms`` for what is in
-        flight, closes every connection and volume, ends the engine's threads."""
+        flight, closes every connection and volume, ends the engine's threads. Calls that come
+        after it are refused with ESHUTDOWN; a second stop does nothing."""
+        if self._closing:
+            return
         self._closing = True
         self._renew_directory()
         try:
             await self._status(self._engine.stop, drain_ms)
         finally:
+            self._stopped = True
             self._volume_calls.shutdown(wait=False, cancel_futures=True)
             self._status_calls.shutdown(wait=False)
             if self._loop is not None:
@@ -235,11 +240,16 @@ class EngineDataPlane:
         if self._waiting or more:
             self._again = self._loop.call_soon(self._pump)
 
-    def _volume(self, call: Callable[..., _T], *args: Any) -> asyncio.Future[_T]:
-        return asyncio.get_running_loop().run_in_executor(self._volume_calls, call, *args)
+    async def _volume(self, call: Callable[..., _T], *args: Any) -> _T:
+        return await self._run(self._volume_calls, call, *args)
 
-    def _status(self, call: Callable[..., _T], *args: Any) -> asyncio.Future[_T]:
-        return asyncio.get_running_loop().run_in_executor(self._status_calls, call, *args)
+    async def _status(self, call: Callable[..., _T], *args: Any) -> _T:
+        return await self._run(self._status_calls, call, *args)
+
+    async def _run(self, threads: ThreadPoolExecutor, call: Callable[..., _T], *args: Any) -> _T:
+        if self._stopped:
+            raise OSError(errno.ESHUTDOWN, "the data plane has been stopped")
+        return await asyncio.get_running_loop().run_in_executor(threads, call, *args)
 
     # Volumes.
 

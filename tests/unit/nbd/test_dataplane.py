@@ -240,4 +240,8 @@ async def test_stop_ends_sessions_and_leaves_the_loop_free(
         with pytest.raises((EOFError, OSError)):
             await asyncio.to_thread(nbd.read, 0, 1)
         nbd.close()
+        with pytest.raises(OSError) as refused:
+            await plane.sessions()
+        assert refused.value.errno == errno.ESHUTDOWN
+        await plane.stop(1000)
     assert not asyncio.get_running_loop().remove_reader(engine.event_fd)
