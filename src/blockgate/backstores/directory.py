@@ -181,9 +181,7 @@ class DirectoryBackstore(PoolBackstore):
         if existing is not None and existing.volume.uuid != volume.uuid:
             raise self._taken(volume, self._label_path(volume))
         file = os.path.relpath(self._data_path(volume), self.pool.path)
-        replace_durably(
-            self._label_path(volume), labels.encode(Label(volume, file)), sync=False
-        )
+        replace_durably(self._label_path(volume), labels.encode(Label(volume, file)), sync=False)
 
     def remove_label(self, volume: Volume) -> None:
         """Remove the label, if it is this volume's under this name."""
@@ -259,7 +257,9 @@ class DirectoryBackstore(PoolBackstore):
             )
         info = os.stat(real)
         if not stat.S_ISREG(info.st_mode):
-            raise InvalidInput(f"{path} is not a regular file.", "Name a file, or use a pool of kind block.")
+            raise InvalidInput(
+                f"{path} is not a regular file.", "Name a file, or use a pool of kind block."
+            )
         for found in self.scan():
             if found.label and self._same_file(found.label, info):
                 return os.path.join(self.pool.path, relative), info.st_size, found.label

@@ -119,9 +119,7 @@ class SecretBox:
             )
         try:
             sealed = base64.b64decode(sealed_text, validate=True)
-            plain = AESGCM(key).decrypt(
-                sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], name.encode()
-            )
+            plain = AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], name.encode())
         except (InvalidTag, binascii.Error, ValueError) as error:
             raise Failed(
                 f"The secret {name} is damaged or was moved from another place.",

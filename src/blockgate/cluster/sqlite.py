@@ -165,17 +165,18 @@ class SqliteStore:
     # In the store's thread
 
     def _select(self, where: str, *values: object) -> list[Entry]:
-        query = f"SELECT key, value, revision FROM kv WHERE {where} ORDER BY key"
+        # `where` is one of three texts in this file; values go in as parameters.
+        query = f"SELECT key, value, revision FROM kv WHERE {where} ORDER BY key"  # noqa: S608
         return [Entry(*row) for row in self._connection.execute(query, values)]
 
     def _next_lease(self) -> int:
         query = "UPDATE counters SET value = value + 1 WHERE name = 'lease' RETURNING value"
-        with _transaction(self._connection):
+        with _Transaction(self._connection):
             return int(self._connection.execute(query).fetchone()[0])
 
     def _commit(self, batch: Sequence[_Waiting]) -> list[tuple[Committed, tuple[Change, ...]]]:
         results: list[tuple[Committed, tuple[Change, ...]]] = []
-        with _transaction(self._connection) as connection:
+        with _Transaction(self._connection) as connection:
             query = "SELECT value FROM counters WHERE name = 'revision'"
             (revision,) = connection.execute(query).fetchone()
             for waiting in batch:
@@ -236,12 +237,13 @@ class SqliteLease:
         await self._store.end_lease(self._number)
 
     async def _expire(self) -> None:
-        while (left := self._deadline - _boottime()) > 0:
+        # Sleeping follows CLOCK_MONOTONIC, which stands still while suspended: look again.
+        while (left := self._deadline - _boottime()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(left)
         await self._store.end_lease(self._number)
 
 
-class _transaction:
+class _Transaction:
     """A transaction of SQLite: commits at the end, rolls back on any error."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:

@@ -28,7 +28,8 @@ class StateDirectory:
         path = os.path.abspath(path)
         try:
             os.makedirs(path, mode=0o700, exist_ok=True)
-            lock_fd = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock_path = os.path.join(path, "lock")
+            lock_fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise Failed(
                 f"The state directory {path} cannot be used: {error.strerror}.",

@@ -83,7 +83,7 @@ class Changes:
         self._ledger = Ledger(core)
         self._running: dict[str, _Running] = {}
         self._ended: deque[str] = deque()
-        self._commit_lock = asyncio.Lock()
+        self.commit_lock = asyncio.Lock()
         self._stopping = False
 
     # From the use cases
@@ -133,6 +133,13 @@ class Changes:
             )
         return _info(Operation.decode(entry.value), Progress())
 
+    async def load_tls(self) -> None:
+        """Give the data plane certificates and keys as they are now."""
+        self._core.psk_loaded = None
+        outcome = await self._reconciler.reconcile((), tls=True)
+        if outcome.general is not None:
+            raise outcome.general
+
     # The life of a change
 
     async def _perform(self, operation: Operation, request: Request) -> None:
@@ -154,7 +161,7 @@ class Changes:
     async def _begin(self, operation: Operation, build: Build) -> Draft:
         """Commit the intent, with the locks of all volumes that it touches."""
         for _ in range(BEGIN_TRIES):
-            async with self._commit_lock:
+            async with self.commit_lock:
                 if self._stopping:
                     raise errors.Unavailable("This gateway is stopping.", "Try again later.")
                 config = self._core.config
@@ -226,9 +233,7 @@ class Changes:
 
     async def recover(self) -> None:
         """Take up what a former process left half done, then bring all volumes up."""
-        operations = [
-            Operation.decode(e.value) for e in await self._core.store.range(OPERATIONS)
-        ]
+        operations = [Operation.decode(e.value) for e in await self._core.store.range(OPERATIONS)]
         for operation in sorted(operations, key=lambda o: o.ended or 0):
             if operation.ended_already:
                 self._ended.append(operation.id)
@@ -324,9 +329,7 @@ def _blame(
     """
     serving = {u: e for u, e in outcome.service_failures.items() if u not in suffering}
     pools = {p: e for p, e in outcome.pool_failures.items() if POOLS + p in operation.after}
-    return (
-        outcome.general or _first(pools) or _first(outcome.data_failures) or _first(serving)
-    )
+    return outcome.general or _first(pools) or _first(outcome.data_failures) or _first(serving)
 
 
 def _undone(outcome: Outcome) -> bool:

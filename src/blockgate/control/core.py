@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from blockgate.backstores.base import PoolBackstore
@@ -17,7 +17,7 @@ from blockgate.backstores.registry import capabilities_of, open_pool
 from blockgate.cluster.secrets import Secret, SecretBox, find_key_file
 from blockgate.cluster.sqlite import SqliteStore
 from blockgate.cluster.statedir import StateDirectory
-from blockgate.cluster.store import ClusterStore, Compare, Put
+from blockgate.cluster.store import ClusterStore, Compare, Put, Write
 from blockgate.control import crash
 from blockgate.control.plan import Plan, plan
 from blockgate.control.ports import DataPlane
@@ -41,7 +41,7 @@ from blockgate.control.state import (
 )
 from blockgate.control.workers import Workers
 from blockgate.model.config import Configuration, Pool, Volume
-from blockgate.model.errors import BlockgateError
+from blockgate.model.errors import BlockgateError, Conflict
 from blockgate.model.identity import new_uuid
 from blockgate.model.names import ExportName, PoolName, VolumeRef
 
@@ -50,7 +50,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Where the certificates for NBD over TLS are. All PEM; `key` must not be readable by others."""
+    """Where the certificates for NBD over TLS are, all PEM. Only the owner may read `key`."""
 
     certificate: str | None = None
     key: str | None = None
@@ -174,6 +174,22 @@ class Core:
         """What encrypts secrets; only after `start`."""
         assert self._box is not None, "the core was not started"
         return self._box
+
+    async def rewrite_secrets(self, compares: Sequence[Compare], writes: Sequence[Write]) -> None:
+        """Store secrets that were encrypted anew; nothing else about them changes."""
+        committed = await self.store.txn(compares, writes)
+        if not committed.ok:
+            raise Conflict("Secrets were changed at the same time.", "Try again.")
+        psk = dict(self.desired.psk)
+        for write in writes:
+            assert isinstance(write, Put)
+            self.revisions[write.key] = committed.revision
+            user = write.key.removeprefix(PSK)
+            if user in psk:
+                psk[user] = write.value.decode()
+        self.desired = replace(self.desired, psk=psk)
+        if self.psk_loaded is not None:
+            self.psk_loaded = dict(psk)  # the keys themselves are the same
 
     # Looking things up
 

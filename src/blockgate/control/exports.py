@@ -128,9 +128,7 @@ class Exports:
 
         arguments = {"name": name, "force": force}
         await self._changes.run(
-            Request(
-                caller, operation_id, "export-remove", arguments, [f"export {name}"], prepare
-            )
+            Request(caller, operation_id, "export-remove", arguments, [f"export {name}"], prepare)
         )
 
     async def _guard_sessions(self, name: str) -> None:

@@ -196,8 +196,7 @@ def _volumes(changed: Changed) -> dict[str, Volume]:
 
 def _config_writes(changed: Changed, psk: Mapping[str, str | None]) -> list[Write]:
     writes: list[Write] = [
-        Delete(key) if record is None else Put(key, dump(record))
-        for key, record in changed.items()
+        Delete(key) if record is None else Put(key, dump(record)) for key, record in changed.items()
     ]
     for user, stored in psk.items():
         key = PSK + user

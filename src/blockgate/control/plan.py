@@ -119,7 +119,7 @@ def tightens(old: ExportView, new: ExportView) -> bool:
 
 
 def admits_all(old: tuple[Network, ...], new: tuple[Network, ...]) -> bool:
-    """Whether the allow-list `new` lets in everybody whom `old` let in; an empty one lets in all."""
+    """Whether the allow-list `new` lets in all whom `old` let in; an empty one lets in all."""
     if not new:
         return True
     return bool(old) and all(any(_within(inner, outer) for outer in new) for inner in old)
@@ -128,11 +128,9 @@ def admits_all(old: tuple[Network, ...], new: tuple[Network, ...]) -> bool:
 def _within(inner: Network, outer: Network) -> bool:
     if inner.version != outer.version:
         return False
-    return (
-        inner.prefixlen >= outer.prefixlen
-        and int(inner.network_address) >> (inner.max_prefixlen - outer.prefixlen)
-        == int(outer.network_address) >> (outer.max_prefixlen - outer.prefixlen)
-    )
+    return inner.prefixlen >= outer.prefixlen and int(inner.network_address) >> (
+        inner.max_prefixlen - outer.prefixlen
+    ) == int(outer.network_address) >> (outer.max_prefixlen - outer.prefixlen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from blockgate.control.reading import Reading
 from blockgate.control.views import FoundVolume, PoolInfo, plain
 from blockgate.model.callers import Caller, Role
 from blockgate.model.config import Configuration, Pool, PoolKind, Volume, parse_path
-from blockgate.model.errors import Conflict, InvalidInput, InUse, Refused
+from blockgate.model.errors import Conflict, InUse, InvalidInput, Refused
 from blockgate.model.names import PoolName, VolumeRef, pool_name
 
 
@@ -56,9 +56,7 @@ class Pools:
 
         arguments = {"name": name, "directory": directory, "device": device}
         answer = await self._changes.run(
-            Request(
-                caller, operation_id, "pool-add", arguments, [f"pool {name}"], prepare, result
-            )
+            Request(caller, operation_id, "pool-add", arguments, [f"pool {name}"], prepare, result)
         )
         return PoolInfo(**answer) if answer else await self._reading.pool(caller, pool.name)
 
@@ -84,9 +82,7 @@ class Pools:
             return Draft(f"remove pool {pool.name}", pools={pool.name: None})
 
         await self._changes.run(
-            Request(
-                caller, operation_id, "pool-remove", {"name": name}, [f"pool {name}"], prepare
-            )
+            Request(caller, operation_id, "pool-remove", {"name": name}, [f"pool {name}"], prepare)
         )
         self._core.ready_pools.discard(pool_name(name))
 
@@ -164,7 +160,7 @@ def _judge(
     """What to say of each label; with the volume to register where it is fit for that."""
     uuids = {volume.uuid: ref for ref, volume in config.volumes.items()}
     paths = {volume.path for volume in config.volumes.values() if volume.path}
-    judged = []
+    judged: list[tuple[FoundVolume, Volume | None]] = []
     for item in found:
         if item.label is None:
             judged.append((FoundVolume("", item.name, "", "", 0, "problem", item.problem), None))

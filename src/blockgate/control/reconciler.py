@@ -209,7 +209,7 @@ class Reconciler:
 
 
 class _Members:
-    """The volumes of a plan: by the pool that their steps work on, and those with data to change."""
+    """The volumes of a plan: by the pool that steps work on, and those with data to change."""
 
     def __init__(self, plan: Plan) -> None:
         self.of_pool: defaultdict[PoolName, set[str]] = defaultdict(set)

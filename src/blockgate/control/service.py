@@ -48,8 +48,8 @@ class Control:
         self._pools = Pools(core, changes, self._reading)
         self._volumes = Volumes(core, changes, self._reading)
         self._exports = Exports(core, changes, self._reading)
-        self._documents = Documents(core, changes)
         self._psk = PskUsers(core, changes)
+        self._documents = Documents(core, changes, self._psk)
 
     async def start(self) -> None:
         """Take the state directory, recover, open what is exported, and begin to reconcile.
@@ -130,7 +130,13 @@ class Control:
         return await self._reading.volume(caller, volume)
 
     async def volume_resize(
-        self, caller: Caller, operation_id: str, volume: str, size: int | str, *, force: bool = False
+        self,
+        caller: Caller,
+        operation_id: str,
+        volume: str,
+        size: int | str,
+        *,
+        force: bool = False,
     ) -> VolumeInfo:
         """Grow a volume, also while it is in use; to shrink takes `force` and no session."""
         return await self._volumes.resize(caller, operation_id, volume, size, force)
@@ -315,7 +321,7 @@ class Control:
 
     async def rotate_key(self, caller: Caller, operation_id: str) -> None:
         """Make a new master key and encrypt every secret with it; the old key is dropped."""
-        await self._psk.rotate(caller, operation_id)
+        await self._psk.rotate(caller)
 
     async def reload_tls(self) -> None:
         """Read certificates and referenced keys again (the daemon does so on SIGHUP)."""

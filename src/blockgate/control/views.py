@@ -189,7 +189,11 @@ class FieldChange:
 
 @dataclass(frozen=True, slots=True)
 class DiffEntry:
-    """One thing that changes. `action`: "create", "adopt", "update", "remove" or "forget"."""
+    """One thing that changes.
+
+    `action`: "create", "adopt", "register" (data and label are there), "update", "remove",
+    "forget" (data and label stay), or "missing" (its data is gone and cannot come back).
+    """
 
     action: str
     kind: str

@@ -179,7 +179,8 @@ class Volumes:
             _guard_exported(self._core.config, ref)
             await self._guard_sessions(volume)
             pool = self._reading.find_pool(ref.pool)
-            if volume.adopted and not (force and self._core.backstore(pool).capabilities.stages_data):
+            is_file = self._core.backstore(pool).capabilities.stages_data
+            if volume.adopted and not (force and is_file):
                 raise Refused(
                     f"Volume {ref} was adopted: {volume.path} was there before it.",
                     f"To leave it where it is: blockgate volume forget {ref}. "
@@ -245,7 +246,7 @@ class Volumes:
                 path=real_path,
             )
             await self._check(pool, what, lambda b: b.check_new(volume))
-            known = (volume,) if label and label.volume == volume else ()
+            known = (label.volume,) if label else ()
 
             def build(config: Configuration) -> Draft:
                 summary = f"adopt {real_path} as volume {ref}"

@@ -9,6 +9,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -66,10 +67,8 @@ class Workers:
 
 
 def _post(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: Any) -> None:
-    try:
+    with suppress(RuntimeError):  # the loop has ended: nobody waits for this any more
         loop.call_soon_threadsafe(call, *arguments)
-    except RuntimeError:
-        pass  # the loop has ended; nobody waits for this any more
 
 
 def _set_result(done: asyncio.Future[_T], result: _T) -> None:

@@ -1,0 +1,249 @@
+"""The configuration as a whole: apply, export, history, diff, restore."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from blockgate.backstores.base import PoolBackstore
+from blockgate.backstores.registry import capabilities_of
+from blockgate.control import views
+from blockgate.control.changes import Build, Changes, Request
+from blockgate.control.core import Core
+from blockgate.control.differences import diff_of
+from blockgate.control.draft import Draft
+from blockgate.control.exports import export_tightens
+from blockgate.control.failures import explain
+from blockgate.control.history import History
+from blockgate.control.pools import check_place, labelled
+from blockgate.control.psk import PskUsers
+from blockgate.control.resolve import Adoptable, Facts, resolve, restore
+from blockgate.control.views import Diff, HistoryEntry, plain
+from blockgate.model.callers import Caller, Role
+from blockgate.model.config import Configuration, Pool, Volume
+from blockgate.model.document import Document, parse_document, render_document
+from blockgate.model.errors import InUse, InvalidInput, Refused
+from blockgate.model.names import PoolName, VolumeRef
+
+
+class Documents:
+    """Use cases on the whole configuration."""
+
+    def __init__(self, core: Core, changes: Changes, psk: PskUsers) -> None:
+        self._core = core
+        self._changes = changes
+        self._psk = psk
+        self._history = History(core)
+
+    # Apply
+
+    async def apply(
+        self, caller: Caller, operation_id: str, document: Any, dry_run: bool, force: bool
+    ) -> Diff:
+        """Make the configuration hold what the document says."""
+        caller.require(Role.VIEW if dry_run else Role.ADMINISTER)
+        parsed = await asyncio.to_thread(parse_document, document)
+
+        async def prepare() -> Build:
+            facts = await self._facts(parsed)
+            psk = await asyncio.to_thread(self._psk.drafted, parsed.psk)
+
+            def build(config: Configuration) -> Draft:
+                draft = replace(resolve(parsed, config, facts), psk=psk)
+                return replace(draft, answer=plain(diff_of(draft, config)))
+
+            await self._check(await asyncio.to_thread(build, self._core.config), force)
+            return build
+
+        if dry_run:
+            config = self._core.config
+            draft = (await prepare())(config)
+            draft.apply_to(config)
+            return diff_of(draft, config)
+        arguments = {"document": _for_digest(document), "force": force}
+        things = [f"pool {pool.name}" for pool in parsed.pools]
+        things += [f"volume {entry.ref}" for entry in parsed.volumes]
+        things += [f"export {entry.name}" for entry in parsed.exports]
+        things += [f"psk {entry.user}" for entry in parsed.psk]
+        answer = await self._changes.run(
+            Request(caller, operation_id, "apply", arguments, things, prepare)
+        )
+        return views.diff(answer)
+
+    async def _facts(self, document: Document) -> Facts:
+        """Look up what the document's new volumes find in their pools."""
+        facts = Facts()
+        config = self._core.config
+        pools = {**config.pools, **{pool.name: pool for pool in document.pools}}
+        new = [entry for entry in document.volumes if entry.ref not in config.volumes]
+        await self._look_up_labels(
+            facts, (pools.get(entry.ref.pool) for entry in new if entry.uuid is not None)
+        )
+        for entry in new:
+            pool = pools.get(entry.ref.pool)
+            if entry.adopt is None or pool is None or entry.uuid in facts.labelled:
+                continue
+            found = await self._in_pool(
+                pool,
+                f"adopting {entry.adopt}",
+                lambda b, e=entry: b.adoptable(e.adopt),  # type: ignore[misc]
+            )
+            path, size, label = found
+            if label is not None:
+                raise InvalidInput(
+                    f"{entry.adopt} has a label already: it is the data of volume "
+                    f"{label.volume.name}.",
+                    f"Register it: blockgate pool scan {pool.name}.",
+                )
+            facts.adoptable[entry.ref] = Adoptable(path, size, None)
+        return facts
+
+    async def _look_up_labels(self, facts: Facts, pools: Iterable[Pool | None]) -> None:
+        for pool in {p.name: p for p in pools if p is not None}.values():
+            found = await self._in_pool(pool, f"scanning pool {pool.name}", lambda b: b.scan())
+            facts.labelled |= labelled(found, pool.name)
+
+    async def _check(self, draft: Draft, force: bool) -> None:
+        """Refuse, before anything is written, what cannot be or would destroy something."""
+        config = self._core.config
+        after = draft.apply_to(config)
+        for pool in draft.pools.values():
+            if pool is not None:
+                await self._core.in_pool(pool.name, check_place, pool)
+        registered = {volume.uuid for volume in draft.registered}
+        before = {volume.uuid: volume for volume in config.volumes.values()}
+        checks: defaultdict[PoolName, list[Callable[[PoolBackstore], None]]] = defaultdict(list)
+        for volume in draft.volumes.values():
+            if volume is None:
+                continue
+            old = before.get(volume.uuid)
+            if old is None and volume.uuid not in registered:
+                _check_prealloc(after.pools[volume.pool], volume)
+                checks[volume.pool].append(lambda b, v=volume: b.check_new(v))  # type: ignore[misc]
+            elif old is not None:
+                if old.ref != volume.ref:
+                    checks[volume.pool].append(lambda b, o=old, v=volume: b.check_rename(o, v))  # type: ignore[misc]
+                if old.size != volume.size:
+                    checks[volume.pool].append(lambda b, v=volume: b.check_resize(v, v.size))  # type: ignore[misc]
+        for name, works in checks.items():
+            await self._in_pool(after.pools[name], f"checking pool {name}", _all_of(works))
+        await self._guard(draft, before, force)
+
+    async def _guard(self, draft: Draft, before: dict[str, Volume], force: bool) -> None:
+        """Refuse to cut data or sessions without being told to; and data in use in any case."""
+        config = self._core.config
+        wanted = {volume.uuid: volume for volume in draft.volumes.values() if volume}
+        shrunk = [v for u, v in wanted.items() if u in before and v.size < before[u].size]
+        if shrunk and not force:
+            raise Refused(
+                f"Volume {shrunk[0].ref} would become smaller, which destroys what is at its end.",
+                "If that is meant, shrink what is on it first, then use --force.",
+            )
+        refs: set[VolumeRef] = {volume.ref for volume in shrunk}
+        if not force:
+            refs |= {ref for ref, volume in draft.volumes.items() if volume is None}
+            refs |= {v.ref for u, v in wanted.items() if u in before and _reopens(before[u], v)}
+        names = {name for name, export in config.exports.items() if export.volume in refs}
+        if not force:
+            for name, export in draft.exports.items():
+                old = config.exports.get(name)
+                if old and (export is None or export_tightens(old, export)):
+                    names.add(name)
+        sessions = await self._core.data_plane.sessions()
+        used = [session for session in sessions if session.export in names]
+        if used:
+            raise InUse(
+                f"Export {used[0].export} is in use by {used[0].peer}, and this would end that "
+                "session.",
+                "End it first: blockgate session disconnect."
+                if force
+                else "End it first, or use --force.",
+            )
+
+    async def _in_pool(self, pool: Pool, what: str, work: Callable[[PoolBackstore], Any]) -> Any:
+        try:
+            return await self._core.in_pool(pool.name, work, self._core.backstore(pool))
+        except OSError as error:
+            raise explain(error, what) from error
+
+    # Export, history, restore
+
+    async def export(self, caller: Caller, secrets: bool) -> dict[str, Any]:
+        """The configuration as a document; with secrets only for an administrator."""
+        caller.require(Role.ADMINISTER if secrets else Role.VIEW)
+        psk = await self._psk.revealed() if secrets else None
+        return render_document(self._core.config, psk)
+
+    async def history(self, caller: Caller) -> list[HistoryEntry]:
+        """The last ten changes, the newest first."""
+        caller.require(Role.VIEW)
+        return await self._history.entries()
+
+    async def at(self, caller: Caller, number: int) -> dict[str, Any]:
+        """The configuration as it was after change `number`."""
+        caller.require(Role.VIEW)
+        return render_document(await self._history.configuration(number))
+
+    async def diff(self, caller: Caller, number: int) -> Diff:
+        """What restoring would change now."""
+        caller.require(Role.VIEW)
+        target = await self._history.configuration(number)
+        facts = await self._restorable(target)
+        config = self._core.config
+        draft, missing = restore(number, target, config, facts, leave_out=True)
+        return diff_of(draft, config, missing)
+
+    async def restore(self, caller: Caller, operation_id: str, number: int, force: bool) -> Diff:
+        """Bring a former configuration back."""
+
+        async def prepare() -> Build:
+            target = await self._history.configuration(number)
+            facts = await self._restorable(target)
+
+            def build(config: Configuration) -> Draft:
+                draft, missing = restore(number, target, config, facts, leave_out=force)
+                return replace(draft, answer=plain(diff_of(draft, config, missing)))
+
+            await self._check(await asyncio.to_thread(build, self._core.config), force)
+            return build
+
+        arguments = {"number": number, "force": force}
+        answer = await self._changes.run(
+            Request(caller, operation_id, "config-restore", arguments, ["configuration"], prepare)
+        )
+        return views.diff(answer)
+
+    async def _restorable(self, target: Configuration) -> Facts:
+        """The labels of those volumes that the configuration does not hold now."""
+        facts = Facts()
+        have = {volume.uuid for volume in self._core.config.volumes.values()}
+        gone = [v for v in target.volumes.values() if v.uuid not in have]
+        await self._look_up_labels(facts, (target.pools.get(v.pool) for v in gone))
+        return facts
+
+
+def _all_of(works: list[Callable[[PoolBackstore], None]]) -> Callable[[PoolBackstore], None]:
+    def work(backstore: PoolBackstore) -> None:
+        for each in works:
+            each(backstore)
+
+    return work
+
+
+def _check_prealloc(pool: Pool, volume: Volume) -> None:
+    if volume.prealloc and not capabilities_of(pool).preallocates:
+        raise InvalidInput(
+            f"Volume {volume.ref}: pool {pool.name} cannot preallocate: a device is wholly there.",
+            "Leave prealloc out.",
+        )
+
+
+def _reopens(old: Volume, new: Volume) -> bool:
+    return (old.cache, old.io) != (new.cache, new.io)
+
+
+def _for_digest(document: object) -> object:
+    return document.decode("utf-8", "replace") if isinstance(document, bytes) else document

@@ -1,0 +1,213 @@
+"""From a document, or a former configuration, to a draft. Pure: what it needs to know of the
+pools was looked up before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from blockgate.control.draft import Draft
+from blockgate.model.config import CacheMode, Configuration, Export, IoMode, Pool, Volume
+from blockgate.model.document import Document, ExportEntry, VolumeEntry
+from blockgate.model.errors import Conflict, InvalidInput, Refused
+from blockgate.model.identity import new_uuid
+from blockgate.model.names import ExportName, PoolName, VolumeRef
+
+
+@dataclass(frozen=True, slots=True)
+class Adoptable:
+    """Data that is there: its plain path, its size in bytes, and the volume of its label."""
+
+    path: str
+    size: int
+    labelled: Volume | None
+
+
+@dataclass(slots=True)
+class Facts:
+    """What was looked up in the pools: sound labels by UUID, data to adopt, and new UUIDs.
+
+    A new UUID is drawn once, so that a draft that is made twice is the same.
+    """
+
+    labelled: dict[str, Volume] = field(default_factory=dict)
+    adoptable: dict[VolumeRef, Adoptable] = field(default_factory=dict)
+    new_uuids: dict[VolumeRef, str] = field(default_factory=dict)
+
+    def uuid_for(self, ref: VolumeRef) -> str:
+        """The UUID that a new volume gets."""
+        return self.new_uuids.setdefault(ref, new_uuid())
+
+
+def resolve(document: Document, config: Configuration, facts: Facts) -> Draft:
+    """The draft that makes `config` hold what the document says."""
+    pools: dict[PoolName, Pool | None] = dict(_pools(document, config))
+    volumes: dict[VolumeRef, Volume | None] = {}
+    registered = []
+    for number, entry in enumerate(document.volumes):
+        old = config.volumes.get(entry.ref)
+        place = f"volumes[{number}]"
+        if old is not None:
+            volumes[entry.ref] = _changed_volume(place, entry, old)
+        else:
+            volumes[entry.ref], known = _new_volume(place, entry, facts)
+            registered += [known] if known else []
+    exports: dict[ExportName, Export | None] = {
+        e.name: _export(e, config.exports.get(e.name)) for e in document.exports
+    }
+    if document.prune:
+        pools |= {name: None for name in config.pools if name not in pools}
+        volumes |= {ref: None for ref in config.volumes if ref not in volumes}
+        exports |= {name: None for name in config.exports if name not in exports}
+    return _draft("apply a document", config, pools, volumes, exports, registered)
+
+
+def _draft(
+    summary: str,
+    config: Configuration,
+    pools: Mapping[PoolName, Pool | None],
+    volumes: Mapping[VolumeRef, Volume | None],
+    exports: Mapping[ExportName, Export | None],
+    registered: list[Volume],
+) -> Draft:
+    """A draft of what really changes."""
+    return Draft(
+        summary,
+        pools={n: p for n, p in pools.items() if config.pools.get(n) != p},
+        volumes={r: v for r, v in volumes.items() if config.volumes.get(r) != v},
+        exports={n: e for n, e in exports.items() if config.exports.get(n) != e},
+        registered=tuple(registered),
+        for_service=True,
+    )
+
+
+def _pools(document: Document, config: Configuration) -> Mapping[PoolName, Pool]:
+    for number, pool in enumerate(document.pools):
+        old = config.pools.get(pool.name)
+        if old is not None and old != pool:
+            raise Conflict(
+                f"pools[{number}]: pool {pool.name} is {old.path}; a pool keeps its place.",
+                "Add another pool for the other place.",
+            )
+    return {pool.name: pool for pool in document.pools}
+
+
+def _changed_volume(place: str, entry: VolumeEntry, old: Volume) -> Volume:
+    fixed = {"block_size": old.block_size, "prealloc": old.prealloc, "uuid": old.uuid}
+    for name, value in fixed.items():
+        said = getattr(entry, name)
+        if said is not None and said != value:
+            raise Conflict(
+                f"{place}.{name}: volume {old.ref} has {value!r} for good, not {said!r}.",
+                "Leave it out, or make another volume.",
+            )
+    if entry.adopt is not None and entry.adopt != old.path:
+        raise Conflict(f"{place}.adopt: volume {old.ref} exists already, with other data.")
+    return _at_place(
+        place,
+        replace,
+        old,
+        size=entry.size or old.size,
+        cache=entry.cache or old.cache,
+        io=entry.io or old.io,
+    )
+
+
+def _new_volume(place: str, entry: VolumeEntry, facts: Facts) -> tuple[Volume, Volume | None]:
+    """A volume that the configuration has not yet, and as what its data is labelled already."""
+    known = facts.labelled.get(entry.uuid) if entry.uuid else None
+    adoptable = facts.adoptable.get(entry.ref)
+    if known is not None:
+        return _known_volume(place, entry, known), known
+    size = entry.size
+    if adoptable is not None:
+        if size not in (None, adoptable.size):
+            raise InvalidInput(
+                f"{place}.size: {adoptable.path} has {adoptable.size} bytes, not {size}.",
+                "Give the real size, or none.",
+            )
+        size = adoptable.size
+    if size is None:
+        raise InvalidInput(f"{place}: a new volume needs a size.", "Add, for example: size: 10GiB.")
+    volume = _at_place(
+        place,
+        Volume,
+        pool=entry.ref.pool,
+        name=entry.ref.name,
+        uuid=entry.uuid or facts.uuid_for(entry.ref),
+        size=size,
+        block_size=entry.block_size or 512,
+        cache=entry.cache or CacheMode.WRITE_BACK,
+        io=entry.io or IoMode.BUFFERED,
+        prealloc=bool(entry.prealloc),
+        adopted=adoptable is not None,
+        path=adoptable.path if adoptable else None,
+    )
+    return volume, None
+
+
+def _known_volume(place: str, entry: VolumeEntry, known: Volume) -> Volume:
+    if known.ref != entry.ref:
+        raise Conflict(
+            f"{place}: the data with this UUID is labelled {known.ref}.",
+            f"Use that name, and rename it afterwards: blockgate volume rename {known.ref} NEW.",
+        )
+    return replace(known, cache=entry.cache or known.cache, io=entry.io or known.io)
+
+
+def _at_place(place: str, make: object, *arguments: object, **fields: object) -> Volume:
+    try:
+        volume = make(*arguments, **fields)  # type: ignore[operator]
+    except InvalidInput as error:
+        raise InvalidInput(f"{place}: {error.message}", error.hint) from error
+    assert isinstance(volume, Volume)
+    return volume
+
+
+def _export(entry: ExportEntry, old: Export | None) -> Export:
+    base = old or Export(entry.name, entry.volume)
+    return replace(
+        base,
+        volume=entry.volume,
+        read_only=base.read_only if entry.read_only is None else entry.read_only,
+        tls_required=base.tls_required if entry.tls_required is None else entry.tls_required,
+        allow=base.allow if entry.allow is None else entry.allow,
+    )
+
+
+# Former configurations
+
+
+def restore(
+    number: int, target: Configuration, config: Configuration, facts: Facts, *, leave_out: bool
+) -> tuple[Draft, tuple[str, ...]]:
+    """The draft that brings `target` back, and the volumes that cannot come back.
+
+    Sizes stay as they are: they belong to the data, and a former size could cut it. Volumes that
+    the target does not hold are forgotten. `leave_out`: do without what cannot come back, else
+    that is `Refused`.
+    """
+    current = {volume.uuid: volume for volume in config.volumes.values()}
+    volumes: dict[VolumeRef, Volume | None] = {}
+    registered, missing = [], []
+    for ref, volume in target.volumes.items():
+        have = current.get(volume.uuid) or facts.labelled.get(volume.uuid)
+        if have is None:
+            missing.append(str(ref))
+            continue
+        volumes[ref] = replace(volume, size=have.size, block_size=have.block_size)
+        if volume.uuid not in current:
+            registered.append(have)
+    if missing and not leave_out:
+        raise Refused(
+            f"Of configuration {number} these volumes were deleted: {', '.join(missing[:10])}.",
+            "Their data cannot come back; with --force everything else is restored.",
+        )
+    volumes |= {ref: None for ref in config.volumes if ref not in volumes}
+    pools: dict[PoolName, Pool | None] = dict.fromkeys(config.pools)
+    pools |= target.pools
+    exports: dict[ExportName, Export | None] = dict.fromkeys(config.exports)
+    exports |= {n: e for n, e in target.exports.items() if str(e.volume) not in missing}
+    summary = f"restore configuration {number}"
+    draft = _draft(summary, config, pools, volumes, exports, registered)
+    return draft, tuple(missing)
