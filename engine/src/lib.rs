@@ -2,9 +2,11 @@
 //!
 //! Layers, each knowing only those below it: [`nbd`] (framing and sessions) over [`shard`]
 //! (reactor, buffers, tasks, timers) over [`block`] (volumes, gates, range admission) over
-//! [`backstores`] (files and block devices). Python sees the module that `python/` binds.
+//! [`backstores`] (files and block devices). Python sees the module that `python` binds.
 
 pub mod backstores;
 pub mod block;
 pub mod nbd;
+#[cfg(feature = "python")]
+mod python;
 pub mod shard;

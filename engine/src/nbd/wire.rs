@@ -2,6 +2,8 @@
 //!
 //! Names and numbers are those of the NBD protocol text ("Values"); all integers are big-endian.
 
+use crate::block::command::Extent;
+
 /// NBD_REQUEST_MAGIC: a compact request.
 pub const REQUEST_MAGIC: u32 = 0x2560_9513;
 /// NBD_EXTENDED_REQUEST_MAGIC.
@@ -206,26 +208,32 @@ impl ChunkOf {
     }
 
     /// Appends NBD_REPLY_TYPE_BLOCK_STATUS(_EXT) for one metadata context. `extents` is not empty.
-    pub fn put_status(&self, out: &mut Vec<u8>, done: bool, context: u32, extents: &[(u64, u32)]) {
-        let count = extents.len();
+    /// Compact replies have 32 bits for a length: the answer ends with an extent that needs more.
+    pub fn put_status(&self, out: &mut Vec<u8>, done: bool, context: u32, extents: &[Extent]) {
+        debug_assert!(!extents.is_empty());
         if self.extended {
-            self.put(out, chunk::BLOCK_STATUS_EXT, done, 8 + 16 * count as u64);
+            self.put(out, chunk::BLOCK_STATUS_EXT, done, 8 + 16 * extents.len() as u64);
             out.extend_from_slice(&context.to_be_bytes());
-            out.extend_from_slice(&(count as u32).to_be_bytes());
-            for (length, status) in extents {
-                out.extend_from_slice(&length.to_be_bytes());
-                out.extend_from_slice(&u64::from(*status).to_be_bytes());
+            out.extend_from_slice(&(extents.len() as u32).to_be_bytes());
+            for extent in extents {
+                out.extend_from_slice(&extent.length.to_be_bytes());
+                out.extend_from_slice(&u64::from(extent.flags).to_be_bytes());
             }
-        } else {
-            self.put(out, chunk::BLOCK_STATUS, done, 4 + 8 * count as u64);
-            out.extend_from_slice(&context.to_be_bytes());
-            for (length, status) in extents {
-                out.extend_from_slice(&(*length as u32).to_be_bytes());
-                out.extend_from_slice(&status.to_be_bytes());
-            }
+            return;
+        }
+        let fitting = extents.iter().take_while(|extent| extent.length <= COMPACT_EXTENT).count();
+        let extents = &extents[..extents.len().min(fitting + 1)];
+        self.put(out, chunk::BLOCK_STATUS, done, 4 + 8 * extents.len() as u64);
+        out.extend_from_slice(&context.to_be_bytes());
+        for extent in extents {
+            out.extend_from_slice(&(extent.length.min(COMPACT_EXTENT) as u32).to_be_bytes());
+            out.extend_from_slice(&extent.flags.to_be_bytes());
         }
     }
 }
+
+/// The longest extent in a compact reply: below 2^32, and a multiple of any block size.
+const COMPACT_EXTENT: u64 = (1 << 32) - (1 << 16);
 
 /// Longest text in an error chunk, bytes (the protocol's string limit is 4096).
 const MAX_TEXT: usize = 256;
@@ -282,13 +290,23 @@ mod tests {
 
         out.clear();
         let wide = ChunkOf { extended: true, cookie: 7, offset: 4096 };
-        wide.put_status(&mut out, true, 3, &[(1 << 40, 3)]);
+        wide.put_status(&mut out, true, 3, &[Extent { length: 1 << 40, flags: 3 }]);
         #[rustfmt::skip]
         assert_eq!(out, [
             0x6e, 0x8a, 0x27, 0x8c, 0, 1, 0, 6,  0, 0, 0, 0, 0, 0, 0, 7,
             0, 0, 0, 0, 0, 0, 0x10, 0,           0, 0, 0, 0, 0, 0, 0, 24,
             0, 0, 0, 3, 0, 0, 0, 1,
             0, 0, 1, 0, 0, 0, 0, 0,              0, 0, 0, 0, 0, 0, 0, 3,
+        ]);
+
+        out.clear();
+        let extents = [Extent { length: 512, flags: 0 }, Extent { length: 1 << 40, flags: 3 }, Extent { length: 1, flags: 0 }];
+        plain.put_status(&mut out, true, 3, &extents);
+        #[rustfmt::skip]
+        assert_eq!(out, [
+            0x66, 0x8e, 0x33, 0xef, 0, 1, 0, 5,  0, 0, 0, 0, 0, 0, 0, 7,
+            0, 0, 0, 20,                         0, 0, 0, 3,
+            0, 0, 2, 0, 0, 0, 0, 0,              0xff, 0xff, 0, 0, 0, 0, 0, 3,
         ]);
 
         out.clear();

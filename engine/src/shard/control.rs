@@ -5,6 +5,7 @@ use std::sync::mpsc::Sender;
 use std::sync::Arc;
 
 use super::status::{ExportCounters, SessionStatus, ShardCounters, TaskStatus};
+use super::tls_config::TlsConfig;
 use crate::block::gate::Gate;
 use crate::block::volume::Volume;
 use crate::nbd::admit::Negotiated;
@@ -52,6 +53,8 @@ pub enum Control {
     SetGate { volume: Arc<Volume>, gate: Arc<Gate>, done: Sender<()> },
     /// Refuses all that comes, ends the volume's sessions.
     DropVolume { volume: u64, done: Sender<()> },
+    /// What TLS handshakes use from now on.
+    SetTls { config: Option<Arc<TlsConfig>>, done: Sender<()> },
     Sessions(Sender<Vec<SessionStatus>>),
     Tasks(Sender<Vec<TaskStatus>>),
     Counters(Sender<(ShardCounters, Vec<ExportCounters>)>),

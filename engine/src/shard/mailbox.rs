@@ -25,6 +25,7 @@ pub struct Mailbox {
     completions: ArrayQueue<Done>,
     control: SegQueue<Control>,
     sleeping: AtomicBool,
+    closed: AtomicBool,
     eventfd: OwnedFd,
 }
 
@@ -35,6 +36,7 @@ impl Mailbox {
             completions: ArrayQueue::new(tasks),
             control: SegQueue::new(),
             sleeping: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             eventfd: new_eventfd()?,
         }))
     }
@@ -44,10 +46,19 @@ impl Mailbox {
         self.eventfd.as_raw_fd()
     }
 
-    /// Posts a control message.
+    /// Posts a control message. With the shard gone it is dropped, and so its sender's answer.
     pub fn post_control(&self, message: Control) {
         self.control.push(message);
+        if self.closed.load(Ordering::SeqCst) {
+            while self.control.pop().is_some() {}
+        }
         self.wake();
+    }
+
+    /// The shard ends: drops the messages that it has not read, and all that come.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        while self.control.pop().is_some() {}
     }
 
     fn post_done(&self, done: Done) {

@@ -4,7 +4,7 @@
 ///
 /// A slot is used again, a handle is not: what comes late for a task that has ended finds
 /// another generation in its slot, is counted, and does nothing.
-#[derive(Copy, Clone, Eq, PartialEq, Hash, Debug)]
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
 pub struct TaskHandle(pub u64);
 
 impl TaskHandle {
@@ -63,18 +63,23 @@ impl<T> Slab<T> {
 
     /// Puts a value in; `Err` gives it back when the slab is full.
     pub fn insert(&mut self, value: T) -> Result<TaskHandle, T> {
-        if let Some(index) = self.free.pop() {
-            let slot = &mut self.slots[index as usize];
-            debug_assert!(slot.value.is_none(), "a free slot is empty");
-            slot.value = Some(value);
-            return Ok(TaskHandle::new(index, slot.generation));
+        let mut value = Some(value);
+        let handle = self.insert_with(|_| value.take().expect("made once"));
+        handle.ok_or_else(|| value.expect("the slab was full"))
+    }
+
+    /// Puts in a value that is to know its own handle; `None`: the slab is full.
+    pub fn insert_with(&mut self, make: impl FnOnce(TaskHandle) -> T) -> Option<TaskHandle> {
+        if self.room() == 0 {
+            return None;
         }
-        if self.slots.len() >= self.bound {
-            return Err(value);
-        }
-        let index = self.slots.len() as u32;
-        self.slots.push(Slot { generation: 1, value: Some(value) });
-        Ok(TaskHandle::new(index, 1))
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 1, value: None });
+            (self.slots.len() - 1) as u32
+        });
+        let handle = TaskHandle::new(index, self.slots[index as usize].generation);
+        self.slots[index as usize].value = Some(make(handle));
+        Some(handle)
     }
 
     /// The value of a live handle.

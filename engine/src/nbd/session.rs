@@ -1,0 +1,425 @@
+//! One connection from its greeting to its end.
+//!
+//! ```text
+//! Handshake --"tls"--> StartTls --> Tls --> Handshake
+//! Handshake --transmit--> Transmission --DISC, error, told to--> gone
+//! Handshake --"close"--> Closing --> gone
+//! ```
+//! In the handshake there is at most one event that Python has not answered; meanwhile nothing is
+//! read. Python's answers leave before anything that they lead to.
+
+use super::framing::{Frame, Framer};
+use super::link::{End, Link};
+use super::transmission::Transmission;
+use crate::block::command::Request;
+use crate::shard::context::{Ctx, Task};
+use crate::shard::control::{Attach, NewConn, Then};
+use crate::shard::events::Event;
+use crate::shard::net;
+use crate::shard::outqueue::OutQueue;
+use crate::shard::poller::Source;
+use crate::shard::status::{SessionStatus, TaskStatus, OPS};
+use crate::shard::tasks::TaskHandle;
+use crate::shard::tls::TlsStream;
+use crate::shard::transport::Transport;
+
+/// Bytes of a handshake that are received at once.
+const HANDSHAKE_BYTES: usize = 4096;
+/// Bytes of a client that is being closed that are read and thrown away.
+const CLOSING_BYTES: usize = 1 << 20;
+
+enum Phase {
+    Handshake { framer: Framer, asked: bool },
+    /// Python's answer is still leaving; then TLS begins.
+    StartTls { framer: Framer },
+    Tls { framer: Framer },
+    Transmission(Box<Transmission>),
+    /// The last answer leaves; then we wait for the client to go.
+    Closing { since_ms: u64, finished: bool, left: usize },
+}
+
+/// See the module's text.
+pub struct Session {
+    link: Link,
+    phase: Phase,
+    peer: String,
+    since: f64,
+    started_ms: u64,
+    tls_version: &'static str,
+    /// The time of the earliest timer that is set for this connection.
+    armed_ms: u64,
+    /// In the shard's list of connections with something to do.
+    pub queued: bool,
+}
+
+impl Session {
+    /// A connection that has just been accepted; Python is told of it.
+    pub fn new(new: NewConn, handle: TaskHandle, ctx: &mut Ctx) -> Self {
+        let NewConn { id, fd, listener, label, peer, since } = new;
+        let limits = &ctx.limits;
+        let framer = Framer::new(limits.option_bytes as usize, limits.option_skip_bytes as usize);
+        let started_ms = ctx.now_ms();
+        ctx.lanes.post(Event::Accepted { conn: id, listener, label: label.to_string(), peer: peer.clone() });
+        let link = Link {
+            id,
+            handle,
+            transport: Transport::plain(fd),
+            input: Vec::new(),
+            out: OutQueue::default(),
+            readable: true,
+            writable: true,
+            received_ms: started_ms,
+            stuck_since_ms: None,
+        };
+        let phase = Phase::Handshake { framer, asked: true };
+        Self { link, phase, peer, since, started_ms, tls_version: "", armed_ms: u64::MAX, queued: false }
+    }
+
+    /// The connection's number.
+    pub fn id(&self) -> u64 {
+        self.link.id
+    }
+
+    /// Its socket.
+    pub fn fd(&self) -> i32 {
+        self.link.transport.fd()
+    }
+
+    /// The poller's news.
+    pub fn note_ready(&mut self, readable: bool, writable: bool) {
+        self.link.readable |= readable;
+        self.link.writable |= writable;
+    }
+
+    /// Does what can be done now. `Ok(true)`: there may be more, others first. `Err`: it is over.
+    pub fn turn(&mut self, ctx: &mut Ctx) -> Result<bool, End> {
+        let more = match &mut self.phase {
+            Phase::Transmission(transmission) => transmission.turn(&mut self.link, ctx)?,
+            _ => self.handshake_turn(ctx)?,
+        };
+        self.arm(ctx);
+        Ok(more)
+    }
+
+    fn handshake_turn(&mut self, ctx: &mut Ctx) -> Result<bool, End> {
+        loop {
+            self.link.flush(ctx)?;
+            let going_on = match &mut self.phase {
+                Phase::Handshake { asked: true, .. } | Phase::Transmission(_) => false,
+                Phase::Handshake { .. } => self.frame(ctx)?,
+                Phase::StartTls { .. } => self.start_tls(ctx)?,
+                Phase::Tls { .. } => self.tls_handshake(ctx)?,
+                Phase::Closing { .. } => self.closing()?,
+            };
+            if !going_on {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Looks for the next frame; false: nothing more to do for now.
+    fn frame(&mut self, ctx: &mut Ctx) -> Result<bool, End> {
+        let Phase::Handshake { framer, asked } = &mut self.phase else { return Ok(false) };
+        let (taken, frame) = framer.next(&self.link.input)?;
+        self.link.input.drain(..taken);
+        if let Some(frame) = frame {
+            *asked = true;
+            let conn = self.link.id;
+            ctx.lanes.post(match frame {
+                Frame::Flags(flags) => Event::ClientFlags { conn, flags },
+                Frame::Option { option, data, oversize } => Event::NbdOption { conn, option, data, oversize },
+            });
+            if self.link.input.is_empty() {
+                self.link.input = Vec::new();
+            }
+            return Ok(false);
+        }
+        Ok(taken > 0 || self.receive_handshake(ctx)?)
+    }
+
+    fn receive_handshake(&mut self, ctx: &Ctx) -> Result<bool, End> {
+        if !self.link.readable {
+            return Ok(false);
+        }
+        let mut bytes = [0; HANDSHAKE_BYTES];
+        match self.link.transport.recv(&mut bytes, &mut []) {
+            Ok(0) => Err("closed by the client during the handshake".into()),
+            Ok(count) => {
+                self.link.received_ms = ctx.now_ms();
+                self.link.input.extend_from_slice(&bytes[..count]);
+                Ok(true)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                self.link.readable = false;
+                Ok(false)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Ok(true),
+            Err(error) => Err(super::link::lost(&error)),
+        }
+    }
+
+    /// The answer to STARTTLS has left: TLS begins, on a clean slate.
+    fn start_tls(&mut self, ctx: &Ctx) -> Result<bool, End> {
+        if self.link.has_unsent() {
+            return Ok(false);
+        }
+        // Bytes sent in the clear after STARTTLS must not count as if they had come under TLS:
+        // whoever sits between could have put them there.
+        if !self.link.input.is_empty() {
+            return Err("bytes in the clear after STARTTLS".into());
+        }
+        let config = ctx.tls.as_ref().ok_or("TLS is not configured")?;
+        let stream = TlsStream::new(config).map_err(|error| error.to_string())?;
+        self.link.transport.start_tls(stream);
+        let Phase::StartTls { framer } = std::mem::replace(&mut self.phase, gone()) else { return Ok(false) };
+        self.phase = Phase::Tls { framer };
+        Ok(true)
+    }
+
+    fn tls_handshake(&mut self, ctx: &Ctx) -> Result<bool, End> {
+        match self.link.transport.handshake() {
+            Ok(false) => Ok(false),
+            Ok(true) => {
+                let Phase::Tls { framer } = std::mem::replace(&mut self.phase, gone()) else { return Ok(false) };
+                self.phase = Phase::Handshake { framer, asked: false };
+                if let Some(tls) = self.link.transport.tls() {
+                    let identity = tls.identity();
+                    self.tls_version = tls.version();
+                    let conn = self.link.id;
+                    ctx.lanes.post(Event::TlsEstablished { conn, identity: identity.name, kind: identity.kind });
+                }
+                Ok(true)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                self.link.readable = false;
+                Ok(false)
+            }
+            Err(error) => Err(error.to_string().into()),
+        }
+    }
+
+    /// Sends the rest, says goodbye, and waits for the client's: closing with unread bytes would
+    /// reset the connection, and our last words with it.
+    fn closing(&mut self) -> Result<bool, End> {
+        if self.link.has_unsent() {
+            return Ok(false);
+        }
+        let Phase::Closing { finished, left, .. } = &mut self.phase else { return Ok(false) };
+        if !*finished {
+            *finished = true;
+            self.link.transport.finish();
+        }
+        self.link.input = Vec::new();
+        let mut bytes = [0; HANDSHAKE_BYTES];
+        match net::recv(self.link.transport.fd(), &mut bytes, &mut []) {
+            Ok(0) => Err("closed".into()),
+            Ok(count) => {
+                *left = left.checked_sub(count).ok_or("closed")?;
+                Ok(true)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
+            Err(_) => Err("closed".into()),
+        }
+    }
+
+    /// Python's answer to a handshake event.
+    pub fn reply(&mut self, ctx: &mut Ctx, data: &[u8], then: Then) -> Result<(), End> {
+        if then == Then::Abort {
+            return Err("refused in the handshake".into());
+        }
+        let Phase::Handshake { asked, .. } = &mut self.phase else {
+            // The connection has gone on (it is closing): the answer is late, and nobody's.
+            return Ok(());
+        };
+        *asked = false;
+        self.queue(ctx, data)?;
+        let now_ms = ctx.now_ms();
+        match then {
+            Then::Tls => {
+                let Phase::Handshake { framer, .. } = std::mem::replace(&mut self.phase, gone()) else { return Ok(()) };
+                self.phase = Phase::StartTls { framer };
+            }
+            Then::Close => self.phase = Phase::Closing { since_ms: now_ms, finished: false, left: CLOSING_BYTES },
+            Then::Option | Then::Abort => {}
+        }
+        Ok(())
+    }
+
+    /// Python's answer that ends the handshake.
+    pub fn transmit(&mut self, ctx: &mut Ctx, data: &[u8], attach: Attach) -> Result<(), End> {
+        let Phase::Handshake { .. } = self.phase else { return Ok(()) };
+        self.queue(ctx, data)?;
+        let Attach { volume, export, terms } = attach;
+        let attachment = ctx.attach(&volume, export);
+        self.phase = Phase::Transmission(Box::new(Transmission::new(attachment, terms)));
+        Ok(())
+    }
+
+    fn queue(&mut self, ctx: &Ctx, data: &[u8]) -> Result<(), End> {
+        if self.link.out.bytes() + data.len() > ctx.limits.handshake_reply_bytes as usize {
+            return Err("the handshake's answers are longer than allowed".into());
+        }
+        self.link.out.head(|out| out.extend_from_slice(data));
+        Ok(())
+    }
+
+    /// Answers what is in flight, then ends.
+    pub fn close_gently(&mut self, why: &'static str) -> Result<(), End> {
+        match &mut self.phase {
+            Phase::Transmission(transmission) => {
+                transmission.close(why.into());
+                Ok(())
+            }
+            _ => Err(why.into()),
+        }
+    }
+
+    /// One of its tasks has ended.
+    pub fn task_ended(
+        &mut self,
+        ctx: &mut Ctx,
+        task: Task,
+        request: Request,
+        result: Result<(), i32>,
+    ) -> Result<(), End> {
+        match &mut self.phase {
+            Phase::Transmission(transmission) => transmission.task_ended(&mut self.link, ctx, task, request, result),
+            _ => unreachable!("tasks come from the transmission phase, which nothing follows"),
+        }
+    }
+
+    /// Is nothing under way? (Then a shard that stops may end it.)
+    pub fn is_quiet(&self) -> bool {
+        match &self.phase {
+            Phase::Transmission(transmission) => transmission.in_flight() == 0 && !self.link.has_unsent(),
+            _ => true,
+        }
+    }
+
+    /// The volume that it serves.
+    pub fn volume(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::Transmission(transmission) => Some(transmission.attachment().entry.volume.id()),
+            _ => None,
+        }
+    }
+
+    /// When it must have got somewhere; `None`: it may idle.
+    fn deadline_ms(&self, ctx: &Ctx) -> Option<(u64, &'static str)> {
+        let limits = &ctx.limits;
+        let stuck = self
+            .link
+            .stuck_since_ms
+            .map(|since| (since + limits.send_stall_ms, "the client does not read its replies"));
+        match &self.phase {
+            Phase::Transmission(transmission) => {
+                let midway = transmission.expects_bytes(&self.link);
+                let stalled = midway.then(|| {
+                    (self.link.received_ms + limits.receive_stall_ms, "a request was begun and not finished in time")
+                });
+                [stuck, stalled].into_iter().flatten().min()
+            }
+            Phase::Closing { since_ms, .. } => Some((since_ms + limits.linger_ms, "closed")),
+            _ => Some((self.started_ms + limits.handshake_ms, "the handshake took too long")),
+        }
+    }
+
+    /// Sets a timer for the deadline, unless one that comes earlier is set already.
+    fn arm(&mut self, ctx: &mut Ctx) {
+        if let Some((at_ms, _)) = self.deadline_ms(ctx) {
+            if at_ms < self.armed_ms {
+                self.armed_ms = at_ms;
+                ctx.timers.add(at_ms, Source::Conn(self.link.handle).token());
+            }
+        }
+    }
+
+    /// A timer of it came due.
+    pub fn time_out(&mut self, ctx: &mut Ctx) -> Result<(), End> {
+        self.armed_ms = u64::MAX;
+        match self.deadline_ms(ctx) {
+            Some((at_ms, why)) if at_ms <= ctx.now_ms() => Err(why.into()),
+            _ => {
+                if !self.link.has_unsent() {
+                    self.link.out.shrink();
+                }
+                self.arm(ctx);
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets go of its buffers. The socket is closed with the session.
+    pub fn release(&mut self, ctx: &mut Ctx) {
+        self.link.out.discard(&mut ctx.bufs);
+        if let Phase::Transmission(transmission) = &mut self.phase {
+            transmission.release(ctx);
+        }
+        net::shutdown(self.fd(), libc::SHUT_RDWR);
+    }
+
+    /// As the control side sees it.
+    pub fn status(&self) -> SessionStatus {
+        let mut status = SessionStatus {
+            conn: self.link.id,
+            volume: 0,
+            export: String::new(),
+            peer: self.peer.clone(),
+            tls: self.tls_version.to_owned(),
+            since: self.since,
+            reads: 0,
+            writes: 0,
+            read_bytes: 0,
+            written_bytes: 0,
+            in_flight: 0,
+            unsent_bytes: self.link.out.bytes() as u64,
+            phase: "handshake",
+        };
+        if let Phase::Transmission(transmission) = &self.phase {
+            let tally = transmission.tally();
+            status.volume = transmission.attachment().entry.volume.id();
+            status.export.clone_from(&transmission.attachment().export);
+            status.reads = tally.reads;
+            status.writes = tally.writes;
+            status.read_bytes = tally.read_bytes;
+            status.written_bytes = tally.written_bytes;
+            status.in_flight = transmission.in_flight() as u64;
+            status.phase = "transmission";
+        }
+        status
+    }
+
+    /// What it is collecting, has parked, or cannot get rid of: no tasks yet, or no more.
+    pub fn waiting_requests(&self, now_ms: u64) -> Option<TaskStatus> {
+        let Phase::Transmission(transmission) = &self.phase else { return None };
+        let attachment = transmission.attachment();
+        let mut status = TaskStatus {
+            handle: 0,
+            conn: self.link.id,
+            volume: attachment.entry.volume.id(),
+            export: attachment.export.clone(),
+            op: "",
+            offset: 0,
+            length: 0,
+            age_us: 0,
+            phase: "",
+        };
+        if let Some((op, offset, length, phase)) = transmission.unfinished_request() {
+            status.op = OPS[crate::shard::status::op_index(op)];
+            (status.offset, status.length, status.phase) = (offset, length, phase);
+            status.age_us = now_ms.saturating_sub(self.link.received_ms) * 1000;
+            return Some(status);
+        }
+        let since_ms = self.link.stuck_since_ms?;
+        status.length = self.link.out.bytes() as u64;
+        status.age_us = now_ms.saturating_sub(since_ms) * 1000;
+        (status.op, status.phase) = ("reply", "sending");
+        Some(status)
+    }
+}
+
+/// Stands in a phase's place while it is being replaced.
+fn gone() -> Phase {
+    Phase::Closing { since_ms: 0, finished: true, left: 0 }
+}
+

@@ -1,0 +1,115 @@
+//! What Python hands down.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::block::gate;
+use crate::block::volume;
+use crate::shard::engine::Transmit;
+
+/// Where a volume's bytes are, and how they are reached.
+#[pyclass(frozen, module = "blockgate._engine")]
+pub struct VolumeSpec(pub volume::VolumeSpec);
+
+#[pymethods]
+impl VolumeSpec {
+    #[new]
+    #[pyo3(signature = (*, path, direct, write_through, read_only, block_size, offset = 0, length = None, device = false))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        path: PathBuf,
+        direct: bool,
+        write_through: bool,
+        read_only: bool,
+        block_size: u32,
+        offset: u64,
+        length: Option<u64>,
+        device: bool,
+    ) -> PyResult<Self> {
+        if !block_size.is_power_of_two() {
+            return Err(PyValueError::new_err("block_size is a power of two"));
+        }
+        Ok(Self(volume::VolumeSpec {
+            path,
+            direct,
+            write_through,
+            read_only,
+            block_size,
+            offset,
+            length,
+            device,
+        }))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
+/// An immutable snapshot of what may be done with a volume.
+#[pyclass(frozen, module = "blockgate._engine")]
+pub struct Gate(pub gate::Gate);
+
+fn access((read, write): (bool, bool)) -> gate::Access {
+    gate::Access { read, write }
+}
+
+#[pymethods]
+impl Gate {
+    #[new]
+    #[pyo3(signature = (*, generation, size, read_only, access = HashMap::new(), default_access = (true, true)))]
+    fn new(
+        generation: u64,
+        size: u64,
+        read_only: bool,
+        access: HashMap<u64, (bool, bool)>,
+        default_access: (bool, bool),
+    ) -> Self {
+        let access = access.into_iter().map(|(conn, rights)| (conn, self::access(rights))).collect();
+        let default_access = self::access(default_access);
+        Self(gate::Gate { generation, size, read_only, access, default_access })
+    }
+
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
+/// What a connection's handshake ended in.
+#[pyclass(frozen, module = "blockgate._engine")]
+pub struct TransmitParams(pub Transmit);
+
+#[pymethods]
+impl TransmitParams {
+    #[new]
+    #[pyo3(signature = (*, volume, export, read_only, structured, extended, contexts, minimum_block = 1))]
+    fn new(
+        volume: u64,
+        export: String,
+        read_only: bool,
+        structured: bool,
+        extended: bool,
+        contexts: Vec<(u32, String)>,
+        minimum_block: u32,
+    ) -> PyResult<Self> {
+        if let Some((_, name)) = contexts.iter().find(|(_, name)| name != "base:allocation") {
+            return Err(PyValueError::new_err(format!("the engine knows no metadata context {name}")));
+        }
+        let contexts = contexts.into_iter().map(|(id, _)| id).collect();
+        Ok(Self(Transmit { volume, export, read_only, structured, extended, contexts, minimum_block }))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
+/// Puts the classes into the module.
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<VolumeSpec>()?;
+    module.add_class::<Gate>()?;
+    module.add_class::<TransmitParams>()
+}

@@ -1,0 +1,267 @@
+//! What a shard's thread has at hand while it works: its buffers, tasks, clock, and the poller.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::buffers::{BufPool, PAGE};
+use super::events::Lanes;
+use super::limits::Limits;
+use super::mailbox::Mailbox;
+use super::poller::{FileIo, Poller};
+use super::status::OpCounts;
+use super::tasks::{Slab, TaskHandle};
+use super::timers::Timers;
+use super::tls_config::TlsConfig;
+use crate::backstores::RingTarget;
+use crate::nbd::replies::Asked;
+use crate::block::command::{Extent, Op, Request};
+use crate::block::gate::Gate;
+use crate::block::volume::Volume;
+
+/// A volume as one shard knows it: with the gate that the shard uses.
+pub struct Entry {
+    pub volume: Arc<Volume>,
+    /// `None` until Python has set one, and again once the volume is being closed.
+    pub gate: RefCell<Option<Arc<Gate>>>,
+}
+
+/// One export of one volume, as a shard's connections use it.
+pub struct Attachment {
+    pub entry: Rc<Entry>,
+    pub export: String,
+    pub counts: RefCell<OpCounts>,
+}
+
+/// The part that a task has in its request.
+#[derive(Debug)]
+pub enum Role {
+    /// All of it. BLOCK_STATUS: the context ids asked for, `None` for all.
+    Whole { ids: Option<Vec<u32>> },
+    /// A piece of a large request, which is the connection's to put together.
+    Piece { large: TaskHandle },
+}
+
+/// File I/O that the shard's ring carries.
+pub struct RingJob {
+    pub request: Request,
+    pub target: RingTarget,
+    /// Bytes transferred so far.
+    pub done: usize,
+}
+
+/// A request, or a piece of one, that did not end inline.
+pub struct Task {
+    pub conn: TaskHandle,
+    pub conn_id: u64,
+    pub attachment: Rc<Attachment>,
+    /// What was asked; a piece has its own range here.
+    pub asked: Asked,
+    pub role: Role,
+    pub started_ns: u64,
+    /// Capacity of the pool's buffer that it holds.
+    pub cost: usize,
+    /// Another request's range is in its way.
+    pub waiting: bool,
+    pub ring: Option<RingJob>,
+}
+
+/// Where received bytes land first: a page of room for what was left over before, then an area
+/// that starts on a page.
+pub struct Scratch {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+/// Bytes that one receive brings at most, beside a payload.
+pub const SCRATCH_BYTES: usize = 128 << 10;
+
+impl Scratch {
+    /// An area with its headroom.
+    pub fn new() -> Self {
+        let bytes = vec![0; SCRATCH_BYTES + 2 * PAGE];
+        let start = (bytes.as_ptr() as usize).next_multiple_of(PAGE) - bytes.as_ptr() as usize + PAGE;
+        Self { bytes, start }
+    }
+
+    /// Puts `left` (at most a page) right before the area.
+    pub fn put_before(&mut self, left: &[u8]) {
+        self.bytes[self.start - left.len()..self.start].copy_from_slice(left);
+    }
+
+    /// The area to receive into.
+    pub fn area(&mut self, len: usize) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + len]
+    }
+
+    /// What was put before, and the first `received` bytes of the area.
+    pub fn filled(&self, left: usize, received: usize) -> &[u8] {
+        &self.bytes[self.start - left..self.start + received]
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// See the module's text. Owned by the shard's thread.
+pub struct Ctx {
+    pub limits: Limits,
+    pub lanes: Arc<Lanes>,
+    pub mailbox: Arc<Mailbox>,
+    pub poller: Box<dyn Poller>,
+    pub bufs: BufPool,
+    pub tasks: Slab<Task>,
+    /// Whom a deadline is for, as a poller's token.
+    pub timers: Timers<u64>,
+    pub tls: Option<Arc<TlsConfig>>,
+    pub volumes: HashMap<u64, Rc<Entry>>,
+    pub attachments: HashMap<(u64, String), Rc<Attachment>>,
+    /// Connections that have something to do.
+    pub ready: VecDeque<TaskHandle>,
+    /// Connections that wait for buffers or tasks of the shard.
+    pub starved: Vec<TaskHandle>,
+    pub scratch: Option<Scratch>,
+    pub iovecs: Vec<libc::iovec>,
+    /// Requests that ended inline in this turn: operation, bytes, failed.
+    pub ended: Vec<(Op, u64, bool)>,
+    pub extents: Vec<Vec<Extent>>,
+    pub ring_in_flight: usize,
+    pub stopping: bool,
+    /// Nanoseconds of CLOCK_MONOTONIC, read once for each batch.
+    pub now_ns: Cell<u64>,
+}
+
+impl Ctx {
+    /// A fresh context around a poller.
+    pub fn new(limits: Limits, lanes: Arc<Lanes>, mailbox: Arc<Mailbox>, poller: Box<dyn Poller>) -> Self {
+        Self {
+            bufs: BufPool::new(limits.shard_kept_bytes as usize),
+            tasks: Slab::new(limits.tasks_per_shard as usize),
+            limits,
+            lanes,
+            mailbox,
+            poller,
+            timers: Timers::default(),
+            tls: None,
+            volumes: HashMap::new(),
+            attachments: HashMap::new(),
+            ready: VecDeque::new(),
+            starved: Vec::new(),
+            scratch: Some(Scratch::new()),
+            iovecs: Vec::new(),
+            ended: Vec::new(),
+            extents: Vec::new(),
+            ring_in_flight: 0,
+            stopping: false,
+            now_ns: Cell::new(monotonic_ns()),
+        }
+    }
+
+    /// Looks at the clock.
+    pub fn tick(&self) -> u64 {
+        let now = monotonic_ns();
+        self.now_ns.set(now);
+        now
+    }
+
+    /// Milliseconds of the shard's clock, as of the last look.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ns.get() / 1_000_000
+    }
+
+    /// May a connection that holds `held` buffer bytes take `cost` more?
+    ///
+    /// One that holds nothing may, up to the shard's hard bound: so everybody makes progress.
+    pub fn may_take(&self, held: usize, cost: usize) -> bool {
+        let lent = self.bufs.lent_bytes() + cost;
+        if held == 0 {
+            return lent <= self.limits.shard_hard_bytes as usize;
+        }
+        held + cost <= self.limits.connection_bytes as usize && lent <= self.limits.shard_soft_bytes as usize
+    }
+
+    /// Starts, or goes on with, a task's ring I/O. `Err`: it could not be started.
+    pub fn run_ring(&mut self, handle: TaskHandle) -> Result<(), i32> {
+        let job = self.tasks.get_mut(handle).and_then(|task| task.ring.as_mut()).expect("a ring task");
+        let write = job.request.op == Op::Write;
+        let buf = job.request.buf.as_mut().expect("READ and WRITE have a buffer");
+        let io = FileIo {
+            fd: job.target.fd,
+            write,
+            // SAFETY: `done` is less than the buffer's length while there is something to do.
+            start: unsafe { buf.as_mut_ptr().add(job.done) },
+            len: (buf.len() - job.done) as u32,
+            offset: job.target.offset + job.request.offset + job.done as u64,
+        };
+        // SAFETY: the buffer belongs to the task's slot, which stays until the completion came
+        // (a shard that ends earlier leaks it, see the reactor).
+        match unsafe { self.poller.submit_file(handle, io) } {
+            Ok(()) => {
+                self.ring_in_flight += 1;
+                Ok(())
+            }
+            Err(error) => Err(error.raw_os_error().unwrap_or(libc::EIO)),
+        }
+    }
+
+    /// Takes the result of a transfer; `Some`: the task's I/O has ended.
+    pub fn ring_result(&mut self, handle: TaskHandle, result: i32) -> Option<Result<(), i32>> {
+        self.ring_in_flight -= 1;
+        let task = self.tasks.get_mut(handle).expect("a ring task lives until its I/O has ended");
+        let alignment = task.attachment.entry.volume.alignment() as usize;
+        let job = task.ring.as_mut().expect("a ring task");
+        match result {
+            0 => return Some(Err(libc::EIO)),
+            count if count > 0 => {
+                let len = job.request.len as usize;
+                let mut done = job.done + count as usize;
+                if done < len && job.target.direct {
+                    // What is left must be aligned again; the kernel stops inside a block only at
+                    // the end of a file.
+                    done -= done % alignment;
+                    if done <= job.done {
+                        return Some(Err(libc::EIO));
+                    }
+                }
+                job.done = done;
+                if done >= len {
+                    return Some(Ok(()));
+                }
+            }
+            error if error == -libc::EINTR || error == -libc::EAGAIN => {}
+            error => return Some(Err(-error)),
+        }
+        self.run_ring(handle).err().map(Err)
+    }
+
+    /// The counters and gate of an export; made when it is first used on this shard.
+    pub fn attach(&mut self, volume: &Arc<Volume>, export: String) -> Rc<Attachment> {
+        let entry = self.entry(volume);
+        self.attachments
+            .entry((volume.id(), export))
+            .or_insert_with_key(|(_, export)| {
+                Rc::new(Attachment { entry, export: export.clone(), counts: RefCell::default() })
+            })
+            .clone()
+    }
+
+    /// The shard's entry of a volume.
+    pub fn entry(&mut self, volume: &Arc<Volume>) -> Rc<Entry> {
+        self.volumes
+            .entry(volume.id())
+            .or_insert_with(|| Rc::new(Entry { volume: volume.clone(), gate: RefCell::new(None) }))
+            .clone()
+    }
+}
+
+/// CLOCK_MONOTONIC in nanoseconds.
+pub fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid timespec to fill; this clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}

@@ -1,0 +1,239 @@
+//! What a connection has yet to send: headers and buffers, left in one vectored send.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::buffers::{BufPool, IoBuf};
+use super::transport::Transport;
+
+/// Most parts in one send (the kernel's UIO_MAXIOV is 1024).
+const PARTS: usize = 256;
+/// Headers' memory that a drained queue may keep.
+const KEPT_HEADS: usize = 2048;
+
+enum Part {
+    /// So many bytes of `heads`.
+    Heads(usize),
+    Buffer { buf: IoBuf, sent: usize },
+}
+
+/// Replies in the order in which they leave. Headers lie together, apart from the page-aligned
+/// payloads; neighbouring ones are one part.
+#[derive(Default)]
+pub struct OutQueue {
+    parts: VecDeque<Part>,
+    heads: Vec<u8>,
+    /// Bytes at the front of `heads` that have left.
+    heads_sent: usize,
+    bytes: usize,
+    buffer_bytes: usize,
+}
+
+/// How a send ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// The queue is empty.
+    All,
+    /// The socket takes no more for now; `progress`: but it took something.
+    Blocked { progress: bool },
+}
+
+impl OutQueue {
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Capacity of the pool's buffers that wait.
+    pub fn buffer_bytes(&self) -> usize {
+        self.buffer_bytes
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Appends what `write` appends to the headers.
+    pub fn head(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.heads.len();
+        write(&mut self.heads);
+        let added = self.heads.len() - before;
+        self.bytes += added;
+        match self.parts.back_mut() {
+            Some(Part::Heads(len)) => *len += added,
+            _ if added > 0 => self.parts.push_back(Part::Heads(added)),
+            _ => {}
+        }
+    }
+
+    /// Appends a buffer, which goes back to its pool once it has left.
+    pub fn buffer(&mut self, buf: IoBuf) {
+        self.bytes += buf.len();
+        self.buffer_bytes += buf.capacity();
+        self.parts.push_back(Part::Buffer { buf, sent: 0 });
+    }
+
+    /// Sends as much as the transport takes.
+    pub fn send(
+        &mut self,
+        transport: &mut Transport,
+        parts: &mut Vec<libc::iovec>,
+        pool: &mut BufPool,
+    ) -> io::Result<Sent> {
+        let mut progress = false;
+        loop {
+            if self.parts.is_empty() && !transport.has_unsent() {
+                return Ok(Sent::All);
+            }
+            self.gather(parts);
+            // SAFETY: the parts point into `heads` and buffers that this queue holds and does not
+            // touch until the call is over.
+            match unsafe { transport.send_parts(parts) } {
+                Ok(sent) => {
+                    progress = true;
+                    self.advance(sent, pool);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Sent::Blocked { progress });
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn gather(&self, parts: &mut Vec<libc::iovec>) {
+        parts.clear();
+        let mut at = self.heads_sent;
+        for part in self.parts.iter().take(PARTS) {
+            let bytes = match part {
+                Part::Heads(len) => {
+                    let bytes = &self.heads[at..at + len];
+                    at += len;
+                    bytes
+                }
+                Part::Buffer { buf, sent } => &buf[*sent..],
+            };
+            parts.push(libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() });
+        }
+    }
+
+    fn advance(&mut self, mut sent: usize, pool: &mut BufPool) {
+        debug_assert!(sent <= self.bytes);
+        self.bytes -= sent;
+        while let Some(part) = self.parts.front_mut() {
+            match part {
+                Part::Heads(len) => {
+                    let taken = sent.min(*len);
+                    self.heads_sent += taken;
+                    *len -= taken;
+                    sent -= taken;
+                    if *len > 0 {
+                        break;
+                    }
+                    self.parts.pop_front();
+                }
+                Part::Buffer { buf, sent: gone } => {
+                    let taken = sent.min(buf.len() - *gone);
+                    *gone += taken;
+                    sent -= taken;
+                    if *gone < buf.len() {
+                        break;
+                    }
+                    if let Some(Part::Buffer { buf, .. }) = self.parts.pop_front() {
+                        self.buffer_bytes -= buf.capacity();
+                        pool.give(buf);
+                    }
+                }
+            }
+        }
+        if self.parts.is_empty() {
+            self.heads.clear();
+            self.heads_sent = 0;
+        } else if self.heads_sent > 4 * KEPT_HEADS {
+            // A peer that always leaves something unread must not make this grow.
+            self.heads.drain(..self.heads_sent);
+            self.heads_sent = 0;
+        }
+    }
+
+    /// Appends all of another queue, which has sent nothing yet.
+    pub fn append(&mut self, other: &mut OutQueue) {
+        debug_assert_eq!(other.heads_sent, 0);
+        self.bytes += other.bytes;
+        self.buffer_bytes += other.buffer_bytes;
+        self.heads.extend_from_slice(&other.heads);
+        self.parts.append(&mut other.parts);
+        *other = Self::default();
+    }
+
+    /// Gives back memory that an idle connection need not hold.
+    pub fn shrink(&mut self) {
+        debug_assert!(self.is_empty());
+        self.heads.shrink_to(KEPT_HEADS);
+        self.parts.shrink_to(32);
+    }
+
+    /// Drops everything, the buffers into their pool.
+    pub fn discard(&mut self, pool: &mut BufPool) {
+        for part in self.parts.drain(..) {
+            if let Part::Buffer { buf, .. } = part {
+                pool.give(buf);
+            }
+        }
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn bytes_leave_in_order_however_little_the_socket_takes() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let mut transport = Transport::plain(OwnedFd::from(ours));
+        let (mut pool, mut parts) = (BufPool::new(1 << 20), Vec::new());
+        let (mut queue, mut expected) = (OutQueue::default(), Vec::new());
+        for round in 0..40u8 {
+            queue.head(|out| out.extend([round; 16]));
+            expected.extend([round; 16]);
+            let mut buf = pool.take(30_000);
+            buf.fill(round);
+            expected.extend(&buf[..]);
+            queue.buffer(buf);
+            queue.head(|out| out.push(round));
+            expected.push(round);
+        }
+        assert_eq!(queue.bytes(), expected.len());
+        let mut got: Vec<u8> = Vec::new();
+        loop {
+            let sent = queue.send(&mut transport, &mut parts, &mut pool).unwrap();
+            let mut portion = [0; 7000];
+            if let Ok(count) = theirs.read(&mut portion) {
+                got.extend(&portion[..count]);
+            } else if sent == Sent::All {
+                break;
+            }
+        }
+        assert!(got == expected);
+        assert_eq!((queue.bytes(), queue.buffer_bytes(), pool.lent_bytes()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_is_discarded_goes_back_to_the_pool() {
+        let mut pool = BufPool::new(1 << 20);
+        let mut queue = OutQueue::default();
+        queue.head(|out| out.push(1));
+        queue.buffer(pool.take(100));
+        queue.discard(&mut pool);
+        assert!(queue.is_empty());
+        assert_eq!((queue.bytes(), pool.lent_bytes()), (0, 0));
+    }
+}

@@ -1,0 +1,417 @@
+//! A shard's loop: wait, take what has come, give every connection its turn, wait again.
+
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use super::acceptor::{Accepted, Acceptor};
+use super::context::{Ctx, Task};
+use super::control::{Control, NewConn};
+use super::shared::Shared;
+use super::events::Event;
+use super::poller::{Ready, Source};
+use super::status::{op_index, ExportCounters, ShardCounters, TaskStatus, OPS};
+use super::tasks::{Slab, TaskHandle};
+use crate::block::command::{Outcome, Request};
+use crate::nbd::link::End;
+use crate::nbd::session::Session;
+use crate::nbd::transmission::count_task;
+
+/// Turns of all connections between two looks at what has come from outside.
+const ROUND: usize = 64;
+
+/// A shard. Lives in, and never leaves, its own thread.
+pub struct Reactor {
+    ctx: Ctx,
+    sessions: Slab<Box<Session>>,
+    /// Python and operators know connections by their numbers.
+    by_id: HashMap<u64, TaskHandle>,
+    acceptors: Slab<Acceptor>,
+    shared: Arc<Shared>,
+    index: usize,
+    wakeups: u64,
+    /// When a stop must be over, milliseconds of the shard's clock.
+    stop_at_ms: Option<u64>,
+}
+
+impl Reactor {
+    /// A shard without connections.
+    pub fn new(index: usize, mut ctx: Ctx, shared: Arc<Shared>) -> std::io::Result<Self> {
+        let fd = ctx.mailbox.fd();
+        ctx.poller.add(fd, Source::Mailbox, false)?;
+        let connections = ctx.limits.connections as usize;
+        Ok(Self {
+            ctx,
+            sessions: Slab::new(connections),
+            by_id: HashMap::new(),
+            acceptors: Slab::new(1 << 16),
+            shared,
+            index,
+            wakeups: 0,
+            stop_at_ms: None,
+        })
+    }
+
+    /// Runs until told to stop.
+    pub fn run(mut self) {
+        let mut ready = Vec::new();
+        loop {
+            self.wait(&mut ready);
+            self.ctx.tick();
+            for event in ready.drain(..) {
+                self.take_ready(event);
+            }
+            self.take_completions();
+            self.take_control();
+            self.take_timers();
+            self.wake_starved();
+            self.take_turns();
+            if self.stop_is_over() {
+                break;
+            }
+        }
+        self.end();
+    }
+
+    fn wait(&mut self, ready: &mut Vec<Ready>) {
+        let now_ms = self.ctx.now_ms();
+        let next_ms = [self.ctx.timers.next_in_ms(now_ms), self.stop_at_ms.map(|at| at.saturating_sub(now_ms))];
+        // One more than the rest, so that a wake-up is never a little early.
+        let mut timeout_ms = next_ms.into_iter().flatten().min().map(|ms| ms + 1);
+        if !self.ctx.ready.is_empty() || !self.ctx.mailbox.may_sleep() {
+            timeout_ms = Some(0);
+        }
+        if let Err(error) = self.ctx.poller.wait(timeout_ms, ready) {
+            // Nothing is left that could be waited on: the data plane cannot go on.
+            panic!("shard {}: waiting failed: {error}", self.index);
+        }
+        self.ctx.mailbox.awake();
+        self.wakeups += 1;
+    }
+
+    fn take_ready(&mut self, event: Ready) {
+        match event {
+            Ready::Fd { source: Source::Mailbox, .. } => self.ctx.mailbox.clear(),
+            Ready::Fd { source: Source::Conn(handle), readable, writable } => {
+                if let Some(session) = self.sessions.get_mut(handle) {
+                    session.note_ready(readable, writable);
+                    queue(session, handle, &mut self.ctx);
+                }
+            }
+            Ready::Fd { source: Source::Listener(handle), .. } => self.accept(handle),
+            Ready::Fd { source: Source::File(_), .. } => {}
+            Ready::File { task, result } => self.take_ring_result(task, result),
+        }
+    }
+
+    fn take_ring_result(&mut self, handle: TaskHandle, result: i32) {
+        let Some(result) = self.ctx.ring_result(handle, result) else { return };
+        let Some(mut task) = self.ctx.tasks.remove(handle) else { return };
+        let Some(job) = task.ring.take() else { return };
+        task.attachment.entry.volume.ring_done(&job.request, &result);
+        self.finish(task, job.request, result);
+    }
+
+    fn take_completions(&mut self) {
+        while let Some(done) = self.ctx.mailbox.next_done() {
+            let Outcome { request, result } = done.outcome;
+            // A task that is gone has ended before: its slot counts the late news.
+            if let Some(task) = self.ctx.tasks.remove(done.task) {
+                self.finish(task, request, result);
+            }
+        }
+    }
+
+    /// The one end of a task: its connection answers, or, if that is gone, only the books are kept.
+    fn finish(&mut self, task: Task, mut request: Request, result: Result<(), i32>) {
+        let handle = task.conn;
+        if let Some(session) = self.sessions.get_mut(handle) {
+            match session.task_ended(&mut self.ctx, task, request, result) {
+                Ok(()) => queue(session, handle, &mut self.ctx),
+                Err(why) => self.lose(handle, &why),
+            }
+            return;
+        }
+        request.permit = None;
+        count_task(&task.attachment, &self.ctx, &task.asked, result.is_err(), task.started_ns);
+        match request.buf.take() {
+            Some(buf) => self.ctx.bufs.give(buf),
+            None => self.ctx.bufs.forget(task.cost),
+        }
+    }
+
+    fn take_timers(&mut self) {
+        let now_ms = self.ctx.now_ms();
+        while let Some(token) = self.ctx.timers.pop_due(now_ms) {
+            match Source::of_token(token) {
+                Some(Source::Listener(handle)) => self.accept(handle),
+                Some(Source::Conn(handle)) => {
+                    let Some(session) = self.sessions.get_mut(handle) else { continue };
+                    if let Err(why) = session.time_out(&mut self.ctx) {
+                        self.lose(handle, &why);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Gives those another try that waited for buffers or tasks that others held.
+    fn wake_starved(&mut self) {
+        if self.ctx.starved.is_empty() || self.ctx.tasks.room() == 0 {
+            return;
+        }
+        for handle in std::mem::take(&mut self.ctx.starved) {
+            if let Some(session) = self.sessions.get_mut(handle) {
+                queue(session, handle, &mut self.ctx);
+            }
+        }
+    }
+
+    fn take_turns(&mut self) {
+        for _ in 0..ROUND.min(self.ctx.ready.len()) {
+            let Some(handle) = self.ctx.ready.pop_front() else { return };
+            let Some(session) = self.sessions.get_mut(handle) else { continue };
+            session.queued = false;
+            match session.turn(&mut self.ctx) {
+                Ok(true) => queue(session, handle, &mut self.ctx),
+                Ok(false) => {}
+                Err(why) => self.lose(handle, &why),
+            }
+        }
+    }
+
+    /// A connection is over: Python is told, its tasks go on without it.
+    fn lose(&mut self, handle: TaskHandle, why: &End) {
+        let Some(mut session) = self.sessions.remove(handle) else { return };
+        self.ctx.poller.remove(session.fd(), Source::Conn(handle));
+        session.release(&mut self.ctx);
+        self.by_id.remove(&session.id());
+        self.shared.unload(self.index);
+        let lost = Event::Lost { conn: session.id(), reason: why.to_string() };
+        // It must not overtake an event of its own connection; after the handshake there is none.
+        match session.volume() {
+            None => self.ctx.lanes.post(lost),
+            Some(_) => self.ctx.lanes.post_urgent(lost),
+        }
+    }
+
+    fn accept(&mut self, handle: TaskHandle) {
+        let Some(acceptor) = self.acceptors.get(handle) else { return };
+        let again_in_ms = match acceptor.run(&self.shared) {
+            Accepted::All => return,
+            Accepted::More => 0,
+            Accepted::Exhausted => self.ctx.limits.accept_pause_ms,
+        };
+        // Readiness has been told, and will not be told again: ask again by a timer.
+        self.ctx.timers.add(self.ctx.now_ms() + again_in_ms, Source::Listener(handle).token());
+    }
+
+    fn adopt(&mut self, new: NewConn) {
+        let (fd, id) = (new.fd.as_raw_fd(), new.id);
+        let Some(handle) = self.sessions.insert_with(|handle| Box::new(Session::new(new, handle, &mut self.ctx))) else {
+            self.shared.unload(self.index);
+            self.ctx.lanes.forget_connection();
+            return;
+        };
+        self.by_id.insert(id, handle);
+        if let Err(error) = self.ctx.poller.add(fd, Source::Conn(handle), true) {
+            self.lose(handle, &error.to_string().into());
+            return;
+        }
+        if self.stop_at_ms.is_some() {
+            self.lose(handle, &"the server is being shut down".into());
+            return;
+        }
+        if let Some(session) = self.sessions.get_mut(handle) {
+            queue(session, handle, &mut self.ctx);
+        }
+    }
+
+    /// Calls `what` on a connection and gives it its turn; a failure ends it.
+    fn with_session(&mut self, conn: u64, what: impl FnOnce(&mut Session, &mut Ctx) -> Result<(), End>) -> bool {
+        let Some(handle) = self.by_id.get(&conn).copied() else { return false };
+        let Some(session) = self.sessions.get_mut(handle) else { return false };
+        match what(session, &mut self.ctx) {
+            Ok(()) => queue(session, handle, &mut self.ctx),
+            Err(why) => self.lose(handle, &why),
+        }
+        true
+    }
+
+    fn take_control(&mut self) {
+        while let Some(message) = self.ctx.mailbox.next_control() {
+            self.obey(message);
+        }
+    }
+
+    fn obey(&mut self, message: Control) {
+        match message {
+            Control::AddListener { id, fd, label } => self.add_listener(id, fd, label),
+            Control::RemoveListener { id, done } => {
+                self.remove_listener(|acceptor| acceptor.id() == id);
+                let _ = done.send(());
+            }
+            Control::Adopt(new) => self.adopt(new),
+            Control::Reply { conn, data, then } => {
+                self.with_session(conn, |session, ctx| session.reply(ctx, &data, then));
+            }
+            Control::Transmit { conn, data, attach } => {
+                self.with_session(conn, |session, ctx| session.transmit(ctx, &data, attach));
+            }
+            Control::Disconnect { conn, known } => {
+                let was = self.with_session(conn, |_, _| Err("disconnected by the operator".into()));
+                let _ = known.send(was);
+            }
+            Control::SetGate { volume, gate, done } => {
+                *self.ctx.entry(&volume).gate.borrow_mut() = Some(gate);
+                let _ = done.send(());
+            }
+            Control::DropVolume { volume, done } => {
+                self.drop_volume(volume);
+                let _ = done.send(());
+            }
+            Control::SetTls { config, done } => {
+                self.ctx.tls = config;
+                let _ = done.send(());
+            }
+            Control::Sessions(answer) => {
+                let _ = answer.send(self.sessions.iter().map(|(_, session)| session.status()).collect());
+            }
+            Control::Tasks(answer) => {
+                let _ = answer.send(self.tasks());
+            }
+            Control::Counters(answer) => {
+                let _ = answer.send((self.counters(), self.export_counters()));
+            }
+            Control::Stop { drain_ms } => self.stop(drain_ms),
+        }
+    }
+
+    fn add_listener(&mut self, id: u64, fd: OwnedFd, label: Arc<str>) {
+        let raw = fd.as_raw_fd();
+        let Ok(handle) = self.acceptors.insert(Acceptor::new(id, fd, label)) else { return };
+        if self.ctx.poller.add(raw, Source::Listener(handle), false).is_ok() {
+            self.accept(handle);
+        }
+    }
+
+    fn remove_listener(&mut self, which: impl Fn(&Acceptor) -> bool) {
+        let handles: Vec<_> =
+            self.acceptors.iter().filter(|(_, acceptor)| which(acceptor)).map(|(handle, _)| handle).collect();
+        for handle in handles {
+            if let Some(acceptor) = self.acceptors.remove(handle) {
+                self.ctx.poller.remove(acceptor.fd(), Source::Listener(handle));
+            }
+        }
+    }
+
+    fn drop_volume(&mut self, volume: u64) {
+        if let Some(entry) = self.ctx.volumes.remove(&volume) {
+            *entry.gate.borrow_mut() = None;
+        }
+        self.ctx.attachments.retain(|(id, _), _| *id != volume);
+        self.close_gently(|session| session.volume() == Some(volume), "its volume is being closed");
+    }
+
+    fn close_gently(&mut self, which: impl Fn(&Session) -> bool, why: &'static str) {
+        let handles: Vec<_> =
+            self.sessions.iter().filter(|(_, session)| which(session)).map(|(handle, _)| handle).collect();
+        for handle in handles {
+            let Some(session) = self.sessions.get_mut(handle) else { continue };
+            match session.close_gently(why) {
+                Ok(()) => queue(session, handle, &mut self.ctx),
+                Err(why) => self.lose(handle, &why),
+            }
+        }
+    }
+
+    fn stop(&mut self, drain_ms: u64) {
+        self.ctx.stopping = true;
+        self.stop_at_ms = Some(self.ctx.now_ms() + drain_ms);
+        self.remove_listener(|_| true);
+        let handles: Vec<_> = self.sessions.iter().map(|(handle, _)| handle).collect();
+        for handle in handles {
+            if let Some(session) = self.sessions.get_mut(handle) {
+                // What has arrived is read once more, and answered ESHUTDOWN.
+                queue(session, handle, &mut self.ctx);
+            }
+        }
+    }
+
+    fn stop_is_over(&mut self) -> bool {
+        let Some(at_ms) = self.stop_at_ms else { return false };
+        if self.ctx.now_ms() >= at_ms {
+            return true;
+        }
+        self.ctx.ready.is_empty()
+            && self.ctx.tasks.is_empty()
+            && self.sessions.iter().all(|(_, session)| session.is_quiet())
+    }
+
+    fn end(mut self) {
+        let handles: Vec<_> = self.sessions.iter().map(|(handle, _)| handle).collect();
+        for handle in handles {
+            self.lose(handle, &"the server was shut down".into());
+        }
+        self.remove_listener(|_| true);
+        // Connections on their way here are dropped with the mailbox; they count as well.
+        while let Some(message) = self.ctx.mailbox.next_control() {
+            if let Control::Adopt(_) = message {
+                self.ctx.lanes.forget_connection();
+            }
+        }
+        self.ctx.mailbox.close();
+        if self.ctx.ring_in_flight > 0 {
+            // The kernel may still write to these buffers: they must outlive the process's use of them.
+            std::mem::forget(std::mem::replace(&mut self.ctx.tasks, Slab::new(0)));
+        }
+    }
+
+    fn tasks(&self) -> Vec<TaskStatus> {
+        let now_ns = self.ctx.now_ns.get();
+        let running = self.ctx.tasks.iter().map(|(handle, task)| TaskStatus {
+            handle: handle.0,
+            conn: task.conn_id,
+            volume: task.attachment.entry.volume.id(),
+            export: task.attachment.export.clone(),
+            op: OPS[op_index(task.asked.op)],
+            offset: task.asked.offset,
+            length: task.asked.len,
+            age_us: now_ns.saturating_sub(task.started_ns) / 1000,
+            phase: if task.waiting { "waiting-range" } else { "submitted" },
+        });
+        let now_ms = self.ctx.now_ms();
+        let waiting = self.sessions.iter().filter_map(|(_, session)| session.waiting_requests(now_ms));
+        running.chain(waiting).collect()
+    }
+
+    fn counters(&self) -> ShardCounters {
+        ShardCounters {
+            connections: self.sessions.len() as u64,
+            tasks: self.ctx.tasks.len() as u64,
+            queue_depth: self.ctx.mailbox.depth() as u64,
+            ring_in_flight: self.ctx.ring_in_flight as u64,
+            wakeups: self.wakeups,
+            late_completions: self.ctx.tasks.stale(),
+            buffer_bytes: self.ctx.bufs.held_bytes() as u64,
+        }
+    }
+
+    fn export_counters(&self) -> Vec<ExportCounters> {
+        let all = self.ctx.attachments.iter();
+        all.map(|((volume, export), attachment)| ExportCounters {
+            volume: *volume,
+            export: export.clone(),
+            counts: attachment.counts.borrow().clone(),
+        })
+        .collect()
+    }
+}
+
+fn queue(session: &mut Session, handle: TaskHandle, ctx: &mut Ctx) {
+    if !session.queued {
+        session.queued = true;
+        ctx.ready.push_back(handle);
+    }
+}
