@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from blockgate.api.errors import send_error
 
 MAX_BODY_BYTES = 8 << 20
 """An `apply` document with 10,000 volumes and exports is about 3 MiB."""
@@ -40,10 +40,10 @@ class BodyBounds:
                 body = await self._read(scope, receive)
         except _TooLong:
             message = f"The request body is longer than {self._max_bytes} bytes."
-            await _refuse(send, 413, "too-large", message)
+            await send_error(send, 413, "too-large", message)
             return
         except TimeoutError:
-            await _refuse(send, 408, "timeout", "The request body did not arrive in time.")
+            await send_error(send, 408, "timeout", "The request body did not arrive in time.")
             return
         if body is None:  # the peer has gone
             return
@@ -80,15 +80,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
-
-
-async def _refuse(send: Send, status: int, code: str, message: str) -> None:
-    detail: dict[str, Any] = {"code": code, "message": message, "hint": ""}
-    body = json.dumps({"error": detail}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),  # the rest of the body is not read
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

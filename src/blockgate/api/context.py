@@ -15,7 +15,6 @@ from fastapi import Depends, Header, Request, Response
 
 from blockgate.api.auth import Authenticator
 from blockgate.api.command_log import CommandLog
-from blockgate.api.peer import Peer
 from blockgate.control.service import Control
 from blockgate.model.callers import Caller, Role
 from blockgate.model.errors import Unavailable
@@ -107,23 +106,19 @@ def context_of(request: Request) -> ApiContext:
     return context
 
 
-async def authenticate(request: Request) -> Caller:
-    """Who is asking; noted for the command log before it is decided what they may do."""
-    context = context_of(request)
-    peer: Peer = request.state.peer
-    caller = await context.authenticator.caller(peer, request.headers.get("authorization"))
-    request.state.caller = caller
+async def caller_of(request: Request) -> Caller:
+    """Who is asking; the layer `identify` has found it out."""
+    caller: Caller = request.state.caller
     return caller
 
 
 def require(role: Role) -> Callable[..., Awaitable[Call]]:
     """A dependency that lets callers of at least `role` pass, for a route that changes nothing."""
 
-    async def reading(request: Request, caller: Annotated[Caller, Depends(authenticate)]) -> Call:
+    async def reading(request: Request, caller: Annotated[Caller, Depends(caller_of)]) -> Call:
         caller.require(role)
         return Call(context_of(request), caller, "")
 
-    reading.role = role  # type: ignore[attr-defined]  # read by `role_of`
     return reading
 
 
@@ -137,7 +132,7 @@ def require_change(role: Role) -> Callable[..., Awaitable[Call]]:
     async def changing(
         request: Request,
         response: Response,
-        caller: Annotated[Caller, Depends(authenticate)],
+        caller: Annotated[Caller, Depends(caller_of)],
         operation: Annotated[
             str | None,
             Header(
@@ -156,7 +151,6 @@ def require_change(role: Role) -> Callable[..., Awaitable[Call]]:
         response.headers[OPERATION_HEADER] = identifier
         return Call(context, caller, identifier)
 
-    changing.role = role  # type: ignore[attr-defined]
     return changing
 
 

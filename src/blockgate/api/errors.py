@@ -7,7 +7,7 @@ value may be a secret that landed in the wrong field.
 
 from __future__ import annotations
 
-import logging
+import json
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -17,10 +17,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.types import Send
 
 from blockgate.model.errors import BlockgateError, Forbidden
-
-log = logging.getLogger(__name__)
 
 _MAX_NAMED_PROBLEMS = 8
 
@@ -59,8 +58,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(BlockgateError)
     async def _known(request: Request, error: BlockgateError) -> JSONResponse:
-        headers = {"WWW-Authenticate": "Bearer"} if error.http_status == 401 else {}
-        return _answer(request, error.http_status, error.code, error.message, error.hint, headers)
+        return _answer(request, error.http_status, error.code, error.message, error.hint)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -98,6 +96,20 @@ def _answer(
     request.state.error_code = code  # for the command log
     detail = {"code": code, "message": message, "hint": hint}
     return JSONResponse({"error": detail}, status_code=status, headers=headers)
+
+
+async def send_error(send: Send, status: int, code: str, message: str, hint: str = "") -> None:
+    """The same from an ASGI layer, before the request was read: the connection ends with it."""
+    body = json.dumps({"error": {"code": code, "message": message, "hint": hint}}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def explain_validation(problems: Sequence[Any]) -> tuple[str, str]:
