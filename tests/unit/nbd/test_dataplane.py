@@ -55,10 +55,10 @@ async def open_volume(plane: EngineDataPlane, directory: Path, name: str = "disk
     return handle
 
 
-def view(handle: int, name: str = "disk", **more: object) -> dict[str, ports.ExportView]:
+def view(volume: int, name: str = "disk", **more: object) -> dict[str, ports.ExportView]:
     fields = {
         "name": ExportName(name),
-        "handle": handle,
+        "handle": volume,
         "size": SIZE,
         "block_size": 512,
         "write_through": False,
@@ -156,7 +156,7 @@ async def test_a_session_that_would_not_be_let_in_any_more_is_disconnected(
         ]
         await plane.set_exports(view(one, "one") | other)  # nothing changed
         assert await asyncio.to_thread(first.read, 0, 1) == b"\0"
-        after = other if change is None else other | view(one, "one", **{"handle": one} | change)
+        after = other if change is None else other | view(one, "one", **change)
         await plane.set_exports(after)
         with pytest.raises((EOFError, ConnectionError)):
             await asyncio.to_thread(first.read, 0, 1)
@@ -202,7 +202,7 @@ def next_events(engine: _engine.Engine) -> list[_engine.Event]:
 
 
 def test_events_of_a_lost_connection(engine: _engine.Engine) -> None:
-    """The client goes while its events wait; each is handled late, and the table ends empty."""
+    """A connection ends while its events wait; each is handled late, and the table ends empty."""
     handshakes = Handshakes(engine)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         engine.add_listener(listener.fileno(), "test")
@@ -213,8 +213,9 @@ def test_events_of_a_lost_connection(engine: _engine.Engine) -> None:
         client.recv(18, socket.MSG_WAITALL)
         client.sendall(b"\0\0\0\3")
         (flags,) = next_events(engine)
-        client.close()
+        assert engine.disconnect(accepted.conn)
         lost = next_events(engine)
+        client.close()
         assert [type(event) for event in lost] == [_engine.Lost]
         handshakes.handle(flags)  # answered although the engine no longer has the connection
         assert len(handshakes) == 1
