@@ -204,7 +204,8 @@ class Changes:
         """Take everything back; raises the error if that has to go on in the background."""
         operation.error = errors.to_record(error)
         log.warning("a change failed and is undone: %s: %s", operation.summary, error.message)
-        await self._ledger.roll_back(operation)
+        async with self.commit_lock:
+            await self._ledger.roll_back(operation)
         outcome = await self._reconcile(operation)
         if _undone(outcome):
             await self._end(operation, FAILED)
@@ -287,7 +288,8 @@ class Changes:
             await self._end(operation, DONE)
         elif not isinstance(error, errors.Unavailable) and not self._ledger.destroys(operation):
             operation.error = errors.to_record(error)
-            await self._ledger.roll_back(operation)
+            async with self.commit_lock:
+                await self._ledger.roll_back(operation)
 
     # Identity of requests
 

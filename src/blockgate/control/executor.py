@@ -6,7 +6,6 @@ import asyncio
 import errno
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from blockgate.backstores.base import PoolBackstore
 from blockgate.control.core import Core
@@ -70,34 +69,34 @@ class Executor:
             case SetTls():
                 await self._set_tls()
             case PreparePool(pool):
-                await self._in(pool, PoolBackstore.prepare_pool)
+                await self._in(pool, lambda b: b.prepare_pool())
                 self._core.ready_pools.add(pool.name)
             case SyncPool(pool):
-                await self._in(pool, PoolBackstore.sync)
+                await self._in(pool, lambda b: b.sync())
             case PrepareData(volume):
                 report = progress.part(volume.uuid)
-                await self._on(volume, PoolBackstore.prepare_data, volume, report)
+                await self._on(volume, lambda b: b.prepare_data(volume, report))
             case GrowData(volume, old_size):
                 report = progress.part(volume.uuid)
-                await self._on(volume, PoolBackstore.grow_data, volume, old_size, report)
+                await self._on(volume, lambda b: b.grow_data(volume, old_size, report))
             case ShrinkData(volume):
-                await self._on(volume, PoolBackstore.shrink_data, volume)
+                await self._on(volume, lambda b: b.shrink_data(volume))
             case TrimData(volume):
-                await self._on(volume, PoolBackstore.trim_data, volume)
+                await self._on(volume, lambda b: b.trim_data(volume))
             case RemoveData(volume):
-                await self._on(volume, PoolBackstore.remove_data, volume)
+                await self._on(volume, lambda b: b.remove_data(volume))
             case DiscardPartial(volume):
-                await self._on(volume, PoolBackstore.discard_partial, volume)
+                await self._on(volume, lambda b: b.discard_partial(volume))
             case RestoreName(volume, old):
-                await self._on(volume, PoolBackstore.restore_name, volume, old)
+                await self._on(volume, lambda b: b.restore_name(volume, old))
             case WriteLabel(volume):
-                await self._on(volume, PoolBackstore.write_label, volume)
+                await self._on(volume, lambda b: b.write_label(volume))
             case PlaceData(volume):
-                await self._on(volume, PoolBackstore.place_data, volume)
+                await self._on(volume, lambda b: b.place_data(volume))
             case MoveData(old, volume):
-                await self._on(volume, PoolBackstore.move_data, old, volume)
+                await self._on(volume, lambda b: b.move_data(old, volume))
             case RemoveLabel(volume):
-                await self._on(volume, PoolBackstore.remove_label, volume)
+                await self._on(volume, lambda b: b.remove_label(volume))
 
     def describe(self, step: Step) -> str:
         """What the step was for, to go into an error's text."""
@@ -118,14 +117,14 @@ class Executor:
 
     # Pools
 
-    async def _in(self, pool: Pool, work: Callable[..., None], *arguments: Any) -> None:
-        await self._core.in_pool(pool.name, work, self._core.backstore(pool), *arguments)
+    async def _in(self, pool: Pool, work: Callable[[PoolBackstore], None]) -> None:
+        await self._core.in_pool(pool.name, work, self._core.backstore(pool))
 
-    async def _on(self, volume: Volume, work: Callable[..., None], *arguments: Any) -> None:
+    async def _on(self, volume: Volume, work: Callable[[PoolBackstore], None]) -> None:
         pool = self._core.pool(volume.pool)
         if pool is None:
             raise Unavailable(f"Pool {volume.pool} is not configured.", "Add it again.")
-        await self._in(pool, work, *arguments)
+        await self._in(pool, work)
 
     # The data plane
 

@@ -5,6 +5,7 @@ Memory follows the store, never the other way round: what a crash can lose was n
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -61,64 +62,71 @@ class Ledger:
     async def intend(self, operation: Operation, draft: Draft, after: Configuration) -> None:
         """Commit what is wanted from now on, together with the record of who wanted it."""
         core, desired = self._core, self._core.desired
-        operation.summary = draft.summary
-        operation.touched = sorted(draft.all_touched(core.config))
-        operation.before, operation.after = draft.before(core.config), draft.after()
-        operation.psk_before = {user: desired.psk.get(user) for user in draft.psk}
-        operation.psk_after = dict(draft.psk)
-        operation.registered = [volume.uuid for volume in draft.registered]
-        operation.for_service = draft.for_service
-        operation.result = draft.answer
         cleanups = {cleanup.volume.uuid: cleanup for cleanup in draft.cleanups}
-        writes = _config_writes(operation.after, operation.psk_after)
-        writes += [Put(CLEANUPS + u, dump(cleanup_record(c))) for u, c in cleanups.items()]
-        writes += [Put(MADE + v.uuid, dump(volume_record(v))) for v in draft.registered]
-        writes.append(Put(operation.key, operation.encode()))
-        compares = self._unchanged(operation)
-        compares.append(Compare(operation.key, 0))
+
+        def encode() -> list[Write]:
+            operation.summary = draft.summary
+            operation.touched = sorted(draft.all_touched(core.config))
+            operation.before, operation.after = draft.before(core.config), draft.after()
+            operation.psk_before = {user: desired.psk.get(user) for user in draft.psk}
+            operation.psk_after = dict(draft.psk)
+            operation.registered = [volume.uuid for volume in draft.registered]
+            operation.for_service = draft.for_service
+            operation.result = draft.answer
+            writes = _config_writes(operation.after, operation.psk_after)
+            writes += [Put(CLEANUPS + u, dump(cleanup_record(c))) for u, c in cleanups.items()]
+            writes += [Put(MADE + v.uuid, dump(volume_record(v))) for v in draft.registered]
+            return [*writes, Put(operation.key, operation.encode())]
+
+        writes = await asyncio.to_thread(encode)
+        compares = [*self._unchanged(operation), Compare(operation.key, 0)]
         await self._commit("CommitIntent", compares, writes)
         core.made.update({volume.uuid: volume for volume in draft.registered})
-        core.desired = Desired(
-            after, {**desired.cleanups, **cleanups}, _merged(desired.psk, operation.psk_after)
-        )
+        psk = _merged(core.desired.psk, operation.psk_after)
+        core.desired = Desired(after, {**core.desired.cleanups, **cleanups}, psk)
 
     async def roll_back(self, operation: Operation) -> None:
-        """Commit that all is wanted as before, and what has to be cleaned up for that."""
+        """Commit that all is wanted as before, and what has to be cleaned up for that.
+
+        The caller holds the commit lock.
+        """
         core = self._core
         operation.state = UNDOING
         cleanups = {c.volume.uuid: c for c in self._to_undo(operation)}
-        writes = _config_writes(operation.before, operation.psk_before)
-        writes += [Put(CLEANUPS + u, dump(cleanup_record(c))) for u, c in cleanups.items()]
         gone = [u for u in operation.touched if u in core.desired.cleanups and u not in cleanups]
-        writes += [Delete(CLEANUPS + uuid) for uuid in gone]
-        writes += [Delete(MADE + uuid) for uuid in operation.registered]
-        writes.append(Put(operation.key, operation.encode()))
+
+        def encode() -> tuple[list[Write], Configuration]:
+            writes = _config_writes(operation.before, operation.psk_before)
+            writes += [Put(CLEANUPS + u, dump(cleanup_record(c))) for u, c in cleanups.items()]
+            writes += [Delete(CLEANUPS + uuid) for uuid in gone]
+            writes += [Delete(MADE + uuid) for uuid in operation.registered]
+            writes.append(Put(operation.key, operation.encode()))
+            return writes, config_from(_merged(config_records(core.config), operation.before))
+
+        writes, config = await asyncio.to_thread(encode)
         await self._commit("CommitRollback", self._unchanged(operation), writes)
         for uuid in operation.registered:
             core.made.pop(uuid, None)
         left = {u: c for u, c in core.desired.cleanups.items() if u not in gone}
-        core.desired = Desired(
-            config_from(_merged(config_records(core.config), operation.before)),
-            {**left, **cleanups},
-            _merged(core.desired.psk, operation.psk_before),
-        )
+        psk = _merged(core.desired.psk, operation.psk_before)
+        core.desired = Desired(config, {**left, **cleanups}, psk)
 
     async def conclude(self, operation: Operation, forgotten: Iterable[str]) -> None:
         """Commit the end of an operation: what is made, the history, the answer to a retry."""
         core = self._core
-        writes: list[Write] = []
-        if operation.state == DONE:
-            wanted = core.desired.by_uuid()
-            for uuid in operation.touched:
-                volume = wanted.get(uuid)
-                key = MADE + uuid
-                writes.append(Put(key, dump(volume_record(volume))) if volume else Delete(key))
-            writes += await self.history.add(operation)
+        history = await self.history.add(operation) if operation.state == DONE else []
         cleaned = [uuid for uuid in operation.touched if uuid in core.desired.cleanups]
-        writes += [Delete(CLEANUPS + uuid) for uuid in cleaned]
-        writes += [Delete(OPERATIONS + number) for number in forgotten]
-        writes.append(Put(operation.key, operation.encode()))
-        await self._commit("CommitResult", (), writes)
+        wanted = core.desired.by_uuid()
+
+        def encode() -> list[Write]:
+            writes: list[Write] = [*(Delete(CLEANUPS + uuid) for uuid in cleaned), *history]
+            for uuid in operation.touched if operation.state == DONE else ():
+                volume, key = wanted.get(uuid), MADE + uuid
+                writes.append(Put(key, dump(volume_record(volume))) if volume else Delete(key))
+            writes += [Delete(OPERATIONS + number) for number in forgotten]
+            return [*writes, Put(operation.key, operation.encode())]
+
+        await self._commit("CommitResult", (), await asyncio.to_thread(encode))
         left = {u: c for u, c in core.desired.cleanups.items() if u not in cleaned}
         core.desired = replace(core.desired, cleanups=left)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import stat
+from pathlib import Path
 from typing import Any
 
-from blockgate.backstores.base import Found, PoolBackstore
+from blockgate.backstores.base import Found
 from blockgate.control.changes import Build, Changes, Request
 from blockgate.control.core import Core
 from blockgate.control.draft import Draft
@@ -41,7 +41,7 @@ class Pools:
         async def prepare() -> Build:
             await self._core.in_pool(pool.name, check_place, pool)
             backstore = self._core.backstore(pool)
-            await self._core.in_pool(pool.name, PoolBackstore.probe, backstore)
+            await self._core.in_pool(pool.name, backstore.probe)
             return build
 
         def build(config: Configuration) -> Draft:
@@ -118,9 +118,7 @@ class Pools:
 
     async def _labels(self, pool: Pool) -> list[Found]:
         try:
-            return await self._core.in_pool(
-                pool.name, PoolBackstore.scan, self._core.backstore(pool)
-            )
+            return await self._core.in_pool(pool.name, self._core.backstore(pool).scan)
         except OSError as error:
             raise explain(error, f"scanning pool {pool.name}") from error
 
@@ -142,7 +140,7 @@ def pool_from_arguments(name: str, directory: str | None, device: str | None) ->
 def check_place(pool: Pool) -> None:
     """Refuse what is there but is of the other kind; what is away is for the probe to say."""
     try:
-        mode = os.stat(pool.path).st_mode
+        mode = Path(pool.path).stat().st_mode
     except OSError:
         return
     wanted = stat.S_ISDIR if pool.kind is PoolKind.DIRECTORY else stat.S_ISBLK

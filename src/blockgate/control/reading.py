@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable
 
-from blockgate.backstores.base import PoolBackstore
 from blockgate.control.core import Core
 from blockgate.control.ports import Counters, SessionStatus, VolumeStatus
 from blockgate.control.views import (
@@ -77,7 +76,7 @@ class Reading:
         try:
             async with asyncio.timeout(PROBE_WAIT_S):
                 backstore = self._core.backstore(pool)
-                status = await self._core.in_pool(pool.name, PoolBackstore.probe, backstore)
+                status = await self._core.in_pool(pool.name, backstore.probe)
         except TimeoutError:
             reason = f"It did not answer within {PROBE_WAIT_S:.0f} s."
         except (BlockgateError, OSError) as error:
@@ -117,9 +116,7 @@ class Reading:
         backstore = self._core.backstore(pool)
         try:
             async with asyncio.timeout(PROBE_WAIT_S):
-                return await self._core.in_pool(
-                    pool.name, PoolBackstore.allocated, backstore, volume
-                )
+                return await self._core.in_pool(pool.name, backstore.allocated, volume)
         except (TimeoutError, BlockgateError, OSError):
             return None
 

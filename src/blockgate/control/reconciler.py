@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from blockgate.control.core import Blocked, Core
@@ -29,6 +29,9 @@ from blockgate.model.names import PoolName
 
 RETRY_FIRST_S = 0.5
 RETRY_MAX_S = 30.0
+CONCURRENT_MAX = 32
+"""Steps of one plan that run at the same time: enough for a disk, little for the loop."""
+
 OWNER = "reconciler"
 """Whom the locks show while the reconciler works on a volume by itself."""
 
@@ -132,17 +135,32 @@ class Reconciler:
             if outcome.general is not None or not live:
                 continue
             progress.begin(type(live[0]).__name__)
-            results = await asyncio.gather(
-                *(self._step(step, progress) for step in live), return_exceptions=True
-            )
-            for step, result in zip(live, results, strict=True):
-                if isinstance(result, asyncio.CancelledError):
-                    raise result
-                if isinstance(result, BaseException):
-                    self._failed(step, result, members, outcome)
+            async for step, error in self._together(live, progress):
+                if error is not None:
+                    self._failed(step, error, members, outcome)
                 elif isinstance(step, IRREVERSIBLE):
                     outcome.irreversible.add(step.volume.uuid)
         return outcome
+
+    async def _together(
+        self, steps: Sequence[Step], progress: Progress
+    ) -> AsyncIterator[tuple[Step, Exception | None]]:
+        """Run the steps of a stage, at most `CONCURRENT_MAX` at a time; what became of each."""
+        left = iter(steps)
+        results: list[tuple[Step, Exception | None]] = []
+
+        async def runner() -> None:
+            for step in left:
+                try:
+                    await self._step(step, progress)
+                except Exception as error:
+                    results.append((step, error))
+                else:
+                    results.append((step, None))
+
+        await asyncio.gather(*(runner() for _ in range(min(CONCURRENT_MAX, len(steps)))))
+        for result in results:
+            yield result
 
     async def _step(self, step: Step, progress: Progress) -> None:
         name = type(step).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blockgate.cluster.secrets import Secret, read_private
@@ -83,7 +84,6 @@ def _read(path: str | None) -> bytes | None:
     if path is None:
         return None
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return Path(path).read_bytes()
     except OSError as error:
         raise Unavailable(f"{path} cannot be read: {error.strerror}.") from error
