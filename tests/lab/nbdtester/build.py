@@ -26,6 +26,8 @@ class SourceUnavailable(Exception):
 class Tester:
     """A built tester: the program, and the directory of its transaction logs."""
 
+    __test__ = False  # nothing for pytest to collect
+
     program: Path
     data: Path
 

@@ -1,0 +1,1 @@
+"""Real NBD clients against a real gateway, over every transport, on both I/O paths."""

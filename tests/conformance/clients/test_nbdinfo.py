@@ -1,0 +1,108 @@
+"""nbdinfo: what the gateway says of itself, its exports and their holes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.conformance.clients.conftest import every_way, some_ways
+from tests.conformance.clients.laboratory import (
+    Laboratory,
+    Security,
+    Transport,
+    extents_of_file,
+    merged,
+    run,
+    succeed,
+)
+
+
+def describe(lab: Laboratory, name: str, transport: Transport, security: Security) -> Any:
+    return json.loads(succeed("nbdinfo", "--json", lab.uri(name, transport, security)))
+
+
+@every_way
+def test_info(lab: Laboratory, transport: Transport, security: Security) -> None:
+    export = lab.export(12 << 20)
+    info = describe(lab, export.name, transport, security)
+    assert info["protocol"] == "newstyle-fixed"
+    assert info["TLS"] is (security != "plain")
+    assert info["structured"] is True
+    (one,) = info["exports"]
+    assert one["export-name"] == export.name
+    assert one["export-size"] == export.size
+    assert one["contexts"] == ["base:allocation"]
+    assert one["is_read_only"] is False
+    for ability in ("multi_conn", "flush", "fua", "trim", "zero", "fast_zero", "df", "cache"):
+        assert one[f"can_{ability}"] is True, ability
+    assert one["block_minimum"] == 1
+    assert one["block_preferred"] == 4096
+    assert one["block_maximum"] == 32 << 20
+
+
+def test_what_a_write_through_volume_says(lab: Laboratory) -> None:
+    """No volatile cache: a kernel then sends no FLUSH."""
+    export = lab.export(cache="write-through")
+    (one,) = describe(lab, export.name, "tcp", "plain")["exports"]
+    assert one["can_flush"] is False
+    assert one["can_fua"] is True
+    assert one["can_multi_conn"] is True
+
+
+def test_what_a_read_only_export_says(lab: Laboratory) -> None:
+    export = lab.export(read_only=True)
+    (one,) = describe(lab, export.name, "tcp", "plain")["exports"]
+    assert one["is_read_only"] is True
+
+
+@some_ways
+def test_list(lab: Laboratory, transport: Transport, security: Security) -> None:
+    mine = {lab.export().name, lab.export(read_only=True).name}
+    listed = json.loads(succeed("nbdinfo", "--list", "--json", lab.uri("", transport, security)))
+    names = {one["export-name"] for one in listed["exports"]}
+    assert mine <= names
+
+
+def test_an_export_that_requires_tls(lab: Laboratory) -> None:
+    export = lab.export(tls_required=True)
+    plain = json.loads(succeed("nbdinfo", "--list", "--json", lab.uri("")))
+    assert export.name not in {one["export-name"] for one in plain["exports"]}
+    assert run("nbdinfo", lab.uri(export.name)).returncode != 0
+    secure = json.loads(succeed("nbdinfo", "--list", "--json", lab.uri("", "tcp", "x509")))
+    assert export.name in {one["export-name"] for one in secure["exports"]}
+    assert describe(lab, export.name, "tcp", "psk")["exports"][0]["export-size"] == export.size
+
+
+def test_an_export_that_is_not_there(lab: Laboratory) -> None:
+    done = run("nbdinfo", lab.uri("absent"))
+    assert done.returncode != 0
+    assert b"absent" in done.stderr or b"server replied with error" in done.stderr
+
+
+def test_wrong_key_and_wrong_user_are_refused(lab: Laboratory) -> None:
+    export = lab.export()
+    right = lab.psk_file.read_text()
+    user, _, key = right.strip().partition(":")
+    wrong = lab.psk_file.with_name("wrong.psk")
+    for line in (f"{user}:{'00' * 32}\n", f"mallory:{key}\n"):
+        wrong.write_text(line)
+        name = line.partition(":")[0]
+        uri = lab.uri(export.name, "tcp", "psk").replace(str(lab.psk_file), str(wrong))
+        assert run("nbdinfo", uri.replace(f"{user}@", f"{name}@")).returncode != 0
+    assert run("nbdinfo", lab.uri(export.name, "tcp", "psk")).returncode == 0
+
+
+@some_ways
+def test_map_equals_seek_hole(lab: Laboratory, transport: Transport, security: Security) -> None:
+    export = lab.export(32 << 20)
+    with export.file.open("r+b") as file:
+        for block in (0, 3, 4, 5, 100, 4095, 8191):
+            file.seek(block * 4096)
+            file.write(b"data" * 1024)
+    uri = lab.uri(export.name, transport, security)
+    entries = json.loads(succeed("nbdinfo", "--map", "--json", uri))
+    got = [(one["offset"], one["length"], one["type"] == 3) for one in entries]
+    assert {one["type"] for one in entries} == {0, 3}, "data, or a hole that reads as zeroes"
+    assert merged(got) == extents_of_file(export.file, export.size)
+    totals = json.loads(succeed("nbdinfo", "--map", "--totals", "--json", uri))
+    assert sum(one["size"] for one in totals) == export.size
