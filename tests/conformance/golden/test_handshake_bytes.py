@@ -87,14 +87,17 @@ def test_options_in_pieces(connection: Negotiation) -> None:
     connection.close()
 
 
-def test_a_conversation(connection: Negotiation) -> None:
+def test_a_conversation(connection: Negotiation, shared_gateway: Gateway, export: str) -> None:
     """One connection through every option that does not end it, then NBD_OPT_GO."""
+    (volume,) = shared_gateway.api("GET", "volumes")
+    description = f"{volume['pool']}/{volume['name']} ({volume['wwn']})"
+    listed = f"{10 + len(description):08x}"
     expect(connection, GREETING)
     connection.send(annotated(f"00000003 {IHAVEOPT} 00000003 00000000"))  # NBD_OPT_LIST
     expect(
         connection,
         f"""
-        {REPLY} 00000003 00000002 0000000a 00000006 "golden"
+        {REPLY} 00000003 00000002 {listed} 00000006 "golden" "{description}"
         {REPLY} 00000003 00000001 00000000
         """,
     )
@@ -171,7 +174,7 @@ def test_error_replies(address: str, export: str, option: int, data: bytes, kind
     assert reply.kind == kind
     assert reply.data.decode()
     # The connection has lost nothing of the stream.
-    assert connection.list_exports() == [("golden", "")]
+    assert [name for name, _ in connection.list_exports()] == ["golden"]
     connection.abort()
     connection.close()
 
