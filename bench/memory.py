@@ -21,7 +21,7 @@ def document(count: int, directory: str) -> dict[str, Any]:
     """What `blockgate apply` is given: a pool with that many volumes, each exported."""
     return {
         "pools": [{"name": "many", "directory": directory}],
-        "volumes": [{"pool": "many", "name": f"v{n:04}", "size": "1GiB"} for n in range(count)],
+        "volumes": [{"name": f"many/v{n:04}", "size": "1GiB"} for n in range(count)],
         "exports": [{"name": f"e{n:04}", "volume": f"many/v{n:04}"} for n in range(count)],
     }
 

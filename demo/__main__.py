@@ -55,7 +55,7 @@ class Demo:
         self.tell.check("disk" in str(listed), "the export is listed")
 
     def fill(self) -> None:
-        self.tell.step("Make a real ext4 image of this repository's files, copy it in over NBD")
+        self.tell.step("Make a real ext4 image of real files, copy it in over NBD")
         image.collect(self.files)
         made = self.directory / "made.img"
         self.tell.run(

@@ -1,22 +1,28 @@
-"""A real ext4 image that holds real files: this repository's own, and the engine that was built."""
+"""A real ext4 image that holds real files: this repository, the built engine, Python's library."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
-SKIPPED = {".git", ".venv", "target", "results", "__pycache__", "dist"}
+SKIPPED = {".git", ".venv", "target", "results", "__pycache__", "dist", "site-packages"}
 SKIPPED |= {".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
 
 
 def collect(into: Path) -> None:
-    """Copies the repository's files, without what was generated; the built engine is among them."""
-    shutil.copytree(
-        TOP, into, symlinks=True, ignore=lambda _, names: [n for n in names if n in SKIPPED]
-    )
+    """Copies this repository (the built engine too) and Python's standard library."""
+    sources = {"blockgate": TOP, "python": Path(sysconfig.get_path("stdlib"))}
+    for name, source in sources.items():
+        shutil.copytree(
+            source,
+            into / name,
+            symlinks=True,
+            ignore=lambda _, names: [n for n in names if n in SKIPPED],
+        )
 
 
 def checksums(directory: Path) -> dict[str, str]:
