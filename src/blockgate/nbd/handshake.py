@@ -31,8 +31,10 @@ from blockgate.nbd.peers import Peer
 from blockgate.nbd.wire import MalformedError, TooBigError
 
 # "If a server believes a client's behaviour constitutes a denial of service, it MAY initiate a
-# hard disconnect": a client that asks about a thousand exports stays far below these.
-OPTION_LIMIT: Final = 8192
+# hard disconnect": a client that asks about every export, as `nbdinfo --list` does with two options
+# each and `qemu-nbd --list` with three, stays below these.
+OPTION_LIMIT: Final = 1024
+OPTION_LIMIT_PER_EXPORT: Final = 8
 QUERY_LIMIT: Final = 256
 
 _KNOWN_CLIENT_FLAGS: Final = ClientFlag.NBD_FLAG_C_FIXED_NEWSTYLE | ClientFlag.NBD_FLAG_C_NO_ZEROES
@@ -179,8 +181,9 @@ class Handshake:
         if self._phase is not _Phase.OPTIONS:
             return self._close("an option at the wrong time")
         self._options += 1
-        if self._options > OPTION_LIMIT:
-            return self._close(f"more than {OPTION_LIMIT} options")
+        limit = OPTION_LIMIT + OPTION_LIMIT_PER_EXPORT * len(directory.exports)
+        if self._options > limit:
+            return self._close(f"more than {limit} options")
         self._last_option = option
         if option == Option.NBD_OPT_EXPORT_NAME:
             return self._export_name(data, directory, oversize)
