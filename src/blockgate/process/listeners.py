@@ -131,28 +131,37 @@ def _bind_inet(role: Role, address: InetAddress) -> list[Listener]:
 
 def _bind_unix(role: Role, address: UnixAddress, mode: SocketMode) -> Listener:
     path = Path(address.path)
+    group = None if mode.group is None else _group_id(mode.group)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    file_id: tuple[int, int] | None = None
     try:
-        with _umask(0o777):  # nobody connects before the mode below is set
-            try:
-                sock.bind(address.path)
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-                _remove_stale(path)
-                sock.bind(address.path)
-        status = path.stat(follow_symlinks=False)
-        if mode.group is not None:
-            os.chown(path, -1, _group_id(mode.group), follow_symlinks=False)
+        file_id = _bind_path(sock, path)
+        if group is not None:
+            os.chown(path, -1, group, follow_symlinks=False)
         sock.listen(BACKLOG)
         path.chmod(mode.mode)
-    except OSError as error:
+    except (OSError, InUse) as error:
+        if file_id is not None:
+            _unlink_ours(path, file_id)
         sock.close()
-        raise _bind_error(str(address), error) from error
-    except InUse:
-        sock.close()
+        if isinstance(error, OSError):
+            raise _bind_error(str(address), error) from error
         raise
-    return Listener(role, str(address), sock, file_id=(status.st_dev, status.st_ino))
+    return Listener(role, str(address), sock, file_id=file_id)
+
+
+def _bind_path(sock: socket.socket, path: Path) -> tuple[int, int]:
+    """Bind, over the file of a dead process if need be; gives device and inode of the file."""
+    with _umask(0o777):  # nobody connects before the mode is set
+        try:
+            sock.bind(str(path))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            _remove_stale(path)
+            sock.bind(str(path))
+    status = path.stat(follow_symlinks=False)
+    return status.st_dev, status.st_ino
 
 
 def _remove_stale(path: Path) -> None:

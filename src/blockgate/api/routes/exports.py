@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from blockgate.api.context import Operate, View
+from blockgate.api.context import Administer, View
 from blockgate.api.errors import error_responses
 from blockgate.api.requests import ExportAdd, ExportUpdate
 from blockgate.control.views import ExportInfo
@@ -19,7 +19,7 @@ async def list_exports(call: View) -> list[ExportInfo]:
 
 
 @router.post("", status_code=201, responses=error_responses(400, 404, 409, 422))
-async def add_export(call: Operate, body: ExportAdd) -> ExportInfo:
+async def add_export(call: Administer, body: ExportAdd) -> ExportInfo:
     """Export a volume."""
     return await call.control.export_add(
         call.caller,
@@ -39,7 +39,7 @@ async def export_info(call: View, name: str) -> ExportInfo:
 
 
 @router.patch("/{name:path}", responses=error_responses(400, 404, 409, 422))
-async def update_export(call: Operate, name: str, body: ExportUpdate) -> ExportInfo:
+async def update_export(call: Administer, name: str, body: ExportUpdate) -> ExportInfo:
     """Change what is given. What live sessions would not survive takes `force`."""
     return await call.control.export_update(
         call.caller,
@@ -53,6 +53,6 @@ async def update_export(call: Operate, name: str, body: ExportUpdate) -> ExportI
 
 
 @router.delete("/{name:path}", status_code=204, responses=error_responses(404, 409))
-async def remove_export(call: Operate, name: str, force: bool = False) -> None:
+async def remove_export(call: Administer, name: str, force: bool = False) -> None:
     """Export no longer. Refused while sessions use it, unless `force`, which ends them."""
     await call.control.export_remove(call.caller, call.operation_id, name, force=force)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from blockgate.api.context import Administer, Operate, View
+from blockgate.api.context import Administer, View
 from blockgate.api.errors import error_responses
 from blockgate.api.requests import PoolAdd, PoolScan
 from blockgate.control.views import FoundVolume, PoolInfo
@@ -39,7 +39,7 @@ async def remove_pool(call: Administer, pool: str) -> None:
 
 
 @router.post("/{pool}/scan", responses=error_responses(404, 422))
-async def scan_pool(call: Operate, pool: str, body: PoolScan | None = None) -> list[FoundVolume]:
+async def scan_pool(call: Administer, pool: str, body: PoolScan | None = None) -> list[FoundVolume]:
     """Find labelled volumes and register those that are not known."""
     dry_run = body.dry_run if body is not None else False
     return await call.control.pool_scan(call.caller, call.operation_id, pool, dry_run=dry_run)

@@ -25,7 +25,7 @@ async def list_volumes(
 
 
 @router.post("", status_code=201, responses=error_responses(400, 404, 409, 422))
-async def create_volume(call: Operate, body: VolumeCreate) -> VolumeInfo:
+async def create_volume(call: Administer, body: VolumeCreate) -> VolumeInfo:
     """Make a volume; the answer comes when its data and label are stable.
 
     With `prealloc` that takes a while: `GET /v1/operations/{id}` tells how far it is.
@@ -72,7 +72,7 @@ async def delete_volume(call: Administer, pool: str, volume: str, force: bool = 
 
 
 @router.post(_ONE + "/resize", responses=error_responses(400, 404, 409, 422))
-async def resize_volume(call: Operate, pool: str, volume: str, body: VolumeResize) -> VolumeInfo:
+async def resize_volume(call: Administer, pool: str, volume: str, body: VolumeResize) -> VolumeInfo:
     """Grow a volume, also while it is in use; to shrink takes `force`."""
     return await call.control.volume_resize(
         call.caller, call.operation_id, f"{pool}/{volume}", body.size, force=body.force
@@ -80,7 +80,7 @@ async def resize_volume(call: Operate, pool: str, volume: str, body: VolumeResiz
 
 
 @router.post(_ONE + "/rename", responses=error_responses(400, 404, 409, 422))
-async def rename_volume(call: Operate, pool: str, volume: str, body: VolumeRename) -> VolumeInfo:
+async def rename_volume(call: Administer, pool: str, volume: str, body: VolumeRename) -> VolumeInfo:
     """Give a volume a new name; its identity stays."""
     return await call.control.volume_rename(
         call.caller, call.operation_id, f"{pool}/{volume}", body.new_name

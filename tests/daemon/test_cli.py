@@ -1,0 +1,295 @@
+"""Every command of the CLI against a real daemon, for people and with --json."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.daemon.conftest import TOKENS, TlsGateway
+from tests.lab.processes import Gateway
+from tests.lab.processes.gateway import BLOCKGATE, CliError
+
+
+def text(gateway: Gateway, *arguments: str, stdin: str | None = None) -> str:
+    """What people see; the command must succeed."""
+    done = gateway.run_cli(*arguments, stdin=stdin)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def fails(gateway: Gateway, status: int, *arguments: str) -> str:
+    """The text of an error, once for people and once for programs."""
+    done = gateway.run_cli(*arguments)
+    assert done.returncode == status, (arguments, done.stdout, done.stderr)
+    assert done.stdout == ""
+    with pytest.raises(CliError) as caught:
+        gateway.cli(*arguments)
+    assert caught.value.status == status
+    assert caught.value.error["message"] in done.stderr
+    return done.stderr
+
+
+def test_from_a_pool_to_a_session_and_back(gateway: Gateway) -> None:
+    directory = gateway.directory / "main"
+    directory.mkdir()
+    assert text(gateway, "pool", "list").startswith("There is no pool")
+    pool = gateway.cli("pool", "add", "main", "--directory", str(directory))
+    assert pool["name"] == "main"
+    assert [one["name"] for one in gateway.cli("pool", "list")] == ["main"]
+    assert gateway.cli("pool", "info", "main")["path"] == str(directory)
+    assert "main" in text(gateway, "pool", "list")
+    assert str(directory) in text(gateway, "pool", "info", "main")
+
+    volume = gateway.cli(
+        "volume", "create", "main/web", "--size", "1.5MiB", "--cache", "write-through"
+    )
+    assert (volume["size"], volume["cache"]) == (1572864, "write-through")
+    assert volume["wwn"].startswith("6001405")
+    assert gateway.cli("volume", "info", "main/web")["uuid"] == volume["uuid"]
+    assert [one["name"] for one in gateway.cli("volume", "list")] == ["web"]
+    assert [one["name"] for one in gateway.cli("volume", "list", "main")] == ["web"]
+    shown = text(gateway, "volume", "info", "main/web")
+    assert "1.5MiB (1572864 bytes)" in shown and volume["wwn"] in shown
+    assert "main/web" in text(gateway, "volume", "list")
+
+    assert gateway.cli("volume", "resize", "main/web", "--size", "4MiB")["size"] == 4 << 20
+    assert "--force" in fails(gateway, 5, "volume", "resize", "main/web", "--size", "2MiB")
+    gateway.cli("volume", "resize", "main/web", "--size", "2MiB", "--force")
+
+    export = gateway.cli("export", "add", "main/web", "--name", "web", "--allow", "127.0.0.0/8")
+    assert export["ready"] is True
+    changed = gateway.cli("export", "set", "web", "--read-only", "--allow-all")
+    assert (changed["read_only"], changed["allow"]) == (True, [])
+    assert "read-only" in text(gateway, "export", "list")
+    assert gateway.cli("export", "info", "web")["volume"] == "main/web"
+    gateway.cli("export", "set", "web", "--read-write")
+    assert "everybody" in text(gateway, "export", "info", "web")
+    assert gateway.cli("export", "list")[0]["name"] == "web"
+
+    assert gateway.cli("session", "list") == []
+    assert "No client" in text(gateway, "session", "list")
+    assert gateway.cli("tasks") == []
+    assert "Nothing is in flight" in text(gateway, "tasks")
+    fails(gateway, 3, "session", "disconnect", "12345")
+
+    tree = gateway.cli("tree")
+    assert tree["pools"][0]["volumes"][0]["exports"][0]["export"]["name"] == "web"
+    drawn = text(gateway, "tree")
+    assert "pool main" in drawn and "volume main/web" in drawn and "export web" in drawn
+    status = gateway.cli("status")
+    assert status["counts"] == {"pools": 1, "volumes": 1, "exports": 1, "sessions": 0}
+    assert "I/O path" in text(gateway, "status")
+
+    fails(gateway, 4, "volume", "delete", "main/web")
+    fails(gateway, 4, "pool", "remove", "main")
+    assert gateway.cli("export", "remove", "web") == {}
+    assert gateway.cli("volume", "reopen", "main/web")["name"] == "web"
+    assert gateway.cli("volume", "rename", "main/web", "site")["name"] == "site"
+    gateway.cli("volume", "forget", "main/site")
+    found = gateway.cli("pool", "scan", "main", "--dry-run")
+    assert [(one["name"], one["status"]) for one in found] == [("site", "found")]
+    assert "site" in text(gateway, "pool", "scan", "main")
+    assert gateway.cli("volume", "info", "main/site")["uuid"] == volume["uuid"]
+    gateway.cli("volume", "delete", "main/site")
+    assert gateway.cli("pool", "remove", "main") == {}
+
+
+def test_adopting_a_file(gateway: Gateway) -> None:
+    directory = gateway.directory / "main"
+    directory.mkdir()
+    gateway.cli("pool", "add", "main", "--directory", str(directory))
+    image = directory / "old.raw"
+    image.write_bytes(b"x" * 8192)
+    wrong = fails(gateway, 2, "volume", "adopt", "main/old", "--path", str(image), "--size", "1M")
+    assert "8192" in wrong
+    adopted = gateway.cli("volume", "adopt", "main/old", "--path", str(image), "--size", "8192")
+    assert adopted["adopted"] is True
+    assert image.read_bytes() == b"x" * 8192
+    assert "adopted" in text(gateway, "volume", "list")
+
+
+def test_statuses_of_errors(gateway: Gateway) -> None:
+    fails(gateway, 3, "pool", "info", "none")
+    fails(gateway, 3, "volume", "info", "none/none")
+    fails(gateway, 3, "export", "info", "none")
+    fails(gateway, 3, "operation", "none")
+    fails(gateway, 2, "volume", "create", "none/none", "--size", "1 furlong")
+    gateway.add_pool("main")
+    gateway.cli("volume", "create", "main/v", "--size", "1M")
+    fails(gateway, 4, "volume", "create", "main/v", "--size", "1M")
+
+
+def document(gateway: Gateway) -> str:
+    """The document that a gateway with one of each exports, with other names."""
+    gateway.serve("1MiB", name="one")
+    return text(gateway, "config", "export")
+
+
+def test_apply_shows_asks_and_does(gateway: Gateway, tmp_path: Path) -> None:
+    exported = document(gateway)
+    file = tmp_path / "c.yaml"
+    file.write_text(exported)
+    assert "Nothing to change" in text(gateway, "apply", "-f", str(file))
+    assert "Nothing to change" in text(gateway, "apply", "-f", "-", stdin=exported)
+
+    file.write_text(exported.replace("read_only: false", "read_only: true"))
+    assert file.read_text() != exported
+    shown = text(gateway, "apply", "-f", str(file), "--dry-run")
+    assert "~ update export" in shown
+    assert "read_only: false -> true" in shown
+    refused = gateway.run_cli("apply", "-f", str(file))
+    assert refused.returncode == 2
+    assert "--yes" in refused.stderr
+    assert gateway.cli("export", "list")[0]["read_only"] is False
+    made = gateway.cli("apply", "-f", str(file), "--yes")
+    assert made["entries"][0]["action"] == "update"
+    assert gateway.cli("export", "list")[0]["read_only"] is True
+
+    history = gateway.cli("config", "history")
+    assert len(history) >= 3
+    former = history[1]["number"]
+    assert "read_only: true -> false" in text(gateway, "config", "diff", str(former))
+    assert gateway.cli("config", "diff", str(former))["entries"]
+    assert gateway.cli("config", "history", str(former))
+    assert "root" in text(gateway, "config", "history")
+    assert gateway.run_cli("config", "restore", str(former)).returncode == 2
+    gateway.cli("config", "restore", str(former), "--yes")
+    assert gateway.cli("export", "list")[0]["read_only"] is False
+
+
+def test_a_document_with_a_mistake(gateway: Gateway, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("volmues: {}\n")
+    done = gateway.run_cli("apply", "-f", str(file), "--yes")
+    assert done.returncode == 2
+    assert "volmues" in done.stderr
+
+
+def test_keys_never_stand_on_the_command_line(gateway: Gateway, tmp_path: Path) -> None:
+    key = "00112233445566778899aabbccddeeff"
+    assert gateway.cli("tls", "psk", "add", "a", "--key-file", "-", stdin=key + "\n")["key"] is None
+    file = tmp_path / "key"
+    file.write_text(key)
+    text(gateway, "tls", "psk", "add", "b", "--key-file", str(file))
+    made = text(gateway, "tls", "psk", "add", "c", "--generate")
+    user, _, hexdigits = made.strip().partition(":")
+    assert user == "c" and len(bytes.fromhex(hexdigits)) >= 16
+    assert [one["user"] for one in gateway.cli("tls", "psk", "list")] == ["a", "b", "c"]
+    shown = text(gateway, "tls", "psk", "list")
+    assert key not in shown and hexdigits not in shown
+    gateway.cli("tls", "rotate-key")
+    assert gateway.cli("tls", "psk", "remove", "b") == {}
+    fails(gateway, 3, "tls", "psk", "remove", "b")
+    assert key not in json.dumps(gateway.cli("log", "commands"))
+    assert key in json.dumps(gateway.cli("config", "export", "--secrets"))
+    assert key not in json.dumps(gateway.cli("config", "export"))
+
+
+def test_logs(gateway: Gateway) -> None:
+    assert gateway.cli("log", "level") == {"level": "info"}
+    assert "debug" in text(gateway, "log", "level", "debug")
+    assert gateway.cli("log", "level")["level"] == "debug"
+    newest = gateway.cli("log", "commands", "--limit", "1")
+    assert newest[0]["command"] == "PUT /v1/log-level"
+    assert "PUT /v1/log-level" in text(gateway, "log", "commands")
+
+
+def test_over_tls_with_a_token_and_with_a_certificate(
+    tls_gateway: TlsGateway, tmp_path: Path
+) -> None:
+    pki = tls_gateway.certificates
+    token = tmp_path / "token"
+    token.write_text(TOKENS["operate"] + "\n")
+    where = ["--url", f"https://localhost:{tls_gateway.port}", "--ca", str(pki.ca)]
+    run = tls_gateway.gateway.run_cli
+    assert run("pool", "list", *where, "--token-file", str(token)).returncode == 0
+    refused = run("pool", "add", "x", "--directory", "/x", *where, "--token-file", str(token))
+    assert refused.returncode == 5
+    assert "administer" in refused.stderr
+    files = ["--cert", str(pki.client_cert), "--key", str(pki.client_key)]
+    assert run("pool", "list", *where, *files).returncode == 0
+    assert run("pool", "list", *where).returncode == 5
+    made = tls_gateway.gateway.cli("tls", "token", "me", "--role", "operate")
+    assert len(made["token"]) > 40
+    with tls_gateway.token_file.open("a") as file:
+        file.write(made["line"] + "\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["volume", "info", "lab/t"], ["lab/this", "lab/that"]),
+        (["export", "info", "x"], ["x1"]),
+        (["pool", "info", ""], ["lab"]),
+        (["volume", "cr"], ["create"]),
+    ],
+)
+def test_completion_knows_the_names(
+    shared_gateway: Gateway, words: list[str], wanted: list[str]
+) -> None:
+    gateway = shared_gateway
+    if not (gateway.directory / "lab").exists():
+        gateway.add_volume("1MiB", name="this")
+        gateway.add_export(gateway.add_volume("1MiB", name="that"), "x1")
+    line = ["blockgate", *words]
+    done = subprocess.run(
+        [str(BLOCKGATE)],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "BLOCKGATE_API": f"unix:{gateway.api_socket}",
+            "_BLOCKGATE_COMPLETE": "complete_bash",
+            "COMP_WORDS": "\n".join(line),
+            "COMP_CWORD": str(len(line) - 1),
+        },
+    )
+    assert sorted(done.stdout.split()) == sorted(wanted)
+
+
+def on_a_terminal(gateway: Gateway, typed: str, *arguments: str) -> tuple[int, str]:
+    """Run a command on a pseudo-terminal, type `typed`, and give status and what was shown."""
+    main, side = pty.openpty()
+    process = subprocess.Popen(
+        [str(BLOCKGATE), *arguments],
+        stdin=side,
+        stdout=side,
+        stderr=side,
+        env={**os.environ, "BLOCKGATE_API": f"unix:{gateway.api_socket}", "TERM": "xterm"},
+    )
+    os.close(side)
+    os.write(main, typed.encode())
+    shown = b""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if select.select([main], [], [], 0.2)[0]:
+            try:
+                shown += os.read(main, 65536)
+            except OSError:  # EIO: nobody has it open any more
+                break
+    os.close(main)
+    return process.wait(10), shown.decode()
+
+
+def test_on_a_terminal_it_asks_before_it_destroys(gateway: Gateway) -> None:
+    gateway.add_volume("1MiB", name="v")
+    status, shown = on_a_terminal(gateway, "n\n", "volume", "delete", "lab/v")
+    assert (status, "Destroy the data of lab/v?" in shown) == (0, True)
+    assert gateway.cli("volume", "list")
+    status, shown = on_a_terminal(gateway, "y\n", "volume", "delete", "lab/v")
+    assert "deleted" in shown
+    assert gateway.cli("volume", "list") == []
+
+
+def test_a_table_on_a_terminal(gateway: Gateway) -> None:
+    gateway.add_volume("1MiB", name="v")
+    status, shown = on_a_terminal(gateway, "", "volume", "list")
+    assert status == 0
+    assert "VOLUME" in shown

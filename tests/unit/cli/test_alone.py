@@ -1,0 +1,205 @@
+"""The CLI without a daemon: help, mistakes, documents, completion scripts, manual pages."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from blockgate.cli.client import endpoint_of
+from blockgate.cli.documents import parse_document
+from blockgate.cli.output import duration, plain
+from blockgate.model.errors import InvalidInput
+
+ROOT = Path(__file__).parents[3]
+
+
+def blockgate(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "blockgate", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "NO_COLOR": "1", **environment},
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_without_a_daemon_it_says_what_to_do(tmp_path: Path) -> None:
+    done = blockgate("pool", "list", "--socket", str(tmp_path / "none.sock"))
+    assert done.returncode == 6
+    assert "There is no socket" in done.stderr
+    assert "systemctl status blockgated" in done.stderr
+    assert done.stdout == ""
+
+
+def test_errors_are_json_when_asked(tmp_path: Path) -> None:
+    done = blockgate("--json", "tree", BLOCKGATE_API=f"unix:{tmp_path}/none.sock")
+    assert done.returncode == 6
+    assert json.loads(done.stderr)["error"]["code"] == "unavailable"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["pool", "add", "p"], "a directory or a device"),
+        (["pool", "add", "p", "--directory", "/a", "--device", "/b"], "a directory or a device"),
+        (["volume", "create", "noslash", "--size", "1G"], "POOL/VOLUME"),
+        (["volume", "create", "a/b", "--size", "1G", "--block-size", "1024"], "512 or 4096"),
+        (["volume", "create", "a/b"], "--size"),
+        (["export", "set", "x"], "Nothing to change"),
+        (["export", "set", "x", "--allow", "::/0", "--allow-all"], "exclude"),
+        (["tls", "psk", "add", "u"], "There is no key"),
+        (["tls", "psk", "add", "u", "--generate", "--key-file", "-"], "exclude"),
+        (["apply", "-f", "/nonexistent"], "Cannot read"),
+        (["tree", "--socket", "/a", "--url", "https://b"], "exclude"),
+        (["tree", "--url", "ftp://b"], "where an API can be"),
+        (["tree", "--url", "http://127.0.0.1:1", "--token-file", "/dev/null"], "over TLS only"),
+        (["frobnicate"], "No such command"),
+        (["completion", "tcsh"], "tcsh"),
+    ],
+)
+def test_mistakes_end_with_2_and_a_hint(arguments: list[str], words: str) -> None:
+    done = blockgate(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_is_quick_to_load() -> None:
+    """Help needs neither the HTTP client nor Rich."""
+    probe = (
+        "import sys\n"
+        "from blockgate.cli.main import app\n"
+        "try: app(['volume', 'create', '--help'], prog_name='blockgate')\n"
+        "except SystemExit: pass\n"
+        "print([n for n in ('httpx', 'rich', 'yaml', 'fastapi') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+
+
+def test_version() -> None:
+    from blockgate import __version__
+
+    assert blockgate("--version").stdout == f"blockgate {__version__}\n"
+
+
+def test_a_document_is_json_or_yaml() -> None:
+    wanted = {"pools": {"main": {"directory": "/srv"}}}
+    assert parse_document(json.dumps(wanted), "x") == wanted
+    assert parse_document("pools:\n  main:\n    directory: /srv\n", "x") == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1, "a": 2}',
+        "a: 1\na: 2\n",
+        "- a list\n",
+        "just text",
+        "a: [1\n",
+        "!!python/object/apply:os.system ['true']",
+        "",
+    ],
+)
+def test_a_document_that_is_none(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_document(text, "x.yaml")
+
+
+def test_where_the_api_is() -> None:
+    assert endpoint_of("unix:/a").socket == "/a"
+    assert endpoint_of("/a").socket == "/a"
+    assert endpoint_of("https://h:1/").url == "https://h:1"
+    assert endpoint_of("https://h:1/").socket is None
+    with pytest.raises(InvalidInput):
+        endpoint_of("h:1")
+
+
+def test_text_of_other_people_cannot_steer_the_terminal() -> None:
+    assert plain("ok\x1b[2Jname") == "ok?[2Jname"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.9, "59 s"), (61, "1 min 1 s"), (90000, "1 d 1 h"), (3600, "1 h"), (-1, "0 s")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_is_what_is_packaged(shell: str) -> None:
+    names = {"bash": "blockgate.bash", "zsh": "_blockgate", "fish": "blockgate.fish"}
+    packaged = ROOT / "packaging/completions" / names[shell]
+    assert blockgate("completion", shell).stdout == packaged.read_text()
+
+
+def test_bash_completes_commands_with_the_packaged_script(tmp_path: Path) -> None:
+    wrapper = tmp_path / "blockgate"
+    wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} -m blockgate "$@"\n')
+    wrapper.chmod(0o755)
+    script = (
+        f"source {ROOT}/packaging/completions/blockgate.bash\n"
+        "COMP_WORDS=(blockgate volume re); COMP_CWORD=2\n"
+        '_blockgate_completion blockgate; printf "%s\\n" "${COMPREPLY[@]}"\n'
+    )
+    done = subprocess.run(
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    assert sorted(done.stdout.split()) == ["rename", "reopen", "resize"]
+
+
+def test_manual_pages_and_completions_are_current() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "packaging/generate.py"), "--check"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", ["blockgate.1", "blockgated.8"])
+def test_a_manual_page_is_clean_roff(page: str) -> None:
+    path = ROOT / "packaging/man" / page
+    try:
+        done = subprocess.run(
+            ["groff", "-man", "-ww", "-z", "-Tutf8", str(path)], capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        pytest.skip("groff is not installed")
+    assert done.stderr == ""
+
+
+def test_every_command_is_in_the_manual() -> None:
+    text = (ROOT / "packaging/man/blockgate.1").read_text().replace("\\-", "-")
+    for line in (
+        "pool scan",
+        "volume adopt",
+        "export set",
+        "config restore",
+        "tls psk add",
+        "apply",
+    ):
+        assert f".SS blockgate {line}" in text
+
+
+def test_every_exit_status_is_documented() -> None:
+    from blockgate.model import errors
+
+    text = (ROOT / "packaging/man/blockgate.1").read_text()
+    statuses = {
+        one.exit_code
+        for one in vars(errors).values()
+        if isinstance(one, type) and issubclass(one, errors.BlockgateError)
+    }
+    for status in statuses:
+        assert f"\\fB{status}\\fR" in text
