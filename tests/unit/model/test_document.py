@@ -1,0 +1,90 @@
+"""The declarative document: both notations, and errors that name their place."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from blockgate.model.document import parse_document, render_document
+from blockgate.model.errors import InvalidInput
+from tests.unit.model.test_config import DISK, MAIN, config, volume
+
+TEXT = """
+pools:
+  - {name: main, directory: /srv/main}
+  - {name: disk, device: /dev/sdb}
+volumes:
+  - name: main/web
+    size: 1.5GiB
+    cache: write-through
+  - name: main/old
+    adopt: /srv/main/old.raw
+exports:
+  - volume: main/web
+    allow: [192.0.2.0/24]
+  - {volume: main/old, name: old, read_only: true, tls: true}
+tls_psk:
+  - {user: host, key: "00112233445566778899aabbccddeeff"}
+"""
+
+
+def test_yaml_and_json_say_the_same() -> None:
+    document = parse_document(TEXT)
+    assert parse_document(json.dumps(yaml.safe_load(TEXT))) == document
+    assert parse_document(yaml.safe_load(TEXT)) == document
+    assert document.pools == (MAIN, DISK)
+    assert document.volumes[0].size == 1610612736
+    assert document.volumes[0].io is None, "what is not said is left to what there is"
+    assert document.exports[0].name == "main/web"
+    assert document.prune is False
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("volumes: [{name: main/a, size: 10XB}]", "volumes[0].size"),
+        ("volumes: [{name: main/a}, {name: a}]", "volumes[1].name"),
+        ("volumes: [{name: main/a, colour: red}]", "volumes[0]: 'colour'"),
+        ("volumes: [{size: 1G}]", "volumes[0]: 'name' is missing"),
+        ("volumes: [{name: m/a}, {name: m/a}]", "volumes[1]: m/a stands in volumes[0]"),
+        ("volumes: {name: m/a}", "volumes: this must be a list"),
+        ("volumes: [m/a]", "volumes[0]: this must be a mapping"),
+        ("volumes: [{name: m/a, prealloc: 'yes'}]", "volumes[0].prealloc"),
+        ("pools: [{name: p}]", "pools[0]: a pool is either"),
+        ("pools: [{name: p, directory: x}]", "pools[0].directory"),
+        ("exports: [{volume: m/a, allow: [10.0.0.1/8]}]", "exports[0].allow"),
+        ("exports: [{volume: m/a, name: 'a b'}]", "exports[0].name"),
+        ("tls_psk: [{user: u, key: 12}]", "tls_psk[0].key"),
+        ("colour: red", "the document: 'colour'"),
+        ("prune: maybe", "prune"),
+        ("[1, 2]", "the document"),
+        ("a: [", "not valid YAML or JSON"),
+        ("{", "not valid YAML or JSON"),
+    ],
+)
+def test_an_error_names_its_place(text: str, place: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_document(text)
+    assert place in caught.value.message
+
+
+def test_no_code_is_run() -> None:
+    with pytest.raises(InvalidInput):
+        parse_document("pools: !!python/object/apply:os.system ['true']")
+
+
+def test_a_key_is_not_shown() -> None:
+    assert "0011" not in repr(parse_document(TEXT).psk)
+
+
+def test_what_is_rendered_is_read_again() -> None:
+    volumes = [volume("a", size=1610612736), volume("b", size=4096 + 512)]
+    document = render_document(config([MAIN, DISK], volumes, []), {"u": "file:/k"})
+    again = parse_document(yaml.safe_dump(document))
+    assert again.pools == (DISK, MAIN)
+    assert {v.ref: (v.uuid, v.size) for v in again.volumes} == {
+        v.ref: (v.uuid, v.size) for v in volumes
+    }
+    assert "tls_psk" not in render_document(config([], [], []))
