@@ -90,7 +90,7 @@ def qemu_nbd(file: Path) -> contextlib.AbstractContextManager[Server]:
 @contextlib.contextmanager
 def blockgate(file: Path, io: str) -> Iterator[Server]:
     with Gateway(io=io, nbd=["127.0.0.1:0"]) as gateway:
-        gateway.add_pool("bench")
+        gateway.add_pool("bench", file.parent)
         body = {"pool": "bench", "name": "file", "path": str(file), "size": file.stat().st_size}
         gateway.api("POST", "volumes/adopt", body)
         gateway.add_export("bench/file", EXPORT)

@@ -14,15 +14,21 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
 
 
-def cpu_nanoseconds(pid: int) -> int:
-    """CPU time of the threads that live now (/proc/PID/task/*/schedstat)."""
-    total = 0
+def cpu_nanoseconds(pid: int) -> dict[int, int]:
+    """CPU time of each thread that lives now, by thread id (/proc/PID/task/*/schedstat)."""
+    by_thread = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
-            total += int((task / "schedstat").read_text().split()[0])
+            by_thread[int(task.name)] = int((task / "schedstat").read_text().split()[0])
         except (FileNotFoundError, ProcessLookupError):
             continue  # the thread ended meanwhile
-    return total
+    return by_thread
+
+
+def cpu_nanoseconds_since(pid: int, before: dict[int, int]) -> int:
+    """CPU time since `before` was taken, without that of threads that have ended."""
+    now = cpu_nanoseconds(pid)
+    return sum(used - before.get(thread, 0) for thread, used in now.items())
 
 
 def resident_bytes(pid: int) -> int:

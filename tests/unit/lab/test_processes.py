@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.processes import Gateway, NotifySocket, ProcessEnded, cpu_seconds, resident_bytes
-from tests.lab.processes.cost import cpu_nanoseconds
+from tests.lab.processes.cost import cpu_nanoseconds, cpu_nanoseconds_since
 
 SAY = (
     "import os, socket, sys\n"
@@ -54,10 +54,10 @@ def test_waiting_is_bounded(tmp_path: Path) -> None:
 
 
 def test_costs_of_a_process() -> None:
-    before = cpu_seconds(os.getpid()), cpu_nanoseconds(os.getpid())
-    while cpu_seconds(os.getpid()) <= before[0]:
+    begun_s, begun_ns = cpu_seconds(os.getpid()), cpu_nanoseconds(os.getpid())
+    while cpu_seconds(os.getpid()) <= begun_s:
         sum(range(10_000))
-    assert cpu_nanoseconds(os.getpid()) > before[1]
+    assert cpu_nanoseconds_since(os.getpid(), begun_ns) > 0
     assert 1 << 20 < resident_bytes(os.getpid()) < 1 << 32
 
 
