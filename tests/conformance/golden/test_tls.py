@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -183,3 +184,46 @@ class TestForced:
         with Client.open(address, "secret", tls=tls, server_name="localhost") as nbd:
             nbd.write(0, b"over TLS")
             assert nbd.read(0, 8) == b"over TLS"
+
+
+class TestPreSharedKey:
+    """PSK, with libnbd as the client: Python's ssl module learned it in 3.13 only."""
+
+    KEY = "00112233445566778899aabbccddeeff"
+
+    @pytest.fixture(params=["psk", "psk+certificate", "psk+client-certificates"])
+    def gateway(
+        self,
+        request: pytest.FixtureRequest,
+        start_gateway: Callable[..., Gateway],
+        certificates: Certificates,
+    ) -> Gateway:
+        flags: dict[str, object] = {}
+        if request.param != "psk":
+            flags |= {"nbd_cert": certificates.server_cert, "nbd_key": certificates.server_key}
+        if request.param == "psk+client-certificates":
+            flags |= {"nbd_ca": certificates.ca, "nbd_verify_client": True}
+        gateway = start_gateway(**flags)
+        gateway.add_export(gateway.add_volume("4MiB"), "secret", tls_required=True)
+        added = gateway.run_cli("tls", "psk", "add", "bob", "--key-file", "-", stdin=self.KEY)
+        assert added.returncode == 0, added.stderr
+        return gateway
+
+    @staticmethod
+    def size(gateway: Gateway, user: str, key: str, directory: Path) -> str:
+        """What nbdinfo says of the export's size, or its error."""
+        keys = directory / "keys.psk"
+        keys.write_text(f"{user}:{key}\n")
+        uri = f"nbds://{user}@127.0.0.1:{gateway.nbd_port}/secret?tls-psk-file={keys}"
+        done = subprocess.run(
+            ["nbdinfo", "--size", uri], capture_output=True, text=True, timeout=60
+        )
+        return done.stdout.strip() or done.stderr
+
+    def test_the_right_key(self, gateway: Gateway, tmp_path: Path) -> None:
+        assert self.size(gateway, "bob", self.KEY, tmp_path) == str(4 << 20)
+
+    def test_a_wrong_key_and_a_stranger(self, gateway: Gateway, tmp_path: Path) -> None:
+        for user, key in (("bob", self.KEY[::-1]), ("mallory", self.KEY)):
+            assert "gnutls_handshake" in self.size(gateway, user, key, tmp_path)
+        assert self.size(gateway, "bob", self.KEY, tmp_path) == str(4 << 20)
