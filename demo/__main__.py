@@ -64,7 +64,7 @@ class Demo:
         count = len(image.checksums(self.files))
         self.tell.say(f"{count} files in the image")
         uri = self.gateway.nbd_uri("disk")
-        self.tell.run(["nbdinfo", uri])
+        self.tell.run(["nbdinfo", "--no-content", uri])
         bar = ["--progress"] if sys.stdout.isatty() else []
         self.tell.run(["nbdcopy", "--flush", *bar, made, uri], progress=True)
 

@@ -64,6 +64,7 @@ class Narrator:
             stdout=None if direct else subprocess.PIPE,
             stderr=None if direct else subprocess.STDOUT,
             text=True,
+            errors="replace",
             env={**os.environ, **(environment or {})},
             check=False,
         )
