@@ -61,6 +61,7 @@ class Daemon:
         self._control: Control | None = None
         self._command_log: CommandLog | None = None
         self._servers: dict[str, HttpServer] = {}
+        self._nbd_listeners: list[int] = []
         self._started = time.time()
         self._stopping = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
@@ -94,7 +95,8 @@ class Daemon:
         self._command_log = CommandLog(config.state_dir / "commands.log")
         await self._serve_api()
         for listener in self._listeners.of("nbd"):
-            await self._plane.add_listener(listener.sock.fileno(), listener.address)
+            fd = listener.sock.fileno()
+            self._nbd_listeners.append(await self._plane.add_listener(fd, listener.address))
         loop = asyncio.get_running_loop()
         self._stalls.start(loop)
         self._notifier.start_watchdog(loop)
@@ -231,6 +233,7 @@ class Daemon:
         last_resort = threading.Timer(2 * drain_s + STOP_GRACE_S, self._give_up)
         last_resort.daemon = True
         last_resort.start()
+        await _logged("the listeners", self._stop_listening())
         for server in self._servers.values():
             await _logged("the API", server.stop(drain_s))
         drain_ms = int(drain_s * 1000)
@@ -240,10 +243,18 @@ class Daemon:
             await _logged("the engine", self._plane.stop(drain_ms))
         if self._command_log is not None:
             await asyncio.to_thread(self._command_log.close)
-        self._listeners.close()
         log.info("stopped")
         last_resort.cancel()
         await asyncio.to_thread(self._logs.stop)
+
+    async def _stop_listening(self) -> None:
+        """Nobody new from here on, and no socket file that would say otherwise."""
+        for server in self._servers.values():
+            server.stop_listening()
+        if self._plane is not None:
+            for listener in self._nbd_listeners:
+                await self._plane.remove_listener(listener)
+        self._listeners.close()
 
     def _give_up(self) -> None:
         log.error("the end takes too long: leaving")
@@ -345,7 +356,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         logging.getLogger().addHandler(logging.StreamHandler(sys.stderr))
         log.exception("a failure of the daemon's own")
         sys.exit(Failed.exit_code)
-    sys.exit(0)
+    # Not sys.exit, which waits for all threads: one may be in a system call on a dead disk.
+    os._exit(0)
 
 
 async def _run(config: DaemonConfig, reread: tuple[Path | None, dict[str, Any]]) -> None:

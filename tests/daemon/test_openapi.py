@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -46,32 +46,34 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsGateway]:
         gateway.close()
 
 
-@pytest.fixture(scope="module")
-def api(served: TlsGateway) -> Any:
+def test_answers_are_those_of_the_document(served: TlsGateway) -> None:
     document = served.gateway.client.get("/openapi.json").json()
-    return schemathesis.openapi.from_dict(document)
+    operations = [one.ok() for one in schemathesis.openapi.from_dict(document).get_all_operations()]
+    assert len(operations) > 35
+    for operation in operations:
+        _check(operation, served)
 
 
-schema = schemathesis.pytest.from_fixture("api")
-
-
-@schema.parametrize()
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
-def test_answers_are_those_of_the_document(case: Any, served: TlsGateway) -> None:
-    case.call_and_validate(
-        base_url=f"https://localhost:{served.port}",
-        headers={"Authorization": f"Bearer {TOKENS['administer']}"},
-        verify=str(served.certificates.ca),
-        checks=CHECKS,
-        timeout=60,
+def _check(operation: Any, served: TlsGateway) -> None:
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
     )
+    @given(case=operation.as_strategy())
+    def check(case: Any) -> None:
+        case.call_and_validate(
+            base_url=f"https://localhost:{served.port}",
+            headers={"Authorization": f"Bearer {TOKENS['administer']}"},
+            verify=str(served.certificates.ca),
+            checks=CHECKS,
+            timeout=60,
+        )
+
+    check()
 
 
 def test_after_all_that_it_still_works(served: TlsGateway) -> None:

@@ -157,11 +157,15 @@ class HttpServer:
         if former is not None:
             former.close()
 
-    async def stop(self, drain_s: float) -> None:
-        """Accept nothing more, let requests in flight be answered for `drain_s` seconds at most."""
+    def stop_listening(self) -> None:
+        """Accept nothing more."""
         if self._server is not None:
             self._server.close()
             self._server = None
+
+    async def stop(self, drain_s: float) -> None:
+        """Accept nothing more, let requests in flight be answered for `drain_s` seconds at most."""
+        self.stop_listening()
         for connection in list(self._state.connections):
             connection.shutdown()
         tasks = list(self._state.tasks)

@@ -7,6 +7,7 @@ it; observed state only after a step was carried out.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -46,6 +47,8 @@ from blockgate.model.identity import new_uuid
 from blockgate.model.names import ExportName, PoolName, VolumeRef
 
 _T = TypeVar("_T")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +123,11 @@ class Core:
             raise
 
     async def stop(self, drain_ms: int) -> None:
-        """Close all volumes, then let go of the state."""
-        await self.data_plane.set_exports({})
-        closing = (self.data_plane.close_volume(o.handle, drain_ms) for o in self.opened.values())
-        await asyncio.gather(*closing, return_exceptions=True)
+        """Let the data plane answer what is in flight and close; then let go of the state."""
+        try:
+            await self.data_plane.stop(drain_ms)
+        except OSError:
+            log.exception("the data plane did not stop cleanly")
         self.opened.clear()
         self.published.clear()
         await self.store.close()

@@ -194,3 +194,7 @@ class DataPlane(Protocol):
     async def set_exports(self, exports: Mapping[str, ExportView]) -> None:
         """Replace the whole directory of exports that handshakes see."""
         ...
+
+    async def stop(self, drain_ms: int) -> None:
+        """Refuse what is new, answer what is in flight for at most `drain_ms`, close everything."""
+        ...

@@ -108,6 +108,10 @@ class PlainDataPlane:
             assert gate is not None and gate.size == view.size, "published before its gate"
         self.exports = dict(exports)
 
+    async def stop(self, drain_ms: int) -> None:
+        self.exports, self.live = {}, []
+        self.drop_everything()
+
     def connect(self, export: str, conn: int) -> None:
         """A client comes."""
         view = self.exports[export]
