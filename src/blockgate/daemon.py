@@ -346,22 +346,34 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     os.umask(0o077)
     try:
         config = load_config(*reread)
-        asyncio.run(_run(config, reread))
     except BlockgateError as error:
-        print(f"blockgated: {error.message}", file=sys.stderr)  # noqa: T201
-        if error.hint:
-            print(f"  {error.hint}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
+        sys.exit(_tell(error))
+    asyncio.run(_run(config, reread))
+    raise AssertionError("_run does not return")
+
+
+async def _run(config: DaemonConfig, reread: tuple[Path | None, dict[str, Any]]) -> NoReturn:
+    status = 0
+    try:
+        await Daemon(config, reread).run()
+    except BlockgateError as error:
+        status = _tell(error)
     except Exception:
         logging.getLogger().addHandler(logging.StreamHandler(sys.stderr))
         log.exception("a failure of the daemon's own")
-        sys.exit(Failed.exit_code)
-    # Not sys.exit, which waits for all threads: one may be in a system call on a dead disk.
-    os._exit(0)
+        status = Failed.exit_code
+    sys.stderr.flush()
+    # Not by returning, which would wait for every thread: one may be in a system call on a dead
+    # disk. All that has an end has been ended.
+    os._exit(status)
 
 
-async def _run(config: DaemonConfig, reread: tuple[Path | None, dict[str, Any]]) -> None:
-    await Daemon(config, reread).run()
+def _tell(error: BlockgateError) -> int:
+    """Why it did not start, for the person who started it; the exit status."""
+    print(f"blockgated: {error.message}", file=sys.stderr)  # noqa: T201
+    if error.hint:
+        print(f"  {error.hint}", file=sys.stderr)  # noqa: T201
+    return error.exit_code
 
 
 if __name__ == "__main__":

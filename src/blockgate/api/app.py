@@ -42,7 +42,7 @@ def build_app(context: ApiContext) -> FastAPI:
     )
     app.state.context = context
     install_error_handlers(app)
-    v1 = APIRouter(prefix="/v1", responses=error_responses(401, 403, 503))
+    v1 = APIRouter(prefix="/v1", responses=error_responses(400, 401, 403, 422, 503))
     for module in (gateway, pools, volumes, exports, sessions, config, tls):
         v1.include_router(module.router)
     app.include_router(v1)

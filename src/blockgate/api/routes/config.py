@@ -17,7 +17,7 @@ router = APIRouter(tags=["configuration"])
 Number = Annotated[int, Path(ge=0, lt=1 << 63)]
 
 
-@router.post("/apply", responses=error_responses(400, 403, 404, 409, 422))
+@router.post("/apply", responses=error_responses(404, 409))
 async def apply(
     call: Administer,
     document: Annotated[
@@ -37,7 +37,7 @@ async def apply(
     )
 
 
-@router.get("/config", responses=error_responses(403))
+@router.get("/config")
 async def export_config(call: View, request: Request, secrets: bool = False) -> dict[str, Any]:
     """The configuration as a document for `apply`; `secrets` takes the role administer."""
     if secrets:
@@ -64,7 +64,7 @@ async def config_diff(call: View, number: Number) -> Diff:
     return await call.control.config_diff(call.caller, number)
 
 
-@router.post("/config/restore", responses=error_responses(403, 404, 409, 422))
+@router.post("/config/restore", responses=error_responses(404, 409))
 async def restore(call: Administer, body: ConfigRestore) -> Diff:
     """Bring back a configuration of the history."""
     return await call.control.config_restore(

@@ -18,7 +18,7 @@ async def list_exports(call: View) -> list[ExportInfo]:
     return await call.control.export_list(call.caller)
 
 
-@router.post("", status_code=201, responses=error_responses(400, 404, 409, 422))
+@router.post("", status_code=201, responses=error_responses(404, 409))
 async def add_export(call: Administer, body: ExportAdd) -> ExportInfo:
     """Export a volume."""
     return await call.control.export_add(
@@ -38,7 +38,7 @@ async def export_info(call: View, name: str) -> ExportInfo:
     return await call.control.export_info(call.caller, name)
 
 
-@router.patch("/{name:path}", responses=error_responses(400, 404, 409, 422))
+@router.patch("/{name:path}", responses=error_responses(404, 409))
 async def update_export(call: Administer, name: str, body: ExportUpdate) -> ExportInfo:
     """Change what is given. What live sessions would not survive takes `force`."""
     return await call.control.export_update(

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from blockgate.api.context import View, context_of
+from blockgate.api.errors import error_responses
 
 router = APIRouter(tags=["monitoring"])
 
@@ -28,7 +29,10 @@ async def healthz(request: Request, response: Response) -> Health:
 @router.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **error_responses(401, 403),
+    },
 )
 async def metrics(call: View) -> Response:
     """All figures in Prometheus' text format."""

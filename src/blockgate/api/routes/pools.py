@@ -18,7 +18,7 @@ async def list_pools(call: View) -> list[PoolInfo]:
     return await call.control.pool_list(call.caller)
 
 
-@router.post("", status_code=201, responses=error_responses(400, 409, 422))
+@router.post("", status_code=201, responses=error_responses(409))
 async def add_pool(call: Administer, body: PoolAdd) -> PoolInfo:
     """Configure a place for volumes."""
     return await call.control.pool_add(
@@ -38,7 +38,7 @@ async def remove_pool(call: Administer, pool: str) -> None:
     await call.control.pool_remove(call.caller, call.operation_id, pool)
 
 
-@router.post("/{pool}/scan", responses=error_responses(404, 422))
+@router.post("/{pool}/scan", responses=error_responses(404, 409))
 async def scan_pool(call: Administer, pool: str, body: PoolScan | None = None) -> list[FoundVolume]:
     """Find labelled volumes and register those that are not known."""
     dry_run = body.dry_run if body is not None else False

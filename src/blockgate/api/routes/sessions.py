@@ -22,7 +22,7 @@ async def list_sessions(call: View) -> list[SessionInfo]:
     return await call.control.sessions(call.caller)
 
 
-@router.delete("/sessions/{session}", status_code=204, responses=error_responses(404, 422))
+@router.delete("/sessions/{session}", status_code=204, responses=error_responses(404, 409))
 async def disconnect(call: Operate, session: SessionId) -> None:
     """Close one client's connection."""
     await call.control.disconnect(call.caller, call.operation_id, session)

@@ -16,7 +16,7 @@ router = APIRouter(prefix="/volumes", tags=["volumes"])
 _ONE = "/{pool}/{volume}"
 
 
-@router.get("")
+@router.get("", responses=error_responses(404))
 async def list_volumes(
     call: View, pool: Annotated[str | None, Query(description="only this pool's")] = None
 ) -> list[VolumeInfo]:
@@ -24,7 +24,7 @@ async def list_volumes(
     return await call.control.volume_list(call.caller, pool)
 
 
-@router.post("", status_code=201, responses=error_responses(400, 404, 409, 422))
+@router.post("", status_code=201, responses=error_responses(404, 409))
 async def create_volume(call: Administer, body: VolumeCreate) -> VolumeInfo:
     """Make a volume; the answer comes when its data and label are stable.
 
@@ -42,7 +42,7 @@ async def create_volume(call: Administer, body: VolumeCreate) -> VolumeInfo:
     )
 
 
-@router.post("/adopt", status_code=201, responses=error_responses(400, 404, 409, 422))
+@router.post("/adopt", status_code=201, responses=error_responses(404, 409))
 async def adopt_volume(call: Administer, body: VolumeAdopt) -> VolumeInfo:
     """Take an existing file or device as a volume; no byte of it is touched."""
     return await call.control.volume_adopt(
@@ -71,7 +71,7 @@ async def delete_volume(call: Administer, pool: str, volume: str, force: bool = 
     )
 
 
-@router.post(_ONE + "/resize", responses=error_responses(400, 404, 409, 422))
+@router.post(_ONE + "/resize", responses=error_responses(404, 409))
 async def resize_volume(call: Administer, pool: str, volume: str, body: VolumeResize) -> VolumeInfo:
     """Grow a volume, also while it is in use; to shrink takes `force`."""
     return await call.control.volume_resize(
@@ -79,7 +79,7 @@ async def resize_volume(call: Administer, pool: str, volume: str, body: VolumeRe
     )
 
 
-@router.post(_ONE + "/rename", responses=error_responses(400, 404, 409, 422))
+@router.post(_ONE + "/rename", responses=error_responses(404, 409))
 async def rename_volume(call: Administer, pool: str, volume: str, body: VolumeRename) -> VolumeInfo:
     """Give a volume a new name; its identity stays."""
     return await call.control.volume_rename(
@@ -87,7 +87,7 @@ async def rename_volume(call: Administer, pool: str, volume: str, body: VolumeRe
     )
 
 
-@router.post(_ONE + "/reopen", responses=error_responses(404, 503))
+@router.post(_ONE + "/reopen", responses=error_responses(404, 409))
 async def reopen_volume(call: Operate, pool: str, volume: str) -> VolumeInfo:
     """Close and open a volume again, which ends its sessions and clears a degraded state."""
     return await call.control.volume_reopen(call.caller, call.operation_id, f"{pool}/{volume}")
