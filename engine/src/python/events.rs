@@ -33,9 +33,21 @@ frozen! {
     /// The client's handshake flags.
     ClientFlags { conn: u64, flags: u32 }
 }
-frozen! {
-    /// One option.
-    NbdOption { conn: u64, option: u32, data: Py<PyBytes>, oversize: bool }
+/// One option.
+#[pyclass(frozen, get_all, module = "blockgate._engine")]
+pub struct NbdOption {
+    pub conn: u64,
+    pub option: u32,
+    pub data: Py<PyBytes>,
+    pub oversize: bool,
+}
+
+#[pymethods]
+impl NbdOption {
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let (len, oversize) = (self.data.bind(py).as_bytes().len(), if self.oversize { "True" } else { "False" });
+        format!("NbdOption(conn={}, option={}, data=<{len} bytes>, oversize={oversize})", self.conn, self.option)
+    }
 }
 frozen! {
     /// STARTTLS succeeded.
