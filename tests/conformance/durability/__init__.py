@@ -1,0 +1,1 @@
+"""What was acknowledged as stable is there after the power has gone."""

@@ -1,0 +1,1 @@
+"""Bad peers, bad disks, and power that goes: what fails, and who does not notice."""
