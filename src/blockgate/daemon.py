@@ -190,12 +190,15 @@ class Daemon:
         os._exit(status)
 
     def _on_hangup(self) -> None:
-        if self._stopping.is_set() or self._control is None or self._reloading is not None:
+        if self._stopping.is_set() or self._control is None:
             return
-        self._reloading = asyncio.create_task(self._reload())
+        former = self._reloading
+        self._reloading = asyncio.create_task(self._reload(after=former))
 
-    async def _reload(self) -> None:
+    async def _reload(self, after: asyncio.Task[None] | None) -> None:
         """Read certificates, tokens, roles and the log level again; all of it, or nothing."""
+        if after is not None:  # what it has read may be older than this signal
+            await asyncio.wait([after])
         self._notifier.reloading(time.monotonic_ns() // 1000)
         try:
             config = await asyncio.to_thread(load_config, *self._reread)
@@ -218,7 +221,6 @@ class Daemon:
             _tell_what_needs_a_restart(self._config, config)
             log.info("reloaded")
         finally:
-            self._reloading = None
             self._notifier.ready("serving")
 
     # Stop

@@ -7,12 +7,14 @@ import os
 import pty
 import select
 import subprocess
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.daemon.conftest import TOKENS, TlsGateway
+from tests.lab.faultfs import FaultFS
 from tests.lab.processes import Gateway
 from tests.lab.processes.gateway import BLOCKGATE, CliError
 
@@ -293,3 +295,34 @@ def test_a_table_on_a_terminal(gateway: Gateway) -> None:
     status, shown = on_a_terminal(gateway, "", "volume", "list")
     assert status == 0
     assert "VOLUME" in shown
+
+
+def test_a_long_change_shows_how_far_it_is(gateway: Gateway) -> None:
+    with FaultFS() as disk:
+        pool = gateway.add_pool("slow", disk.root)
+        rule = disk.hang("fallocate")
+
+        def release() -> None:
+            disk.wait_hung()
+            time.sleep(2.5)
+            disk.remove(rule)
+
+        releasing = threading.Thread(target=release)
+        releasing.start()
+        status, shown = on_a_terminal(
+            gateway, "", "volume", "create", f"{pool}/v", "--size", "8MiB", "--prealloc"
+        )
+        releasing.join()
+        assert status == 0, shown
+        assert "prepare data" in shown, shown
+        assert f"Volume {pool}/v created" in shown
+        gateway.cli("volume", "delete", f"{pool}/v")
+        gateway.cli("pool", "remove", pool)
+
+
+def test_what_became_of_an_operation(gateway: Gateway) -> None:
+    gateway.add_volume("1MiB", name="v")
+    done = gateway.cli("log", "commands", "--limit", "1")[0]
+    told = gateway.cli("operation", done["operation_id"])
+    assert (told["state"], told["error"]) == ("done", None)
+    assert "State:" in text(gateway, "operation", done["operation_id"])

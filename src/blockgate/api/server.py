@@ -13,6 +13,7 @@ import contextlib
 import socket
 import ssl
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,13 +43,13 @@ class PeerProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 connection that knows its peer and gives slow ones up."""
 
     limits = HttpLimits()
+    arrived: Callable[[PeerProtocol], None]
+    """Tells the server that the TLS handshake, if there is one, is done."""
     _header_timer: asyncio.TimerHandle | None = None
     _send_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if len(self.connections) >= self.limits.connections:
-            transport.abort()
-            return
+        self.arrived(self)
         super().connection_made(transport)
         try:
             peer: Peer = peer_of(transport)
@@ -60,7 +61,7 @@ class PeerProtocol(H11Protocol):
         self._watch_header()
 
     def data_received(self, data: bytes) -> None:
-        if self.transport is None or self.transport.is_closing():
+        if self.transport.is_closing():
             return
         super().data_received(data)
         self._watch_header()
@@ -71,8 +72,7 @@ class PeerProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timers()
-        if self.transport is not None:  # None: refused in connection_made
-            super().connection_lost(exc)
+        super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -113,7 +113,9 @@ class HttpServer:
         self._limits = limits or HttpLimits()
         self._state = ServerState()
         self._server: asyncio.Server | None = None
-        protocol = type("BoundProtocol", (PeerProtocol,), {"limits": self._limits})
+        self._handshakes: set[PeerProtocol] = set()
+        facts = {"limits": self._limits, "arrived": staticmethod(self._handshakes.discard)}
+        protocol = type("BoundProtocol", (PeerProtocol,), facts)
         self._config = Config(
             app=app,
             http=protocol,
@@ -181,10 +183,17 @@ class HttpServer:
         await asyncio.sleep(0)  # let the transports run their connection_lost
 
     def _connection(self) -> asyncio.Protocol:
-        made: asyncio.Protocol = self._protocol(
-            config=self._config,
-            server_state=self._state,
-            app_state={},
-            _loop=asyncio.get_running_loop(),
+        """The protocol of an accepted connection; raising makes asyncio close it at once.
+
+        A TLS handshake costs memory before uvicorn knows of the connection, and asyncio does not
+        tell when one fails, so each counts until it is done or its time is over.
+        """
+        if len(self._handshakes) + self.connections >= self._limits.connections:
+            raise ConnectionAbortedError
+        loop = asyncio.get_running_loop()
+        made: PeerProtocol = self._protocol(
+            config=self._config, server_state=self._state, app_state={}, _loop=loop
         )
+        self._handshakes.add(made)
+        loop.call_later(self._limits.tls_handshake_s, self._handshakes.discard, made)
         return made

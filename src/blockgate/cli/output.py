@@ -7,6 +7,7 @@ to a width.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -103,6 +104,11 @@ def size(name: str) -> Callable[[Row], str]:
 def flags(**words: str) -> Callable[[Row], str]:
     """Shows the words of those fields that are true."""
     return lambda row: " ".join(word for name, word in words.items() if row[name])
+
+
+def in_words(phase: str) -> str:
+    """The name of a step for people: ``PrepareData`` is "prepare data"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", phase).lower()
 
 
 def yes_no(value: Any) -> str:

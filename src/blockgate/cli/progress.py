@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from blockgate.cli.client import Api, new_operation_id
+from blockgate.cli.output import in_words
 from blockgate.cli.session import current
 from blockgate.model.errors import BlockgateError
 
@@ -66,7 +67,7 @@ def _watch(worker: threading.Thread, api: Api, operation_id: str) -> None:
                 continue
             bar.update(
                 task,
-                description=state["phase"] or state["state"],
+                description=in_words(state["phase"] or state["state"]),
                 completed=state["done_bytes"],
                 total=state["total_bytes"] or None,
             )

@@ -14,6 +14,8 @@ import pytest
 
 from blockgate.api.bounds import BodyBounds
 from blockgate.api.server import HttpLimits, HttpServer
+from blockgate.process.tls import api_context
+from tests.conformance.nbdclient.certificates import make_certificates
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -105,6 +107,35 @@ async def test_no_more_connections_than_allowed(tmp_path: Path) -> None:
             writer.close()
         await asyncio.sleep(0.05)
         assert b"200" in await talk(path, GET)
+
+
+async def test_handshakes_that_never_end_are_bounded_too(tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path / "pki")
+    context = api_context(
+        certificates.server_cert, certificates.server_key, None, require_client=False
+    )
+    server = HttpServer(whoami, HttpLimits(connections=3, tls_handshake_s=0.5))
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        await server.listen(sock, context)
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(0.3):
+            assert await reader.read() == b"", "closed at once"
+        writer.close()
+        async with asyncio.timeout(5):  # the silent ones are given up, and there is room again
+            for one, _ in silent:
+                assert await one.read() == b""
+        await asyncio.sleep(0.1)
+        client = certificates.client_context(with_certificate=False)
+        _, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=client, server_hostname="localhost"
+        )
+        writer.close()
+        for _, other in silent:
+            other.close()
+        await server.stop(1)
 
 
 async def test_a_peer_that_takes_no_answer_is_dropped(tmp_path: Path) -> None:
