@@ -29,6 +29,17 @@ pub struct Link {
     pub stuck_since_ms: Option<u64>,
 }
 
+/// How a connection's turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing to do until something comes.
+    Over,
+    /// There may be more, but others first.
+    More,
+    /// It waits for buffers or tasks that others hold.
+    Starved,
+}
+
 /// What a receive brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
@@ -44,9 +55,15 @@ impl Link {
     /// Receives: into `first`, then into `area` bytes of the scratch.
     pub fn recv(&mut self, ctx: &Ctx, first: &mut [u8], scratch: &mut Scratch, area: usize) -> Result<Received, End> {
         let area = scratch.area(area);
-        let result = match first.is_empty() {
-            true => self.transport.recv(area, &mut []),
-            false => self.transport.recv(first, area),
+        let result = loop {
+            let result = match first.is_empty() {
+                true => self.transport.recv(area, &mut []),
+                false => self.transport.recv(first, area),
+            };
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
         };
         match result {
             Ok(0) => Ok(Received::End),
@@ -58,7 +75,6 @@ impl Link {
                 self.readable = false;
                 Ok(Received::Nothing)
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Received::Nothing),
             Err(error) => Err(lost(&error)),
         }
     }

@@ -4,7 +4,8 @@ use super::admit::No;
 use super::large::{Large, Mode, GATHER_BYTES, WINDOW};
 use super::link::{End, Link};
 use super::replies::{self, Asked};
-use super::transmission::{count_task, Transmission, FLUSH_BYTES};
+use super::requests::count_task;
+use super::transmission::{Transmission, FLUSH_BYTES};
 use super::wire::{self, ChunkOf};
 use crate::block::command::Op;
 use crate::shard::buffers::{BufPool, IoBuf};
@@ -23,7 +24,8 @@ impl Transmission {
                 debug_assert!(whole as u64 <= GATHER_BYTES);
                 self.has_room(link, ctx, whole, WINDOW)
             }
-            Mode::Write => ctx.tasks.room() > 0,
+            // Each of its pieces will be asked for room when its payload comes.
+            Mode::Write => true,
             _ => self.has_room(link, ctx, PIECE_BYTES, 1),
         }
     }
@@ -44,8 +46,11 @@ impl Transmission {
         if mode == Mode::Stream {
             self.stream = Some(handle);
         }
-        self.active.push(handle);
-        self.pump(link, ctx)
+        // Not `pump`: what was promised to this one must not go to others.
+        if self.pump_one(link, ctx, handle)? {
+            self.active.push(handle);
+        }
+        Ok(())
     }
 
     /// Starts pieces of large READs, as far as there is room for them.
@@ -69,15 +74,15 @@ impl Transmission {
             if link.out.bytes() >= FLUSH_BYTES {
                 link.flush(ctx)?;
             }
-            let clogged = !link.writable && link.out.bytes() >= FLUSH_BYTES;
+            let waits = self.turn_left == 0 || self.is_clogged(link);
             let room = match mode {
                 // The room was taken at the beginning.
                 Mode::Gather => true,
                 // What others hold may be waiting for this very reply: one piece always fits.
-                Mode::Stream if in_flight == 0 => ctx.tasks.room() > 0,
+                Mode::Stream if in_flight == 0 => ctx.task_room() > 0,
                 _ => self.has_room(link, ctx, BufPool::cost(len), 1),
             };
-            if in_flight >= WINDOW || (clogged && mode != Mode::Gather) || !room {
+            if in_flight >= WINDOW || (waits && mode != Mode::Gather) || !room {
                 return Ok(true);
             }
             let buf = self.take(ctx, len);
@@ -156,6 +161,16 @@ impl Transmission {
             self.large_ended(link, ctx, handle);
         }
         Ok(())
+    }
+
+    /// The rest of a large WRITE's payload will never come.
+    pub(super) fn abandon_large(&mut self, link: &mut Link, ctx: &mut Ctx, handle: TaskHandle) {
+        let Some(large) = self.larges.get_mut(handle) else { return };
+        large.fail(libc::ESHUTDOWN, large.asked.offset + large.started);
+        large.started = large.asked.len;
+        if large.in_flight == 0 {
+            self.large_ended(link, ctx, handle);
+        }
     }
 
     /// Hands over the pieces of a streamed READ that are next in order.

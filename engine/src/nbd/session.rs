@@ -9,7 +9,7 @@
 //! read. Python's answers leave before anything that they lead to.
 
 use super::framing::{Frame, Framer};
-use super::link::{End, Link};
+use super::link::{End, Link, Turn};
 use super::transmission::Transmission;
 use crate::block::command::Request;
 use crate::shard::context::{Ctx, Task};
@@ -18,7 +18,7 @@ use crate::shard::events::Event;
 use crate::shard::net;
 use crate::shard::outqueue::OutQueue;
 use crate::shard::poller::Source;
-use crate::shard::status::{SessionStatus, TaskStatus, OPS};
+use crate::shard::status::{SessionStatus, TaskStatus};
 use crate::shard::tasks::TaskHandle;
 use crate::shard::tls::TlsStream;
 use crate::shard::transport::Transport;
@@ -45,11 +45,15 @@ pub struct Session {
     peer: String,
     since: f64,
     started_ms: u64,
+    /// When the handshake's current step began: its last answer.
+    step_ms: u64,
     tls_version: &'static str,
     /// The time of the earliest timer that is set for this connection.
     armed_ms: u64,
     /// In the shard's list of connections with something to do.
     pub queued: bool,
+    /// In the shard's list of connections that wait for what others hold.
+    pub starved: bool,
 }
 
 impl Session {
@@ -72,7 +76,7 @@ impl Session {
             stuck_since_ms: None,
         };
         let phase = Phase::Handshake { framer, asked: true };
-        Self { link, phase, peer, since, started_ms, tls_version: "", armed_ms: u64::MAX, queued: false }
+        Self { link, phase, peer, since, started_ms, step_ms: started_ms, tls_version: "", armed_ms: u64::MAX, queued: false, starved: false }
     }
 
     /// The connection's number.
@@ -91,17 +95,20 @@ impl Session {
         self.link.writable |= writable;
     }
 
-    /// Does what can be done now. `Ok(true)`: there may be more, others first. `Err`: it is over.
-    pub fn turn(&mut self, ctx: &mut Ctx) -> Result<bool, End> {
-        let more = match &mut self.phase {
+    /// Does what can be done now. `Err`: the connection is over.
+    pub fn turn(&mut self, ctx: &mut Ctx) -> Result<Turn, End> {
+        let turn = match &mut self.phase {
             Phase::Transmission(transmission) => transmission.turn(&mut self.link, ctx)?,
-            _ => self.handshake_turn(ctx)?,
+            _ => {
+                self.handshake_turn(ctx)?;
+                Turn::Over
+            }
         };
         self.arm(ctx);
-        Ok(more)
+        Ok(turn)
     }
 
-    fn handshake_turn(&mut self, ctx: &mut Ctx) -> Result<bool, End> {
+    fn handshake_turn(&mut self, ctx: &mut Ctx) -> Result<(), End> {
         loop {
             self.link.flush(ctx)?;
             let going_on = match &mut self.phase {
@@ -112,7 +119,7 @@ impl Session {
                 Phase::Closing { .. } => self.closing()?,
             };
             if !going_on {
-                return Ok(false);
+                return Ok(());
             }
         }
     }
@@ -234,6 +241,7 @@ impl Session {
         *asked = false;
         self.queue(ctx, data)?;
         let now_ms = ctx.now_ms();
+        self.step_ms = now_ms;
         match then {
             Then::Tls => {
                 let Phase::Handshake { framer, .. } = std::mem::replace(&mut self.phase, gone()) else { return Ok(()) };
@@ -250,7 +258,7 @@ impl Session {
         let Phase::Handshake { .. } = self.phase else { return Ok(()) };
         self.queue(ctx, data)?;
         let Attach { volume, export, terms } = attach;
-        let attachment = ctx.attach(&volume, export);
+        let attachment = ctx.attach(&volume, export).ok_or("its volume is being closed")?;
         self.phase = Phase::Transmission(Box::new(Transmission::new(attachment, terms)));
         Ok(())
     }
@@ -264,10 +272,10 @@ impl Session {
     }
 
     /// Answers what is in flight, then ends.
-    pub fn close_gently(&mut self, why: &'static str) -> Result<(), End> {
+    pub fn close_gently(&mut self, ctx: &mut Ctx, why: &'static str) -> Result<(), End> {
         match &mut self.phase {
             Phase::Transmission(transmission) => {
-                transmission.close(why.into());
+                transmission.close(&mut self.link, ctx, why.into());
                 Ok(())
             }
             _ => Err(why.into()),
@@ -320,7 +328,11 @@ impl Session {
                 [stuck, stalled].into_iter().flatten().min()
             }
             Phase::Closing { since_ms, .. } => Some((since_ms + limits.linger_ms, "closed")),
-            _ => Some((self.started_ms + limits.handshake_ms, "the handshake took too long")),
+            _ => {
+                let step = self.step_ms + limits.handshake_ms;
+                let whole = self.started_ms + limits.handshake_total_ms;
+                Some((step.min(whole), "the handshake took too long"))
+            }
         }
     }
 
@@ -405,7 +417,7 @@ impl Session {
             phase: "",
         };
         if let Some((op, offset, length, phase)) = transmission.unfinished_request() {
-            status.op = OPS[crate::shard::status::op_index(op)];
+            status.op = op.name();
             (status.offset, status.length, status.phase) = (offset, length, phase);
             status.age_us = now_ms.saturating_sub(self.link.received_ms) * 1000;
             return Some(status);

@@ -151,7 +151,7 @@ pub struct OpCounters(OpCounts);
 
 impl OpCounters {
     fn each<T>(&self, what: impl Fn(&OpCount) -> T) -> BTreeMap<&'static str, T> {
-        OPS.iter().copied().zip(self.0 .0.iter().map(what)).collect()
+        OPS.iter().map(|op| op.name()).zip(self.0 .0.iter().map(what)).collect()
     }
 }
 

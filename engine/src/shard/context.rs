@@ -124,6 +124,10 @@ pub struct Ctx {
     pub ready: VecDeque<TaskHandle>,
     /// Connections that wait for buffers or tasks of the shard.
     pub starved: Vec<TaskHandle>,
+    /// What was taken (buffer bytes, tasks) when the last of them began to wait.
+    pub starved_at: (usize, usize),
+    /// Tasks promised to WRITEs whose payload is still coming.
+    pub reserved_tasks: usize,
     pub scratch: Option<Scratch>,
     pub iovecs: Vec<libc::iovec>,
     /// Requests that ended inline in this turn: operation, bytes, failed.
@@ -151,6 +155,8 @@ impl Ctx {
             attachments: HashMap::new(),
             ready: VecDeque::new(),
             starved: Vec::new(),
+            starved_at: (0, 0),
+            reserved_tasks: 0,
             scratch: Some(Scratch::new()),
             iovecs: Vec::new(),
             ended: Vec::new(),
@@ -171,6 +177,16 @@ impl Ctx {
     /// Milliseconds of the shard's clock, as of the last look.
     pub fn now_ms(&self) -> u64 {
         self.now_ns.get() / 1_000_000
+    }
+
+    /// How many more tasks there may be, those that are promised apart.
+    pub fn task_room(&self) -> usize {
+        self.tasks.room().saturating_sub(self.reserved_tasks)
+    }
+
+    /// What is taken at the moment: buffer bytes, and tasks.
+    pub fn taken(&self) -> (usize, usize) {
+        (self.bufs.lent_bytes(), self.tasks.len() + self.reserved_tasks)
     }
 
     /// May a connection that holds `held` buffer bytes take `cost` more?
@@ -238,15 +254,14 @@ impl Ctx {
         self.run_ring(handle).err().map(Err)
     }
 
-    /// The counters and gate of an export; made when it is first used on this shard.
-    pub fn attach(&mut self, volume: &Arc<Volume>, export: String) -> Rc<Attachment> {
-        let entry = self.entry(volume);
-        self.attachments
-            .entry((volume.id(), export))
-            .or_insert_with_key(|(_, export)| {
-                Rc::new(Attachment { entry, export: export.clone(), counts: RefCell::default() })
-            })
-            .clone()
+    /// The counters and gate of an export; made when it is first used on this shard. `None`: the
+    /// volume has no gate here, it has none yet or is being closed.
+    pub fn attach(&mut self, volume: &Arc<Volume>, export: String) -> Option<Rc<Attachment>> {
+        let entry = self.volumes.get(&volume.id())?.clone();
+        let attachment = self.attachments.entry((volume.id(), export)).or_insert_with_key(|(_, export)| {
+            Rc::new(Attachment { entry, export: export.clone(), counts: RefCell::default() })
+        });
+        Some(attachment.clone())
     }
 
     /// The shard's entry of a volume.

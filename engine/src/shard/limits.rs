@@ -64,8 +64,11 @@ limits! {
     payload_bytes: 32 << 20, 1 << 20, 1 << 31;
     /// Longest payload of a refused WRITE that is skipped; a longer one closes the connection.
     payload_skip_bytes: 64 << 20, 1 << 20, 1 << 32;
-    /// Time for the whole handshake, TLS included.
+    /// Time for each step of the handshake: from one answer to the client's next complete option,
+    /// or to the end of TLS.
     handshake_ms: 10_000, 10, 3_600_000;
+    /// Time for the whole handshake (a client that lists many exports keeps it open meanwhile).
+    handshake_total_ms: 600_000, 10, 86_400_000;
     /// Half a request (header or payload) without a further byte for this long: closed.
     receive_stall_ms: 30_000, 10, 3_600_000;
     /// Replies waiting without a byte leaving for this long: closed.

@@ -50,20 +50,25 @@ impl Mailbox {
     pub fn post_control(&self, message: Control) {
         self.control.push(message);
         if self.closed.load(Ordering::SeqCst) {
-            while self.control.pop().is_some() {}
+            self.close();
         }
         self.wake();
     }
 
-    /// The shard ends: drops the messages that it has not read, and all that come.
+    /// The shard ends: drops what it has not read, and all that comes. A request that is dropped
+    /// counts itself out of its volume.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         while self.control.pop().is_some() {}
+        while self.completions.pop().is_some() {}
     }
 
     fn post_done(&self, done: Done) {
         let full = self.completions.push(done).is_err();
         assert!(!full, "a task completes once, and tasks are bounded by this queue's size");
+        if self.closed.load(Ordering::SeqCst) {
+            self.close();
+        }
         self.wake();
     }
 

@@ -5,17 +5,17 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use super::acceptor::{Accepted, Acceptor};
-use super::context::{Ctx, Task};
+use super::context::{Ctx, Role, Task};
 use super::control::{Control, NewConn};
 use super::shared::Shared;
 use super::events::Event;
 use super::poller::{Ready, Source};
-use super::status::{op_index, ExportCounters, ShardCounters, TaskStatus, OPS};
+use super::status::{ExportCounters, ShardCounters, TaskStatus};
 use super::tasks::{Slab, TaskHandle};
 use crate::block::command::{Outcome, Request};
-use crate::nbd::link::End;
+use crate::nbd::link::{End, Turn};
 use crate::nbd::session::Session;
-use crate::nbd::transmission::count_task;
+use crate::nbd::requests::count_task;
 
 /// Turns of all connections between two looks at what has come from outside.
 const ROUND: usize = 64;
@@ -64,8 +64,8 @@ impl Reactor {
             self.take_completions();
             self.take_control();
             self.take_timers();
-            self.wake_starved();
             self.take_turns();
+            self.wake_starved();
             if self.stop_is_over() {
                 break;
             }
@@ -133,7 +133,9 @@ impl Reactor {
             return;
         }
         request.permit = None;
-        count_task(&task.attachment, &self.ctx, &task.asked, result.is_err(), task.started_ns);
+        if let Role::Whole { .. } = task.role {
+            count_task(&task.attachment, &self.ctx, &task.asked, result.is_err(), task.started_ns);
+        }
         match request.buf.take() {
             Some(buf) => self.ctx.bufs.give(buf),
             None => self.ctx.bufs.forget(task.cost),
@@ -156,13 +158,17 @@ impl Reactor {
         }
     }
 
-    /// Gives those another try that waited for buffers or tasks that others held.
+    /// Gives those another try that waited for buffers or tasks which others held, once there
+    /// is less taken than when they began to wait.
     fn wake_starved(&mut self) {
-        if self.ctx.starved.is_empty() || self.ctx.tasks.room() == 0 {
+        let (bytes, tasks) = self.ctx.taken();
+        let (bytes_then, tasks_then) = self.ctx.starved_at;
+        if self.ctx.starved.is_empty() || (bytes >= bytes_then && tasks >= tasks_then) {
             return;
         }
         for handle in std::mem::take(&mut self.ctx.starved) {
             if let Some(session) = self.sessions.get_mut(handle) {
+                session.starved = false;
                 queue(session, handle, &mut self.ctx);
             }
         }
@@ -174,8 +180,13 @@ impl Reactor {
             let Some(session) = self.sessions.get_mut(handle) else { continue };
             session.queued = false;
             match session.turn(&mut self.ctx) {
-                Ok(true) => queue(session, handle, &mut self.ctx),
-                Ok(false) => {}
+                Ok(Turn::More) => queue(session, handle, &mut self.ctx),
+                Ok(Turn::Starved) if !session.starved => {
+                    session.starved = true;
+                    self.ctx.starved.push(handle);
+                    self.ctx.starved_at = self.ctx.taken();
+                }
+                Ok(Turn::Starved | Turn::Over) => {}
                 Err(why) => self.lose(handle, &why),
             }
         }
@@ -319,7 +330,7 @@ impl Reactor {
             self.sessions.iter().filter(|(_, session)| which(session)).map(|(handle, _)| handle).collect();
         for handle in handles {
             let Some(session) = self.sessions.get_mut(handle) else { continue };
-            match session.close_gently(why) {
+            match session.close_gently(&mut self.ctx, why) {
                 Ok(()) => queue(session, handle, &mut self.ctx),
                 Err(why) => self.lose(handle, &why),
             }
@@ -375,7 +386,7 @@ impl Reactor {
             conn: task.conn_id,
             volume: task.attachment.entry.volume.id(),
             export: task.attachment.export.clone(),
-            op: OPS[op_index(task.asked.op)],
+            op: task.asked.op.name(),
             offset: task.asked.offset,
             length: task.asked.len,
             age_us: now_ns.saturating_sub(task.started_ns) / 1000,

@@ -8,22 +8,9 @@ pub const LATENCY_BOUNDS_US: [u64; 19] = [
     500_000, 1_000_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
-/// The operations that are counted, as they are named outside.
-pub const OPS: [&str; 7] =
-    ["read", "write", "flush", "trim", "cache", "write_zeroes", "block_status"];
-
-/// An operation's place in [`OPS`].
-pub const fn op_index(op: Op) -> usize {
-    match op {
-        Op::Read => 0,
-        Op::Write => 1,
-        Op::Flush => 2,
-        Op::Discard => 3,
-        Op::Cache => 4,
-        Op::WriteZeroes => 5,
-        Op::BlockStatus => 6,
-    }
-}
+/// The operations that are counted, each at the place of its own number.
+pub const OPS: [Op; 7] =
+    [Op::Read, Op::Write, Op::Flush, Op::Discard, Op::WriteZeroes, Op::Cache, Op::BlockStatus];
 
 /// Counters of one operation.
 #[derive(Clone, Debug, Default)]
@@ -43,10 +30,11 @@ pub struct OpCounts(pub [OpCount; OPS.len()]);
 impl OpCounts {
     /// Counts a request that has ended.
     pub fn count(&mut self, op: Op, bytes: u64, failed: bool, latency_us: u64) {
-        let count = &mut self.0[op_index(op)];
+        let count = &mut self.0[op as usize];
         count.ops += 1;
         count.errors += u64::from(failed);
-        if !failed {
+        // Bytes are those that were moved, not those that a TRIM or a question spans.
+        if !failed && matches!(op, Op::Read | Op::Write) {
             count.bytes += bytes;
         }
         count.latency_sum_us += latency_us;
@@ -130,6 +118,13 @@ pub struct TaskStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_operation_has_its_place() {
+        for (index, op) in OPS.iter().enumerate() {
+            assert_eq!(*op as usize, index);
+        }
+    }
 
     #[test]
     fn latencies_fall_into_the_bucket_of_their_bound() {

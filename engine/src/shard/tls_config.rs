@@ -93,8 +93,8 @@ impl TlsConfig {
         }
         if !settings.psk.is_empty() {
             // OpenSSL binds a key that a callback gives to SHA-256; with another suite chosen it would
-            // ignore the key and ask for a certificate.
-            builder.set_ciphersuites("TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256")?;
+            // ignore the key and ask for a certificate. So those suites come first.
+            builder.set_ciphersuites("TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384")?;
             use_keys(&mut builder, settings.psk);
         }
         Ok(Self(builder.build()))

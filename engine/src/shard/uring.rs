@@ -2,8 +2,10 @@
 //!
 //! Socket bytes go by plain recv and sendmsg: for what is at hand a ring costs more than it saves.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{cqueue, opcode, squeue, IoUring, Probe};
@@ -19,7 +21,11 @@ const COMPLETIONS: u32 = 4096;
 pub struct Uring {
     ring: IoUring,
     /// What is being watched, to be armed again when the kernel ends a multishot poll.
-    watched: std::collections::HashMap<u64, (RawFd, u32)>,
+    watched: HashMap<u64, (RawFd, u32)>,
+    /// Taken off the ring while room was made in it, and not handed out yet.
+    backlog: Vec<Ready>,
+    /// Multishot polls that the kernel has ended.
+    ended: Vec<u64>,
 }
 
 impl Uring {
@@ -33,7 +39,7 @@ impl Uring {
         if !complete || !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        let mut ring = Self { ring, watched: Default::default() };
+        let mut ring = Self { ring, watched: HashMap::new(), backlog: Vec::new(), ended: Vec::new() };
         ring.prove_multishot()?;
         Ok(ring)
     }
@@ -73,11 +79,9 @@ impl Uring {
     unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
         // SAFETY: as this function's caller has promised.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
-            match self.ring.submit() {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+            // Full of completions: taking them off is what makes room.
+            self.reap();
+            passing(self.ring.submit())?;
         }
         Ok(())
     }
@@ -95,18 +99,14 @@ impl Uring {
         };
         if !self.ring.completion().is_empty() {
             // Something is here already: only hand over what is queued.
-            return if pending { self.ring.submit().map(drop) } else { Ok(()) };
+            return if pending { passing(self.ring.submit()) } else { Ok(()) };
         }
-        let result = match timeout_ms {
+        match timeout_ms {
             Some(0) if !pending && !work => return Ok(()),
             // Deferred completions are delivered only to one who asks for them.
             Some(0) => self.wait_for(0, None),
-            Some(ms) => self.wait_for(1, Some(Timespec::from(std::time::Duration::from_millis(ms)))),
+            Some(ms) => self.wait_for(1, Some(Timespec::from(Duration::from_millis(ms)))),
             None => self.wait_for(1, None),
-        };
-        match result {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY)) => Ok(()),
-            other => other,
         }
     }
 
@@ -119,14 +119,15 @@ impl Uring {
             const GETEVENTS: u32 = 1;
             let queued = self.ring.submission().len() as u32;
             // SAFETY: no argument is passed; the kernel reads the queue that the ring owns.
-            return unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) }.map(drop);
+            return passing(unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) });
         }
-        self.ring.submitter().submit_with_args(count, &args).map(drop)
+        passing(self.ring.submitter().submit_with_args(count, &args))
     }
 
-    fn reap(&mut self, out: &mut Vec<Ready>) -> Vec<u64> {
-        let mut ended = Vec::new();
-        for completion in self.ring.completion() {
+    /// Takes what has completed off the ring.
+    fn reap(&mut self) {
+        let Self { ring, backlog: out, ended, .. } = self;
+        for completion in ring.completion() {
             let Some(source) = Source::of_token(completion.user_data()) else { continue };
             let result = completion.result();
             if let Source::File(task) = source {
@@ -134,9 +135,10 @@ impl Uring {
                 continue;
             }
             if result < 0 {
-                // Cancelled by `remove`, or refused: then whoever reads the descriptor finds out why.
+                // Cancelled by `remove`, or failed: then whoever reads the descriptor finds out why.
                 if result != -libc::ECANCELED {
                     out.push(Ready::Fd { source, readable: true, writable: true });
+                    ended.push(completion.user_data());
                 }
                 continue;
             }
@@ -150,7 +152,17 @@ impl Uring {
                 writable: gone || result & i32::from(libc::POLLOUT) != 0,
             });
         }
-        ended
+    }
+}
+
+/// Conditions that pass: a signal, the time being over, completions to be taken off first.
+fn passing(result: io::Result<usize>) -> io::Result<()> {
+    match result {
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN) => Ok(()),
+            _ => Err(error),
+        },
+        Ok(_) => Ok(()),
     }
 }
 
@@ -196,8 +208,11 @@ impl Poller for Uring {
     }
 
     fn wait(&mut self, timeout_ms: Option<u64>, out: &mut Vec<Ready>) -> io::Result<()> {
+        let timeout_ms = if self.backlog.is_empty() { timeout_ms } else { Some(0) };
         self.enter(timeout_ms)?;
-        for token in self.reap(out) {
+        self.reap();
+        out.append(&mut self.backlog);
+        for token in std::mem::take(&mut self.ended) {
             // A multishot poll that the kernel ended (its completion queue overflowed, say).
             if let Some((fd, mask)) = self.watched.get(&token).copied() {
                 self.arm(token, fd, mask)?;

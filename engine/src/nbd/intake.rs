@@ -1,0 +1,214 @@
+//! What comes in during transmission: headers are parsed where they were received, payloads go
+//! into page-aligned buffers, large ones straight from the socket.
+
+use super::admit::No;
+use super::link::{End, Link, Received};
+use super::replies::Asked;
+use super::transmission::{Transmission, FLUSH_BYTES};
+use super::wire::{self, Header};
+use crate::block::command::Flags;
+use crate::shard::buffers::{BufPool, IoBuf};
+use crate::shard::context::{Ctx, Role, Scratch, SCRATCH_BYTES};
+use crate::shard::limits::PIECE_BYTES;
+use crate::shard::tasks::TaskHandle;
+
+/// What the next bytes are. A buffer that is being filled has a task promised to it.
+pub(super) enum Rx {
+    Header,
+    /// The payload of a WRITE of one piece.
+    Payload { asked: Asked, buf: IoBuf, filled: usize },
+    /// The payload of a large WRITE, one piece after the other; no buffer: waits for one.
+    Pieces { large: TaskHandle, left: u64, buf: Option<IoBuf>, filled: usize },
+    /// The payload of a BLOCK_STATUS.
+    Status { header: Header, flags: Flags, bytes: Vec<u8>, need: usize },
+    /// The payload of a refused request.
+    Skip { header: Header, left: u64, no: No },
+}
+
+/// What a request takes of its connection's turn besides its payload, in bytes.
+const REQUEST_COST: usize = 512;
+
+impl Transmission {
+    /// One receive, and the requests that it brought.
+    pub(super) fn receive(&mut self, link: &mut Link, ctx: &mut Ctx, scratch: &mut Scratch) -> Result<Received, End> {
+        let area = match self.direct {
+            true => wire::header_bytes(self.terms.extended),
+            false => SCRATCH_BYTES,
+        };
+        let (received, into_payload) = match &mut self.rx {
+            Rx::Payload { buf, filled, .. } | Rx::Pieces { buf: Some(buf), filled, .. } => {
+                let place = &mut buf[*filled..];
+                let room = place.len();
+                let received = link.recv(ctx, place, scratch, area)?;
+                (received, room)
+            }
+            _ => (link.recv(ctx, &mut [], scratch, area)?, 0),
+        };
+        let Received::Bytes(count) = received else { return Ok(received) };
+        self.turn_left = self.turn_left.saturating_sub(count);
+        let into_payload = count.min(into_payload);
+        if into_payload > 0 {
+            self.filled(link, ctx, into_payload)?;
+        }
+        let left = link.input.len();
+        scratch.put_before(&link.input);
+        link.input.clear();
+        let bytes = scratch.filled(left, count - into_payload);
+        let taken = self.parse(link, ctx, bytes)?;
+        link.keep_input(&bytes[taken..]);
+        Ok(received)
+    }
+
+    /// Takes bytes off the front of `bytes` until they, or the room for requests, are used up;
+    /// says how many.
+    pub(super) fn parse(&mut self, link: &mut Link, ctx: &mut Ctx, bytes: &[u8]) -> Result<usize, End> {
+        let mut at = 0;
+        while self.closing.is_none() {
+            if self.parked.is_some() || self.stream.is_some() || self.turn_left == 0 {
+                break;
+            }
+            let rest = &bytes[at..];
+            let taken = match self.rx {
+                Rx::Header => self.parse_header(link, ctx, rest)?,
+                _ => self.parse_payload(link, ctx, rest)?,
+            };
+            if taken == 0 {
+                break;
+            }
+            at += taken;
+            if link.out.bytes() >= FLUSH_BYTES {
+                link.flush(ctx)?;
+                if !link.writable {
+                    break;
+                }
+            }
+        }
+        Ok(at)
+    }
+
+    fn parse_header(&mut self, link: &mut Link, ctx: &mut Ctx, bytes: &[u8]) -> Result<usize, End> {
+        match wire::parse(bytes, self.terms.extended) {
+            Ok(None) => Ok(0),
+            Ok(Some(header)) => {
+                self.turn_left = self.turn_left.saturating_sub(REQUEST_COST);
+                self.request(link, ctx, header)?;
+                Ok(wire::header_bytes(self.terms.extended))
+            }
+            Err(wire::BadMagic(magic)) => Err(format!("request with wrong magic number {magic:#010x}").into()),
+        }
+    }
+
+    fn parse_payload(&mut self, link: &mut Link, ctx: &mut Ctx, bytes: &[u8]) -> Result<usize, End> {
+        if let Rx::Pieces { buf: None, .. } = self.rx {
+            if !self.piece_buffer(link, ctx) {
+                return Ok(0);
+            }
+        }
+        match &mut self.rx {
+            Rx::Header => Ok(0),
+            Rx::Payload { buf, filled, .. } | Rx::Pieces { buf: Some(buf), filled, .. } => {
+                let count = bytes.len().min(buf.len() - *filled);
+                buf[*filled..*filled + count].copy_from_slice(&bytes[..count]);
+                self.filled(link, ctx, count)?;
+                Ok(count)
+            }
+            Rx::Pieces { buf: None, .. } => Ok(0),
+            Rx::Status { header, flags, bytes: payload, need } => {
+                let count = bytes.len().min(*need - payload.len());
+                payload.extend_from_slice(&bytes[..count]);
+                if payload.len() == *need {
+                    let (header, flags, payload) = (*header, *flags, std::mem::take(payload));
+                    self.rx = Rx::Header;
+                    self.status_payload(link, ctx, header, flags, &payload)?;
+                }
+                Ok(count)
+            }
+            Rx::Skip { header, left, no } => {
+                let count = (bytes.len() as u64).min(*left);
+                *left -= count;
+                if *left == 0 {
+                    let (header, no) = (*header, *no);
+                    self.rx = Rx::Header;
+                    self.refuse(link, ctx, &header, no);
+                }
+                Ok(count as usize)
+            }
+        }
+    }
+
+    /// `count` more bytes are in the payload's buffer.
+    fn filled(&mut self, link: &mut Link, ctx: &mut Ctx, count: usize) -> Result<(), End> {
+        match &mut self.rx {
+            Rx::Payload { buf, filled, .. } => {
+                *filled += count;
+                if *filled < buf.len() {
+                    return Ok(());
+                }
+                ctx.reserved_tasks -= 1;
+                if let Rx::Payload { asked, buf, .. } = std::mem::replace(&mut self.rx, Rx::Header) {
+                    self.start(link, ctx, asked, Some(buf), Role::Whole { ids: None })?;
+                }
+                Ok(())
+            }
+            Rx::Pieces { large, left, buf: place @ Some(_), filled } => {
+                *filled += count;
+                *left -= count as u64;
+                if place.as_ref().is_some_and(|buf| *filled < buf.len()) {
+                    return Ok(());
+                }
+                *filled = 0;
+                ctx.reserved_tasks -= 1;
+                let (large, left, buf) = (*large, *left, place.take());
+                if left == 0 {
+                    self.rx = Rx::Header;
+                }
+                self.write_piece(link, ctx, large, left, buf.expect("it was full"))
+            }
+            _ => unreachable!("only payloads are filled"),
+        }
+    }
+
+    /// Gets the buffer for the next piece of a large WRITE's payload, if there is room for it.
+    fn piece_buffer(&mut self, link: &mut Link, ctx: &mut Ctx) -> bool {
+        let Rx::Pieces { left, .. } = self.rx else { return false };
+        let len = left.min(PIECE_BYTES as u64) as usize;
+        if !self.has_room(link, ctx, BufPool::cost(len), 1) {
+            return false;
+        }
+        let fresh = self.take_for_payload(ctx, len);
+        if let Rx::Pieces { buf, .. } = &mut self.rx {
+            *buf = Some(fresh);
+        }
+        true
+    }
+
+    /// Promises a task to a payload that is coming, and takes its buffer.
+    pub(super) fn take_for_payload(&mut self, ctx: &mut Ctx, len: usize) -> IoBuf {
+        ctx.reserved_tasks += 1;
+        self.take(ctx, len)
+    }
+
+    /// From here on a large WRITE's payload is collected.
+    pub(super) fn collect_pieces(&mut self, large: TaskHandle, left: u64) {
+        self.direct = true;
+        self.rx = Rx::Pieces { large, left, buf: None, filled: 0 };
+    }
+
+    /// Gives up what is half received. A large WRITE ends with what it has written by now.
+    pub(super) fn abandon_rx(&mut self, link: &mut Link, ctx: &mut Ctx) {
+        match std::mem::replace(&mut self.rx, Rx::Header) {
+            Rx::Payload { buf, .. } => {
+                ctx.reserved_tasks -= 1;
+                self.give(ctx, buf);
+            }
+            Rx::Pieces { large, buf, .. } => {
+                if let Some(buf) = buf {
+                    ctx.reserved_tasks -= 1;
+                    self.give(ctx, buf);
+                }
+                self.abandon_large(link, ctx, large);
+            }
+            Rx::Header | Rx::Status { .. } | Rx::Skip { .. } => {}
+        }
+    }
+}
