@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import uuid
 from typing import Any
 
@@ -100,6 +102,19 @@ def test_the_command_log_tells_all_but_secrets(gateway: Gateway) -> None:
             assert secret.encode() not in path.read_bytes(), path
     assert secret not in gateway.log()
     assert secret not in gateway.client.get("/v1/config").text
+
+
+def test_a_long_document_is_logged_by_its_digest(gateway: Gateway) -> None:
+    volumes = [{"name": f"none/v{number}", "size": "1MiB"} for number in range(3000)]
+    body = json.dumps({"volumes": volumes}).encode()
+    headers = {"content-type": "application/json"}
+    answer = gateway.client.post("/v1/apply?dry_run=true", content=body, headers=headers)
+    assert answer.status_code == 400
+    (newest,) = gateway.api("GET", "command-log", limit=1)
+    assert newest["arguments"] == {
+        "dry_run": "true",
+        "body": {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()},
+    }
 
 
 def test_reading_leaves_no_entry(gateway: Gateway) -> None:

@@ -6,6 +6,7 @@ Reading leaves no entry, monitoring would fill the log; a route that gives secre
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from typing import Any
@@ -14,6 +15,8 @@ from urllib.parse import parse_qsl
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from blockgate.api.command_log import CommandEntry, CommandLog, Masker
+
+MAX_PARSED_BYTES = 64 << 10
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -71,7 +74,10 @@ def _arguments(scope: Scope, state: dict[str, Any]) -> dict[str, Any]:
     query = scope["query_string"].decode("latin-1")
     found: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True)[:32])
     body = state.get("body", b"")
-    if body:
+    if len(body) > MAX_PARSED_BYTES:
+        # Too long to be shown in any case, and to be parsed a second time on the event loop.
+        found["body"] = {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    elif body:
         try:
             document = json.loads(body)
         except (ValueError, RecursionError):

@@ -123,6 +123,7 @@ class LogLevelSet(Request):
 def harmless_fields() -> frozenset[str]:
     """Names of fields whose values may stand in the command log: all above that hold no secret."""
     names = {"dry_run", "force", "secrets", "limit"}  # of queries
+    names |= {"bytes", "sha256"}  # of a body that is too long to be shown
     for model in Request.__subclasses__():
         for name, field in model.model_fields.items():
             if "SecretStr" not in repr(field.annotation):
