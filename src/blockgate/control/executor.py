@@ -38,7 +38,7 @@ from blockgate.control.steps import (
 )
 from blockgate.control.tls import tls_material
 from blockgate.model.config import CacheMode, IoMode, Pool, Volume
-from blockgate.model.errors import Unavailable
+from blockgate.model.errors import BlockgateError, Unavailable
 
 CLOSE_DRAIN_MS = 5000
 """How long a closing volume waits for commands in flight."""
@@ -97,6 +97,19 @@ class Executor:
                 await self._on(volume, lambda b: b.move_data(old, volume))
             case RemoveLabel(volume):
                 await self._on(volume, lambda b: b.remove_label(volume))
+
+    async def has_happened(self, step: ShrinkData | RemoveData) -> bool:
+        """Whether data was destroyed although the step failed, as when a sync after it did."""
+        volume = step.volume
+        pool = self._core.pool(volume.pool)
+        assert pool is not None, "a volume has its pool"
+        try:
+            real = await self._core.in_pool(
+                pool.name, self._core.backstore(pool).real_size, volume
+            )
+        except (OSError, BlockgateError):
+            return True  # gone, or not known: then nobody can promise that it is whole
+        return isinstance(step, ShrinkData) and real <= volume.size
 
     def describe(self, step: Step) -> str:
         """What the step was for, to go into an error's text."""

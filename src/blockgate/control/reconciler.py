@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -26,6 +27,8 @@ from blockgate.control.steps import (
 )
 from blockgate.model.errors import BlockgateError, Unavailable
 from blockgate.model.names import PoolName
+
+log = logging.getLogger(__name__)
 
 RETRY_FIRST_S = 0.5
 RETRY_MAX_S = 30.0
@@ -138,7 +141,9 @@ class Reconciler:
             async for step, error in self._together(live, progress):
                 if error is not None:
                     self._failed(step, error, members, outcome)
-                elif isinstance(step, IRREVERSIBLE):
+                if isinstance(step, IRREVERSIBLE) and (
+                    error is None or await self._executor.has_happened(step)
+                ):
                     outcome.irreversible.add(step.volume.uuid)
         return outcome
 
@@ -196,6 +201,8 @@ class Reconciler:
         try:
             if mine:
                 await self.reconcile(mine)
+        except Exception:
+            log.exception("reconciling failed; it is tried again")
         finally:
             await self._locks.release([names[uuid] for uuid in mine], OWNER)
 

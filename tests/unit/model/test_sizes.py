@@ -33,7 +33,7 @@ def test_means(text: str | int, size: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "G", "1.5.2G", "-1", "1GG", "1iB", "ten", "0x10", "1e9", "٣", 0, -5, True, 1.5, None, "9" * 99],
+    ["", "G", "1.5.2G", "-1", "1GG", "1iB", "ten", "0x10", "1e9", "٣", "9" * 99, 0, -5, True, 1.5],
 )  # fmt: skip
 def test_refused_with_an_example(text: object) -> None:
     with pytest.raises(InvalidInput) as caught:

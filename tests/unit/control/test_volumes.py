@@ -1,0 +1,292 @@
+"""Use cases of volumes, against real files."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+from dataclasses import replace
+
+import pytest
+
+from blockgate.model.callers import Caller, Role
+from blockgate.model.errors import (
+    Conflict,
+    Forbidden,
+    InUse,
+    InvalidInput,
+    NotFound,
+    Refused,
+    Unavailable,
+)
+from tests.unit.control.harness import ADMIN, Lab, new_id
+
+MIB = 1024 * 1024
+
+
+async def test_a_volume_is_a_sparse_file_with_its_label(lab: Lab) -> None:
+    info = await lab.control.volume_create(ADMIN, new_id(), "main/a", "1GiB", block_size=4096)
+    assert (info.state, info.health, info.size) == ("ready", "closed", 1 << 30)
+    data = lab.pool / "a.img"
+    assert data.stat().st_size == 1 << 30 and data.stat().st_blocks == 0
+    assert data.stat().st_mode & 0o777 == 0o600
+    label = json.loads((lab.pool / ".blockgate" / "a.json").read_text())
+    assert (label["uuid"], label["wwn"], label["size"]) == (info.uuid, info.wwn, 1 << 30)
+    assert (label["block_size"], label["file"]) == (4096, "a.img")
+    assert lab.plane.opened == {}, "nothing is open that is not exported"
+
+
+async def test_preallocation_takes_the_space_and_shows_how_far_it_is(lab: Lab) -> None:
+    number = new_id()
+    info = await lab.control.volume_create(ADMIN, number, "main/a", 4 * MIB, prealloc=True)
+    assert (lab.pool / "a.img").stat().st_blocks * 512 >= 4 * MIB
+    assert (await lab.control.volume_info(ADMIN, "main/a")).allocated == (
+        (lab.pool / "a.img").stat().st_blocks * 512
+    )
+    operation = await lab.control.operation(ADMIN, number)
+    assert (operation.state, operation.kind) == ("done", "volume-create")
+    assert operation.result["uuid"] == info.uuid
+
+
+async def test_what_cannot_be_created_leaves_nothing(lab: Lab) -> None:
+    (lab.pool / "taken.img").write_bytes(b"precious")
+    for name, size, error in [
+        ("main/taken", "1M", Conflict),
+        ("main/a", "1000", InvalidInput),
+        ("main/a b", "1M", InvalidInput),
+        ("none/a", "1M", NotFound),
+        ("main/a", "8E", InvalidInput),
+    ]:
+        with pytest.raises(error):
+            await lab.control.volume_create(ADMIN, new_id(), name, size)
+    assert lab.files() == {"taken.img": 8}
+    assert await lab.control.volume_list(ADMIN) == []
+    with pytest.raises(Forbidden):
+        await lab.control.volume_create(Caller("x", Role.OPERATE), new_id(), "main/a", "1M")
+
+
+async def test_the_same_id_is_the_same_operation(lab: Lab) -> None:
+    number = new_id()
+    both = await asyncio.gather(
+        *(lab.control.volume_create(ADMIN, number, "main/a", "1M") for _ in range(2))
+    )
+    again = await lab.control.volume_create(ADMIN, number, "main/a", "1M")
+    assert both == [again, again]
+    with pytest.raises(Conflict) as caught:
+        await lab.control.volume_create(ADMIN, number, "main/b", "1M")
+    assert caught.value.code == "operation-id-used"
+    with pytest.raises(Conflict, match="exists already"):
+        await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M")
+
+
+async def test_a_failed_operation_fails_again_with_the_same_words(lab: Lab) -> None:
+    await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M")
+    (lab.pool / "a.img").unlink()
+    number, errors = new_id(), []
+    for _ in range(2):
+        with pytest.raises(Unavailable) as caught:
+            await lab.control.export_add(ADMIN, number, "main/a")
+        errors.append(str(caught.value))
+    assert errors[0] == errors[1]
+    assert await lab.control.export_list(ADMIN) == []
+
+
+async def test_growing_while_it_is_used(lab: Lab) -> None:
+    await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M")
+    await lab.control.export_add(ADMIN, new_id(), "main/a")
+    lab.plane.connect("main/a", 7)
+    info = await lab.control.volume_resize(ADMIN, new_id(), "main/a", "2M")
+    assert (info.size, info.sessions) == (2 * MIB, 1), "the session goes on"
+    (one,) = lab.plane.opened.values()
+    assert one.gate is not None and one.gate.size == one.size == 2 * MIB
+    assert lab.plane.exports["main/a"].size == 2 * MIB
+    label = json.loads((lab.pool / ".blockgate" / "a.json").read_text())
+    assert label["size"] == 2 * MIB
+
+
+async def test_shrinking_is_guarded_twice(lab: Lab) -> None:
+    await lab.control.volume_create(ADMIN, new_id(), "main/a", "2M")
+    await lab.control.export_add(ADMIN, new_id(), "main/a")
+    with pytest.raises(Refused, match="destroy the last 1048576"):
+        await lab.control.volume_resize(ADMIN, new_id(), "main/a", "1M")
+    lab.plane.connect("main/a", 7)
+    with pytest.raises(InUse):
+        await lab.control.volume_resize(ADMIN, new_id(), "main/a", "1M", force=True)
+    await lab.control.disconnect(ADMIN, new_id(), 7)
+    info = await lab.control.volume_resize(ADMIN, new_id(), "main/a", "1M", force=True)
+    assert info.size == (lab.pool / "a.img").stat().st_size == MIB
+    assert lab.plane.exports["main/a"].size == MIB
+    with pytest.raises(InvalidInput, match="multiple"):
+        await lab.control.volume_resize(ADMIN, new_id(), "main/a", 1000, force=True)
+
+
+async def test_a_new_name_for_the_same_thing(lab: Lab) -> None:
+    made = await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M")
+    await lab.control.export_add(ADMIN, new_id(), "main/a", name="web")
+    lab.plane.connect("web", 7)
+    renamed = await lab.control.volume_rename(ADMIN, new_id(), "main/a", "b")
+    assert (renamed.uuid, renamed.wwn, renamed.name) == (made.uuid, made.wwn, "b")
+    assert renamed.exports == ("web",) and renamed.sessions == 1
+    assert set(lab.files()) == {"b.img", ".blockgate/b.json"}
+    await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M")
+    with pytest.raises(Conflict):
+        await lab.control.volume_rename(ADMIN, new_id(), "main/a", "b")
+    with pytest.raises(InvalidInput):
+        await lab.control.volume_rename(ADMIN, new_id(), "main/a", "other/b")
+    (lab.pool / "c.img").write_bytes(b"precious")
+    with pytest.raises(Conflict):
+        await lab.control.volume_rename(ADMIN, new_id(), "main/a", "main/c")
+    assert (lab.pool / "c.img").read_bytes() == b"precious"
+
+
+async def test_deleting_is_guarded(lab: Lab) -> None:
+    await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M")
+    await lab.control.export_add(ADMIN, new_id(), "main/a")
+    with pytest.raises(InUse, match="export remove"):
+        await lab.control.volume_delete(ADMIN, new_id(), "main/a")
+    await lab.control.export_remove(ADMIN, new_id(), "main/a")
+    with (lab.pool / "a.img").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InUse, match="another process"):
+            await lab.control.volume_delete(ADMIN, new_id(), "main/a")
+    assert [v.name for v in await lab.control.volume_list(ADMIN)] == ["a"], "it is as before"
+    await lab.control.volume_delete(ADMIN, new_id(), "main/a")
+    assert lab.files() == {}
+    with pytest.raises(NotFound):
+        await lab.control.volume_info(ADMIN, "main/a")
+
+
+async def test_data_without_its_label_is_not_deleted(lab: Lab) -> None:
+    await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M")
+    (lab.pool / ".blockgate" / "a.json").unlink()
+    with pytest.raises(Refused, match="label"):
+        await lab.control.volume_delete(ADMIN, new_id(), "main/a")
+    await lab.control.volume_forget(ADMIN, new_id(), "main/a")
+    assert lab.files() == {"a.img": MIB}
+
+
+async def test_adopting_touches_no_byte(lab: Lab) -> None:
+    path = lab.pool / "old.raw"
+    path.write_bytes(os.urandom(8192))
+    before, times = path.read_bytes(), path.stat()
+    with pytest.raises(InvalidInput, match="8192 bytes, not 4096"):
+        await lab.control.volume_adopt(ADMIN, new_id(), "main/a", str(path), size=4096)
+    info = await lab.control.volume_adopt(ADMIN, new_id(), "main/a", "old.raw", size="8K")
+    assert (info.size, info.adopted, info.path) == (8192, True, str(path))
+    after = path.stat()
+    assert path.read_bytes() == before
+    assert (after.st_ino, after.st_mtime_ns, after.st_ctime_ns) == (
+        times.st_ino,
+        times.st_mtime_ns,
+        times.st_ctime_ns,
+    )
+    with pytest.raises(Conflict):
+        await lab.control.volume_adopt(ADMIN, new_id(), "main/b", str(path))
+    with pytest.raises(Refused, match="forget"):
+        await lab.control.volume_delete(ADMIN, new_id(), "main/a")
+    await lab.control.volume_forget(ADMIN, new_id(), "main/a")
+    assert path.read_bytes() == before
+    again = await lab.control.volume_adopt(ADMIN, new_id(), "main/a", str(path))
+    assert again.uuid == info.uuid, "its identity is in the label"
+    await lab.control.volume_delete(ADMIN, new_id(), "main/a", force=True)
+    assert lab.files() == {}
+
+
+async def test_what_cannot_be_adopted(lab: Lab) -> None:
+    (lab.pool / "odd.raw").write_bytes(b"x" * 1000)
+    (lab.pool / "empty.raw").write_bytes(b"")
+    (lab.root / "outside.raw").write_bytes(b"x" * 512)
+    (lab.pool / "link.raw").symlink_to(lab.root / "outside.raw")
+    made = await lab.control.volume_create(ADMIN, new_id(), "main/made", "1M")
+    for path, error in [
+        ("odd.raw", InvalidInput),
+        ("empty.raw", InvalidInput),
+        ("../outside.raw", Refused),
+        ("link.raw", Refused),
+        (".blockgate/made.json", Refused),
+        (".", InvalidInput),
+        (None, InvalidInput),
+        ("none.raw", Unavailable),
+        (made.path, Conflict),
+    ]:
+        with pytest.raises(error):
+            await lab.control.volume_adopt(ADMIN, new_id(), "main/a", path)
+    assert len(await lab.control.volume_list(ADMIN)) == 1
+
+
+async def test_what_was_forgotten_is_found_again(lab: Lab) -> None:
+    made = await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M", cache="write-through")
+    await lab.control.volume_forget(ADMIN, new_id(), "main/a")
+    (found,) = await lab.control.pool_scan(ADMIN, new_id(), "main", dry_run=True)
+    assert (found.status, found.uuid) == ("found", made.uuid)
+    (found,) = await lab.control.pool_scan(ADMIN, new_id(), "main")
+    assert found.status == "registered"
+    assert replace(await lab.control.volume_info(ADMIN, "main/a"), allocated=None) == replace(
+        made, allocated=None
+    )
+    (found,) = await lab.control.pool_scan(ADMIN, new_id(), "main")
+    assert found.status == "known"
+
+
+async def test_a_scan_says_what_is_wrong(lab: Lab) -> None:
+    for name in ("short", "gone", "spoilt", "moved"):
+        await lab.control.volume_create(ADMIN, new_id(), f"main/{name}", "1M")
+        await lab.control.volume_forget(ADMIN, new_id(), f"main/{name}")
+    os.truncate(lab.pool / "short.img", 512)
+    (lab.pool / "gone.img").unlink()
+    labels = lab.pool / ".blockgate"
+    (labels / "spoilt.json").write_text((labels / "spoilt.json").read_text().replace("1", "2"))
+    found = {f.name: f for f in await lab.control.pool_scan(ADMIN, new_id(), "main")}
+    assert found["moved"].status == "registered"
+    assert "has 512 bytes and its label says 1048576" in found["short"].reason
+    assert "No such file" in found["gone"].reason
+    assert "label cannot be used" in found["spoilt"].reason
+    assert [v.name for v in await lab.control.volume_list(ADMIN)] == ["moved"]
+
+
+async def test_losing_the_database_loses_no_identity(lab: Lab) -> None:
+    made = await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M", block_size=4096)
+    await lab.stop()
+    (lab.state / "state.db").unlink()
+    control = await lab.start()
+    await control.pool_add(ADMIN, new_id(), "main", directory=str(lab.pool))
+    await control.pool_scan(ADMIN, new_id(), "main")
+    found = await control.volume_info(ADMIN, "main/a")
+    assert (found.uuid, found.wwn, found.size, found.block_size) == (
+        made.uuid,
+        made.wwn,
+        made.size,
+        4096,
+    )
+
+
+async def test_reopening_clears_what_is_degraded(lab: Lab) -> None:
+    await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M")
+    await lab.control.export_add(ADMIN, new_id(), "main/a")
+    (handle,) = lab.plane.opened
+    lab.plane.health[handle] = "degraded"
+    lab.plane.connect("main/a", 7)
+    assert (await lab.control.volume_info(ADMIN, "main/a")).health == "degraded"
+    operator = Caller("op", Role.OPERATE)
+    info = await lab.control.volume_reopen(operator, new_id(), "main/a")
+    assert (info.health, info.sessions) == ("ok", 0)
+    assert handle not in lab.plane.opened and len(lab.plane.opened) == 1
+
+
+async def test_data_that_has_vanished_is_not_made_anew(lab: Lab) -> None:
+    await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M")
+    await lab.control.export_add(ADMIN, new_id(), "main/a")
+    await lab.stop()
+    (lab.pool / "a.img").rename(lab.root / "elsewhere")
+    control = await lab.start()
+    info = await control.volume_info(ADMIN, "main/a")
+    assert info.health == "unavailable" and "No such file" in info.reason
+    export = await control.export_info(ADMIN, "main/a")
+    assert not export.ready and "No such file" in export.reason
+    assert not (lab.pool / "a.img").exists()
+    (lab.root / "elsewhere").rename(lab.pool / "a.img")
+    async with asyncio.timeout(10):  # the reconciler keeps trying
+        while not (await control.export_info(ADMIN, "main/a")).ready:
+            await asyncio.sleep(0.05)
+    assert (await control.volume_info(ADMIN, "main/a")).health == "ok"
