@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -39,6 +40,8 @@ from blockgate.control.steps import (
 from blockgate.control.tls import tls_material
 from blockgate.model.config import CacheMode, IoMode, Pool, Volume
 from blockgate.model.errors import BlockgateError, Unavailable
+
+log = logging.getLogger(__name__)
 
 CLOSE_DRAIN_MS = 5000
 """How long a closing volume waits for commands in flight."""
@@ -162,9 +165,16 @@ class Executor:
 
     async def _close(self, uuid: str) -> None:
         opened = self._core.opened.get(uuid)
-        if opened is not None:
+        if opened is None:
+            return
+        try:
             await self._core.data_plane.close_volume(opened.handle, CLOSE_DRAIN_MS)
-            self._core.opened.pop(uuid, None)
+        except OSError as error:
+            if error.errno == errno.EBUSY:  # commands whose fate is not known: it stays open
+                raise
+            # It is closed, and its last flush failed: clients were told so, or never promised.
+            log.warning("volume %s did not close cleanly: %s", opened.volume.ref, error)
+        self._core.opened.pop(uuid, None)
 
     async def _open(self, volume: Volume, may_be_read_only: bool) -> None:
         read_only = False

@@ -6,6 +6,7 @@ Memory follows the store, never the other way round: what a crash can lose was n
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -37,6 +38,8 @@ from blockgate.control.state import (
 from blockgate.model.config import Configuration, Volume
 from blockgate.model.errors import Conflict
 from blockgate.model.names import PoolName
+
+log = logging.getLogger(__name__)
 
 _V = TypeVar("_V")
 
@@ -133,6 +136,7 @@ class Ledger:
     async def _commit(
         self, name: str, compares: Sequence[Compare], writes: Sequence[Write]
     ) -> None:
+        log.debug("transaction %s", name)
         self._core.crash_point(name, "before")
         committed = await self._core.store.txn(compares, writes)
         self._core.crash_point(name, "after")

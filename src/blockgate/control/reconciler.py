@@ -169,6 +169,7 @@ class Reconciler:
 
     async def _step(self, step: Step, progress: Progress) -> None:
         name = type(step).__name__
+        log.debug("step %s", name)
         self._core.crash_point(name, "before")
         await self._executor.carry_out(step, progress)
         self._core.crash_point(name, "after")
