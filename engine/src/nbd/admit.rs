@@ -88,9 +88,7 @@ pub fn admit(header: &Header, terms: &Negotiated) -> Verdict {
         cmd::TRIM => (Op::Discard, 0),
         cmd::CACHE => (Op::Cache, 0),
         cmd::WRITE_ZEROES => (Op::WriteZeroes, flag::NO_HOLE | flag::FAST_ZERO),
-        cmd::BLOCK_STATUS => {
-            (Op::BlockStatus, flag::REQ_ONE | if terms.extended { flag::PAYLOAD_LEN } else { 0 })
-        }
+        cmd::BLOCK_STATUS => (Op::BlockStatus, flag::REQ_ONE | if terms.extended { flag::PAYLOAD_LEN } else { 0 }),
         _ => return refuse(no(error::EINVAL, "unknown command")),
     };
     // FUA is valid with every command once it has been offered, and it always is.
@@ -174,10 +172,8 @@ pub fn check_range(op: Op, offset: u64, len: u64, terms: &Negotiated) -> Result<
 /// duplicates (the payload has been consumed by then, as the text asks).
 pub fn parse_status_payload(payload: &[u8], terms: &Negotiated) -> Result<(u64, Vec<u32>), No> {
     let (length, ids) = payload.split_first_chunk::<8>().expect("admitted with at least 12 bytes");
-    let ids: Vec<u32> = ids
-        .chunks_exact(4)
-        .map(|id| u32::from_be_bytes(id.try_into().expect("chunks of four")))
-        .collect();
+    let ids: Vec<u32> =
+        ids.chunks_exact(4).map(|id| u32::from_be_bytes(id.try_into().expect("chunks of four"))).collect();
     for (at, id) in ids.iter().enumerate() {
         if !terms.contexts.contains(id) {
             return Err(no(error::EINVAL, "unknown metadata context"));

@@ -16,13 +16,31 @@ use crate::shard::tasks::TaskHandle;
 pub(super) enum Rx {
     Header,
     /// The payload of a WRITE of one piece.
-    Payload { asked: Asked, buf: IoBuf, filled: usize },
+    Payload {
+        asked: Asked,
+        buf: IoBuf,
+        filled: usize,
+    },
     /// The payload of a large WRITE, one piece after the other; no buffer: waits for one.
-    Pieces { large: TaskHandle, left: u64, buf: Option<IoBuf>, filled: usize },
+    Pieces {
+        large: TaskHandle,
+        left: u64,
+        buf: Option<IoBuf>,
+        filled: usize,
+    },
     /// The payload of a BLOCK_STATUS.
-    Status { header: Header, flags: Flags, bytes: Vec<u8>, need: usize },
+    Status {
+        header: Header,
+        flags: Flags,
+        bytes: Vec<u8>,
+        need: usize,
+    },
     /// The payload of a refused request.
-    Skip { header: Header, left: u64, no: No },
+    Skip {
+        header: Header,
+        left: u64,
+        no: No,
+    },
 }
 
 /// What a request takes of its connection's turn besides its payload, in bytes.

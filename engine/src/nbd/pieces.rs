@@ -130,11 +130,8 @@ impl Transmission {
         match (result, buf) {
             (Ok(()), Some(buf)) if mode == Mode::Chunks => {
                 let last = large.is_over() && large.error.is_none();
-                let of = ChunkOf {
-                    extended: self.terms.extended,
-                    cookie: large.asked.cookie,
-                    offset: large.asked.offset,
-                };
+                let of =
+                    ChunkOf { extended: self.terms.extended, cookie: large.asked.cookie, offset: large.asked.offset };
                 large.head_sent |= last;
                 self.held -= buf.capacity();
                 let out = self.sink(link);
@@ -178,7 +175,11 @@ impl Transmission {
         let large = self.larges.get_mut(handle).expect("not ended yet");
         if large.error.is_some() {
             // "the server MUST immediately initiate a hard disconnect" once the head is out.
-            return if large.head_sent { Err("a read failed after the head of its reply was sent".into()) } else { Ok(()) };
+            return if large.head_sent {
+                Err("a read failed after the head of its reply was sent".into())
+            } else {
+                Ok(())
+            };
         }
         while let Some(buf) = large.next_in_order() {
             if !large.head_sent {

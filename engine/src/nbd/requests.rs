@@ -32,8 +32,7 @@ impl Transmission {
                 self.rx = Rx::Status { header, flags, bytes: Vec::with_capacity(bytes), need: bytes };
             }
             Verdict::Run { op, flags, unfragmented } => {
-                let asked =
-                    Asked { op, flags, cookie: header.cookie, offset: header.offset, len: header.length };
+                let asked = Asked { op, flags, cookie: header.cookie, offset: header.offset, len: header.length };
                 let payload = if op == Op::Write { header.length } else { 0 };
                 match self.check_gate(link, ctx, &asked) {
                     Err(no) => self.skip(link, ctx, header, payload, no),
@@ -189,8 +188,7 @@ impl Transmission {
         let mut insert = |ring: Option<RingJob>| {
             let role = role.take().expect("a request becomes one task");
             let attachment = attachment.clone();
-            let task =
-                Task { conn, conn_id, attachment, asked, role, started_ns, cost, waiting: false, ring };
+            let task = Task { conn, conn_id, attachment, asked, role, started_ns, cost, waiting: false, ring };
             tasks.insert(task).ok().expect("room was checked before the request was started")
         };
         let step = volume.start(request, ring, || {

@@ -29,13 +29,24 @@ const HANDSHAKE_BYTES: usize = 4096;
 const CLOSING_BYTES: usize = 1 << 20;
 
 enum Phase {
-    Handshake { framer: Framer, asked: bool },
+    Handshake {
+        framer: Framer,
+        asked: bool,
+    },
     /// Python's answer is still leaving; then TLS begins.
-    StartTls { framer: Framer },
-    Tls { framer: Framer },
+    StartTls {
+        framer: Framer,
+    },
+    Tls {
+        framer: Framer,
+    },
     Transmission(Box<Transmission>),
     /// The last answer leaves; then we wait for the client to go.
-    Closing { since_ms: u64, finished: bool, left: usize },
+    Closing {
+        since_ms: u64,
+        finished: bool,
+        left: usize,
+    },
 }
 
 /// See the module's text.
@@ -76,7 +87,18 @@ impl Session {
             stuck_since_ms: None,
         };
         let phase = Phase::Handshake { framer, asked: true };
-        Self { link, phase, peer, since, started_ms, step_ms: started_ms, tls_version: "", armed_ms: u64::MAX, queued: false, starved: false }
+        Self {
+            link,
+            phase,
+            peer,
+            since,
+            started_ms,
+            step_ms: started_ms,
+            tls_version: "",
+            armed_ms: u64::MAX,
+            queued: false,
+            starved: false,
+        }
     }
 
     /// The connection's number.
@@ -434,4 +456,3 @@ impl Session {
 fn gone() -> Phase {
     Phase::Closing { since_ms: 0, finished: true, left: 0 }
 }
-

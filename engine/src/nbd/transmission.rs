@@ -188,8 +188,7 @@ impl Transmission {
     /// How a turn ends that has no more to do. What waits, and has nothing of its own under way
     /// that will wake it, must be woken by others.
     fn rest(&self, link: &Link) -> Turn {
-        let waits =
-            self.parked.is_some() || !self.active.is_empty() || matches!(self.rx, Rx::Pieces { buf: None, .. });
+        let waits = self.parked.is_some() || !self.active.is_empty() || matches!(self.rx, Rx::Pieces { buf: None, .. });
         if waits && self.in_flight == 0 && !link.has_unsent() {
             Turn::Starved
         } else {

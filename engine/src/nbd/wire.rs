@@ -125,11 +125,8 @@ pub fn parse(bytes: &[u8], extended: bool) -> Result<Option<Header>, BadMagic> {
     if magic != if extended { EXTENDED_REQUEST_MAGIC } else { REQUEST_MAGIC } {
         return Err(BadMagic(magic));
     }
-    let length = if extended {
-        u64::from_be_bytes(be(bytes, 24))
-    } else {
-        u64::from(u32::from_be_bytes(be(bytes, 24)))
-    };
+    let length =
+        if extended { u64::from_be_bytes(be(bytes, 24)) } else { u64::from(u32::from_be_bytes(be(bytes, 24))) };
     Ok(Some(Header {
         flags: u16::from_be_bytes(be(bytes, 4)),
         kind: u16::from_be_bytes(be(bytes, 6)),
@@ -300,7 +297,8 @@ mod tests {
         ]);
 
         out.clear();
-        let extents = [Extent { length: 512, flags: 0 }, Extent { length: 1 << 40, flags: 3 }, Extent { length: 1, flags: 0 }];
+        let extents =
+            [Extent { length: 512, flags: 0 }, Extent { length: 1 << 40, flags: 3 }, Extent { length: 1, flags: 0 }];
         plain.put_status(&mut out, true, 3, &extents);
         #[rustfmt::skip]
         assert_eq!(out, [

@@ -135,8 +135,7 @@ impl Engine {
         verify_client: bool,
         psk: Option<HashMap<String, Vec<u8>>>,
     ) -> PyResult<()> {
-        let settings =
-            TlsSettings { cert_chain_pem, key_pem, ca_pem, verify_client, psk: psk.unwrap_or_default() };
+        let settings = TlsSettings { cert_chain_pem, key_pem, ca_pem, verify_client, psk: psk.unwrap_or_default() };
         py.detach(|| {
             let config = TlsConfig::new(settings).map_err(|why| invalid(why.to_string()))?;
             self.0.set_tls(Some(config));

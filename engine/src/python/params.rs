@@ -32,16 +32,7 @@ impl VolumeSpec {
         if !block_size.is_power_of_two() {
             return Err(PyValueError::new_err("block_size is a power of two"));
         }
-        Ok(Self(volume::VolumeSpec {
-            path,
-            direct,
-            write_through,
-            read_only,
-            block_size,
-            offset,
-            length,
-            device,
-        }))
+        Ok(Self(volume::VolumeSpec { path, direct, write_through, read_only, block_size, offset, length, device }))
     }
 
     fn __repr__(&self) -> String {

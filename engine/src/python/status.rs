@@ -226,7 +226,10 @@ impl Counters {
         Ok(Self {
             volumes: volumes.into_iter().map(|(id, counts)| Ok((id, wrap(counts)?))).collect::<PyResult<_>>()?,
             exports: exports.into_iter().map(|(name, counts)| Ok((name, wrap(counts)?))).collect::<PyResult<_>>()?,
-            shards: shards.into_iter().map(|counters| Py::new(py, ShardCounters::from(counters))).collect::<PyResult<_>>()?,
+            shards: shards
+                .into_iter()
+                .map(|counters| Py::new(py, ShardCounters::from(counters)))
+                .collect::<PyResult<_>>()?,
         })
     }
 }

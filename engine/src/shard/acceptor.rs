@@ -1,6 +1,5 @@
 //! Takes in connections and spreads them over the shards.
 
-
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -74,4 +73,3 @@ impl Acceptor {
         shared.mailboxes[shard].post_control(Control::Adopt(new));
     }
 }
-

@@ -28,17 +28,12 @@ unsafe impl Sync for IoBuf {}
 impl IoBuf {
     /// A buffer of its own (not from a pool) of `len` bytes, all zero.
     pub fn zeroed(len: usize) -> Self {
-        let capacity = CLASSES
-            .iter()
-            .copied()
-            .find(|class| *class >= len)
-            .unwrap_or_else(|| len.next_multiple_of(PAGE));
+        let capacity =
+            CLASSES.iter().copied().find(|class| *class >= len).unwrap_or_else(|| len.next_multiple_of(PAGE));
         let layout = Self::layout(capacity);
         // SAFETY: the layout's size is not zero (the smallest class is a page).
         let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start) else {
-            handle_alloc_error(layout)
-        };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
         Self { start, capacity, len }
     }
 

@@ -15,10 +15,10 @@ use super::tasks::{Slab, TaskHandle};
 use super::timers::Timers;
 use super::tls_config::TlsConfig;
 use crate::backstores::RingTarget;
-use crate::nbd::replies::Asked;
 use crate::block::command::{Extent, Op, Request};
 use crate::block::gate::Gate;
 use crate::block::volume::Volume;
+use crate::nbd::replies::Asked;
 
 /// A volume as one shard knows it: with the gate that the shard uses.
 pub struct Entry {

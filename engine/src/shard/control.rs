@@ -44,20 +44,50 @@ pub struct Attach {
 
 /// A message to a shard. Those with a sender are answered when they have taken effect.
 pub enum Control {
-    AddListener { id: u64, fd: OwnedFd, label: Arc<str> },
-    RemoveListener { id: u64, done: Sender<()> },
+    AddListener {
+        id: u64,
+        fd: OwnedFd,
+        label: Arc<str>,
+    },
+    RemoveListener {
+        id: u64,
+        done: Sender<()>,
+    },
     Adopt(NewConn),
-    Reply { conn: u64, data: Vec<u8>, then: Then },
-    Transmit { conn: u64, data: Vec<u8>, attach: Attach },
-    Disconnect { conn: u64, known: Sender<bool> },
-    SetGate { volume: Arc<Volume>, gate: Arc<Gate>, done: Sender<()> },
+    Reply {
+        conn: u64,
+        data: Vec<u8>,
+        then: Then,
+    },
+    Transmit {
+        conn: u64,
+        data: Vec<u8>,
+        attach: Attach,
+    },
+    Disconnect {
+        conn: u64,
+        known: Sender<bool>,
+    },
+    SetGate {
+        volume: Arc<Volume>,
+        gate: Arc<Gate>,
+        done: Sender<()>,
+    },
     /// Refuses all that comes, ends the volume's sessions.
-    DropVolume { volume: u64, done: Sender<()> },
+    DropVolume {
+        volume: u64,
+        done: Sender<()>,
+    },
     /// What TLS handshakes use from now on.
-    SetTls { config: Option<Arc<TlsConfig>>, done: Sender<()> },
+    SetTls {
+        config: Option<Arc<TlsConfig>>,
+        done: Sender<()>,
+    },
     Sessions(Sender<Vec<SessionStatus>>),
     Tasks(Sender<Vec<TaskStatus>>),
     Counters(Sender<(ShardCounters, Vec<ExportCounters>)>),
     /// Finishes what is in flight, for `drain_ms` at most, then closes all and ends the thread.
-    Stop { drain_ms: u64 },
+    Stop {
+        drain_ms: u64,
+    },
 }

@@ -98,8 +98,7 @@ impl Engine {
         let shards = if shards == 0 { cores.min(MAX_SHARDS) } else { shards };
         let trouble = |error: io::Error| Refused::from_io("starting the engine", &error);
         let lanes = Arc::new(Lanes::new(limits.connections).map_err(trouble)?);
-        let mailboxes: Result<Vec<_>, _> =
-            (0..shards).map(|_| Mailbox::new(limits.tasks_per_shard as usize)).collect();
+        let mailboxes: Result<Vec<_>, _> = (0..shards).map(|_| Mailbox::new(limits.tasks_per_shard as usize)).collect();
         let shared = Arc::new(Shared::new(lanes, mailboxes.map_err(trouble)?));
         let mut engine = Self {
             limits,
@@ -219,6 +218,13 @@ impl Engine {
         let volume = Volume::open(handle, spec, Box::new(told))?;
         lock(&self.volumes).insert(handle, Known { volume, generation: 0 });
         Ok(handle)
+    }
+
+    /// Takes in a volume that is made outside, whatever its back end; gives its handle.
+    pub fn add_volume(&self, make: impl FnOnce(u64) -> Arc<Volume>) -> u64 {
+        let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        lock(&self.volumes).insert(handle, Known { volume: make(handle), generation: 0 });
+        handle
     }
 
     /// Ends its sessions, drains, flushes, closes. Blocks, for about `drain_ms` at most; EBUSY

@@ -62,8 +62,7 @@ impl Poller for Epoll {
     fn wait(&mut self, timeout_ms: Option<u64>, out: &mut Vec<Ready>) -> io::Result<()> {
         let timeout = timeout_ms.map_or(-1, |ms| i32::try_from(ms).unwrap_or(i32::MAX));
         // SAFETY: room for EVENTS events.
-        let count =
-            unsafe { libc::epoll_wait(self.fd.as_raw_fd(), self.events.as_mut_ptr(), EVENTS as i32, timeout) };
+        let count = unsafe { libc::epoll_wait(self.fd.as_raw_fd(), self.events.as_mut_ptr(), EVENTS as i32, timeout) };
         if count < 0 {
             let error = io::Error::last_os_error();
             return if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) };

@@ -58,9 +58,7 @@ impl Lanes {
     /// Counts a connection in, unless there are as many as may be.
     pub fn admit_connection(&self) -> bool {
         let bound = self.max_connections;
-        self.connections
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < bound).then_some(n + 1))
-            .is_ok()
+        self.connections.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < bound).then_some(n + 1)).is_ok()
     }
 
     /// Counts out a connection that Python was never told of.

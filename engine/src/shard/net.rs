@@ -62,12 +62,7 @@ pub fn accept(listener: RawFd) -> io::Result<(OwnedFd, String)> {
     let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     // SAFETY: address and length belong together.
     let fd = unsafe {
-        libc::accept4(
-            listener,
-            (&raw mut address).cast(),
-            &raw mut length,
-            libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
-        )
+        libc::accept4(listener, (&raw mut address).cast(), &raw mut length, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
     };
     if fd < 0 {
         return Err(io::Error::last_os_error());
@@ -111,13 +106,7 @@ fn unix_peer(fd: &OwnedFd) -> String {
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: value and length belong together.
     let result = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut cred).cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut cred).cast(), &raw mut length)
     };
     match result {
         0 => format!("unix:uid={},gid={},pid={}", cred.uid, cred.gid, cred.pid),
@@ -131,13 +120,7 @@ pub fn own_listener(fd: RawFd) -> io::Result<OwnedFd> {
     let mut length = size_of::<i32>() as libc::socklen_t;
     // SAFETY: value and length belong together.
     let result = unsafe {
-        libc::getsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_ACCEPTCONN,
-            (&raw mut listening).cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, (&raw mut listening).cast(), &raw mut length)
     };
     if result < 0 {
         return Err(io::Error::last_os_error());

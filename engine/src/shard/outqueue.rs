@@ -14,7 +14,10 @@ const KEPT_HEADS: usize = 2048;
 enum Part {
     /// So many bytes of `heads`.
     Heads(usize),
-    Buffer { buf: IoBuf, sent: usize },
+    Buffer {
+        buf: IoBuf,
+        sent: usize,
+    },
 }
 
 /// Replies in the order in which they leave. Headers lie together, apart from the page-aligned

@@ -158,9 +158,13 @@ mod tests {
     fn waiting_ends_in_time() {
         for mut poller in both() {
             let start = std::time::Instant::now();
-            poller.wait(Some(30), &mut Vec::new()).unwrap();
-            let waited = start.elapsed().as_millis();
-            assert!((25..5000).contains(&waited), "{}: {waited} ms", poller.name());
+            let mut waits = 0;
+            // It may end early now and then (what it did before has just completed), but not spin.
+            while start.elapsed().as_millis() < 30 {
+                poller.wait(Some(30), &mut Vec::new()).unwrap();
+                waits += 1;
+            }
+            assert!(waits <= 4, "{}: {waits} waits", poller.name());
         }
     }
 

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use super::acceptor::{Accepted, Acceptor};
 use super::context::{Ctx, Role, Task};
 use super::control::{Control, NewConn};
-use super::shared::Shared;
 use super::events::Event;
 use super::poller::{Ready, Source};
+use super::shared::Shared;
 use super::status::{ExportCounters, ShardCounters, TaskStatus};
 use super::tasks::{Slab, TaskHandle};
 use crate::block::command::{Outcome, Request};
 use crate::nbd::link::{End, Turn};
-use crate::nbd::session::Session;
 use crate::nbd::requests::count_task;
+use crate::nbd::session::Session;
 
 /// Turns of all connections between two looks at what has come from outside.
 const ROUND: usize = 64;
@@ -220,7 +220,8 @@ impl Reactor {
 
     fn adopt(&mut self, new: NewConn) {
         let (fd, id) = (new.fd.as_raw_fd(), new.id);
-        let Some(handle) = self.sessions.insert_with(|handle| Box::new(Session::new(new, handle, &mut self.ctx))) else {
+        let Some(handle) = self.sessions.insert_with(|handle| Box::new(Session::new(new, handle, &mut self.ctx)))
+        else {
             self.shared.unload(self.index);
             self.ctx.lanes.forget_connection();
             return;

@@ -4,13 +4,12 @@ use crate::block::command::Op;
 
 /// Upper bounds of the latency buckets, microseconds; one more bucket takes the rest.
 pub const LATENCY_BOUNDS_US: [u64; 19] = [
-    10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000,
-    500_000, 1_000_000, 5_000_000, 10_000_000, 30_000_000,
+    10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000,
+    5_000_000, 10_000_000, 30_000_000,
 ];
 
 /// The operations that are counted, each at the place of its own number.
-pub const OPS: [Op; 7] =
-    [Op::Read, Op::Write, Op::Flush, Op::Discard, Op::WriteZeroes, Op::Cache, Op::BlockStatus];
+pub const OPS: [Op; 7] = [Op::Read, Op::Write, Op::Flush, Op::Discard, Op::WriteZeroes, Op::Cache, Op::BlockStatus];
 
 /// Counters of one operation.
 #[derive(Clone, Debug, Default)]

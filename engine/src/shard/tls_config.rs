@@ -71,9 +71,8 @@ impl TlsConfig {
         }
         let mut builder = SslContext::builder(SslMethod::tls_server())?;
         builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
-        builder.set_options(
-            SslOptions::NO_RENEGOTIATION | SslOptions::NO_TICKET | SslOptions::CIPHER_SERVER_PREFERENCE,
-        );
+        builder
+            .set_options(SslOptions::NO_RENEGOTIATION | SslOptions::NO_TICKET | SslOptions::CIPHER_SERVER_PREFERENCE);
         builder.set_session_cache_mode(SslSessionCacheMode::OFF);
         // A pre-shared key counts as a session in TLS 1.3, and one without a context is refused where
         // clients are verified.

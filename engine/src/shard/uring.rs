@@ -102,7 +102,7 @@ impl Uring {
             return if pending { passing(self.ring.submit()) } else { Ok(()) };
         }
         match timeout_ms {
-            Some(0) if !pending && !work => return Ok(()),
+            Some(0) if !pending && !work => Ok(()),
             // Deferred completions are delivered only to one who asks for them.
             Some(0) => self.wait_for(0, None),
             Some(ms) => self.wait_for(1, Some(Timespec::from(Duration::from_millis(ms)))),

@@ -1,0 +1,239 @@
+//! A back end that takes its time, forgets, or hangs: who waits, who does not, and what is left.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use support::*;
+
+const MIB: u64 = 1 << 20;
+
+fn on_all(test: impl Fn(&Server, &Arc<Held>)) {
+    for path in paths() {
+        let held = Held::new(64 * MIB);
+        let server = Server::start_with(path, &[("connection_bytes", 2 << 20)], |engine| held.volume(engine));
+        test(&server, &held);
+        held.finish(Err(libc::EIO));
+    }
+}
+
+#[test]
+fn replies_come_in_the_order_in_which_requests_end() {
+    on_all(|server, held| {
+        let mut client = server.connect(STRUCTURED);
+        for cookie in 0..3u64 {
+            client.send(&client.request(0, 0, cookie, cookie * 4096, 4096));
+        }
+        server.eventually("all are held", |_| held.count() == 3);
+        assert_eq!(server.engine.sessions()[0].in_flight, 3);
+        let tasks = server.engine.tasks();
+        assert_eq!(tasks.len(), 3);
+        assert!(tasks.iter().all(|task| task.op == "read" && task.phase == "submitted" && task.length == 4096));
+        held.finish(Ok(()));
+        for cookie in (0..3u64).rev() {
+            let chunk = client.reply(0);
+            assert_eq!(chunk.cookie, cookie);
+            assert_eq!(chunk.payload[8..], pattern(cookie * 4096, 4096));
+        }
+    });
+}
+
+#[test]
+fn disc_waits_for_what_is_in_flight() {
+    on_all(|server, held| {
+        let mut client = server.connect(SIMPLE);
+        client.send(&[client.write_request(0, 1, 0, b"data"), client.request(2, 0, 0, 0, 0)].concat());
+        server.eventually("it is held", |_| held.count() == 1);
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(server.engine.sessions().len(), 1);
+        held.finish(Ok(()));
+        assert_eq!(client.answer(), 0);
+        assert!(client.is_closed());
+        assert_eq!(server.wait_lost(), "disconnected by the client");
+    });
+}
+
+#[test]
+fn a_lost_connection_leaves_its_requests_to_end() {
+    on_all(|server, held| {
+        let mut client = server.connect(SIMPLE);
+        client.send(&[client.write_request(0, 1, 0, &[1; 300_000]), client.request(0, 0, 2, 0, 4096)].concat());
+        server.eventually("all are held", |_| held.count() == 3);
+        let conn = server.engine.sessions()[0].conn;
+        assert!(server.engine.disconnect(conn));
+        assert!(!server.engine.disconnect(conn));
+        assert!(server.wait_lost().contains("operator"));
+        assert!(server.engine.sessions().is_empty());
+        assert_eq!(server.engine.tasks().len(), 3, "their fate is not known yet");
+        held.finish(Ok(()));
+        server.eventually("they have ended", |engine| engine.tasks().is_empty());
+        server.eventually("nothing is in flight", |engine| engine.volumes()[0].in_flight() == 0);
+        let mut client = server.connect(SIMPLE);
+        client.send(&client.request(3, 0, 1, 0, 0));
+        server.eventually("it is held", |_| held.count() == 1);
+        held.finish(Ok(()));
+        assert_eq!(client.answer(), 0);
+    });
+}
+
+#[test]
+fn a_request_that_its_back_end_forgets_ends_with_eio() {
+    on_all(|server, held| {
+        let mut client = server.connect(SIMPLE);
+        client.send(&client.request(0, 0, 1, 0, 4096));
+        server.eventually("it is held", |_| held.count() == 1);
+        held.forget_one();
+        assert_eq!(client.answer(), 5);
+    });
+}
+
+#[test]
+fn large_requests_end_as_they_should_when_a_piece_fails() {
+    on_all(|server, held| {
+        // Simple, gathered: the error can still be said.
+        let mut client = server.connect(SIMPLE);
+        client.send(&client.request(0, 0, 1, 0, MIB));
+        server.eventually("four pieces", |_| held.count() == 4);
+        held.finish(Err(libc::ENODEV));
+        assert_eq!(client.answer(), 5);
+        // Chunks: ERROR_OFFSET tells where.
+        let mut client = server.connect(STRUCTURED);
+        client.send(&client.request(0, 0, 1, 0, 3 * MIB));
+        server.eventually("a window of pieces", |_| held.count() == 4);
+        held.finish(Err(libc::EIO));
+        let chunk = client.reply(0);
+        assert_eq!((chunk.kind, chunk.error()), (Some((0x8002, 1)), 5));
+        // Streamed: once the head is out, only closing is left.
+        let mut client = server.connect(SIMPLE);
+        client.send(&client.request(0, 0, 1, 0, 8 * MIB));
+        server.eventually("a window of pieces", |_| held.count() == 4);
+        held.finish(Ok(()));
+        server.eventually("the next pieces", |_| held.count() > 0);
+        held.finish(Err(libc::EIO));
+        assert!(client.is_closed());
+        assert!(server.wait_lost().contains("after the head"));
+        // A WRITE: one answer, when all of its payload has come.
+        let mut client = server.connect(SIMPLE);
+        let bytes = client.write_request(0, 1, 0, &vec![3; MIB as usize]);
+        client.send(&bytes[..MIB as usize]);
+        server.eventually("three pieces", |_| held.count() == 3);
+        held.finish(Err(libc::ENOSPC));
+        client.send(&bytes[MIB as usize..]);
+        assert_eq!(client.answer(), 28);
+        assert_eq!(held.count(), 0, "nothing more is written after an error");
+    });
+}
+
+#[test]
+fn streamed_and_gathered_reads_come_whole_and_in_order() {
+    on_all(|server, held| {
+        for (mode, len) in [(SIMPLE, MIB), (SIMPLE, 5 * MIB + 3), (STRUCTURED, 5 * MIB + 3), (EXTENDED, 32 * MIB)] {
+            let mut client = server.connect(mode);
+            client.send(&client.request(0, 0, 1, 100, len));
+            // Another's reply must not get into the middle of it.
+            client.send(&client.request(3, 0, 2, 0, 0));
+            let reader = std::thread::spawn(move || {
+                let mut data = vec![0; len as usize];
+                let mut flushed = false;
+                let mut done = false;
+                while !(flushed && done) {
+                    let chunk = client.reply_to(|cookie| if cookie == 1 { len as usize } else { 0 });
+                    if chunk.cookie == 2 {
+                        flushed = true;
+                        continue;
+                    }
+                    done = chunk.is_done();
+                    match chunk.kind {
+                        None => data = chunk.payload,
+                        Some(_) if chunk.payload.is_empty() => {}
+                        Some(_) => {
+                            let at = u64::from_be_bytes(chunk.payload[..8].try_into().unwrap()) as usize - 100;
+                            data[at..at + chunk.payload.len() - 8].copy_from_slice(&chunk.payload[8..]);
+                        }
+                    }
+                }
+                data
+            });
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while !reader.is_finished() {
+                assert!(Instant::now() < deadline, "{mode:?} {len} does not come");
+                held.finish(Ok(()));
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            assert!(reader.join().unwrap() == pattern(100, len as usize), "{mode:?} {len}");
+        }
+    });
+}
+
+#[test]
+fn a_hung_volume_delays_no_other() {
+    on_all(|server, held| {
+        let image = Image::new(MIB);
+        let sound = server.engine.open_volume(image.spec()).unwrap();
+        server.engine.swap_gate(sound, gate(1, MIB)).unwrap();
+        let stuck: Vec<_> = (0..8)
+            .map(|_| {
+                let mut client = server.connect(SIMPLE);
+                let bytes: Vec<u8> = (0..300).flat_map(|cookie| client.request(0, 0, cookie, 0, 512)).collect();
+                client.send(&bytes);
+                client
+            })
+            .collect();
+        server.eventually("each has its quota in flight", |_| held.count() == 8 * 256);
+        let mut client = server.connect_to(sound, SIMPLE);
+        assert_eq!(client.write(0, 5, b"hello"), 0);
+        assert_eq!(client.read(0, 5, 5).unwrap(), b"hello");
+        assert!(server.engine.tasks().len() >= 8 * 256);
+        drop(stuck);
+    });
+}
+
+#[test]
+fn stopping_answers_what_is_in_flight() {
+    on_all(|server, held| {
+        let mut client = server.connect(SIMPLE);
+        client.send(&client.request(0, 0, 1, 0, 4096));
+        server.eventually("it is held", |_| held.count() == 1);
+        let engine = server.engine.clone();
+        let stopping = std::thread::spawn(move || engine.stop(5000));
+        std::thread::sleep(Duration::from_millis(50));
+        client.send(&client.request(0, 0, 2, 0, 4096));
+        assert_eq!(client.reply(4096).error, 108, "ESHUTDOWN");
+        held.finish(Ok(()));
+        assert_eq!(client.reply(4096).payload, pattern(0, 4096));
+        assert!(client.is_closed());
+        stopping.join().unwrap();
+    });
+}
+
+#[test]
+fn stopping_does_not_wait_for_the_hung() {
+    on_all(|server, held| {
+        let mut client = server.connect(SIMPLE);
+        client.send(&client.request(0, 0, 1, 0, 4096));
+        server.eventually("it is held", |_| held.count() == 1);
+        let start = Instant::now();
+        server.engine.stop(200);
+        assert!(start.elapsed() < Duration::from_secs(5));
+        assert!(client.is_closed());
+        // It ends after its shard: nobody is there to hear of it, and nothing breaks.
+        held.finish(Ok(()));
+    });
+}
+
+#[test]
+fn closing_a_volume_ends_its_sessions_and_drains() {
+    on_all(|server, held| {
+        let mut client = server.connect(SIMPLE);
+        client.send(&client.request(0, 0, 1, 0, 4096));
+        server.eventually("it is held", |_| held.count() == 1);
+        let refused = server.engine.close_volume(server.volume, 50).unwrap_err();
+        assert_eq!(refused.errno, libc::EBUSY);
+        held.finish(Ok(()));
+        assert_eq!(client.reply(4096).payload, pattern(0, 4096));
+        assert!(client.is_closed());
+        server.engine.close_volume(server.volume, 5000).unwrap();
+        assert!(server.engine.volumes().is_empty());
+    });
+}
