@@ -104,6 +104,22 @@ def start_gateway(io_path: str) -> Iterator[Callable[..., Gateway]]:
     _close_all(made)
 
 
+@pytest.fixture(scope="module")
+def start_module_gateway(io_path: str) -> Iterator[Callable[..., Gateway]]:
+    """The same; they end with the module."""
+    made: list[Gateway] = []
+    yield _starter(io_path, made)
+    _close_all(made)
+
+
+@pytest.fixture(scope="session")
+def start_session_gateway(io_path: str) -> Iterator[Callable[..., Gateway]]:
+    """The same; they end when the tests of this I/O path have ended."""
+    made: list[Gateway] = []
+    yield _starter(io_path, made)
+    _close_all(made)
+
+
 @pytest.fixture
 def gateway(start_gateway: Callable[..., Gateway]) -> Gateway:
     """A fresh gateway for this test alone."""
@@ -111,11 +127,9 @@ def gateway(start_gateway: Callable[..., Gateway]) -> Gateway:
 
 
 @pytest.fixture(scope="module")
-def shared_gateway(io_path: str) -> Iterator[Gateway]:
+def shared_gateway(start_module_gateway: Callable[..., Gateway]) -> Gateway:
     """One gateway for all tests of a module (and I/O path): take names from `number()`."""
-    made: list[Gateway] = []
-    yield _starter(io_path, made)()
-    _close_all(made)
+    return start_module_gateway()
 
 
 @pytest.fixture(scope="session", autouse=True)

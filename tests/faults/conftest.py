@@ -1,4 +1,4 @@
-"""Gateways whose volumes lie on the fault file system."""
+"""A gateway whose volumes lie on the fault file system."""
 
 from __future__ import annotations
 
@@ -11,15 +11,24 @@ from tests.lab.processes import Gateway
 from tests.lab.site import POOL, Site
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def faults() -> Iterator[FaultFS]:
     with FaultFS() as fs:
         yield fs
+        fs.remove()  # before the gateways are stopped
 
 
-@pytest.fixture
-def site(start_gateway: Callable[..., Gateway], faults: FaultFS) -> Site:
-    gateway = start_gateway()
+@pytest.fixture(scope="module")
+def frail_site(faults: FaultFS, start_module_gateway: Callable[..., Gateway]) -> Site:
+    """One gateway for the module: its volumes lie on the fault file system."""
+    gateway = start_module_gateway()
     gateway.add_pool(POOL, faults.root / "pool")
     faults.sync_all()  # the directory itself was there before
     return Site(gateway, faults)
+
+
+@pytest.fixture
+def site(frail_site: Site) -> Iterator[Site]:
+    """The same, sound at the beginning of each test."""
+    yield frail_site
+    frail_site.faults.remove()

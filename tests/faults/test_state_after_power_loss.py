@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -14,7 +14,13 @@ from tests.lab.site import POOL, SIZE, Site
 
 
 @pytest.fixture
-def site(start_gateway: Callable[..., Gateway], faults: FaultFS) -> Site:
+def faults() -> Iterator[FaultFS]:
+    with FaultFS() as fs:
+        yield fs
+
+
+@pytest.fixture
+def site(faults: FaultFS, start_gateway: Callable[..., Gateway]) -> Site:
     """State directory and pool both lie on the fault file system."""
     (faults.root / "state").mkdir(mode=0o700)
     (faults.root / "pool").mkdir()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -12,19 +12,19 @@ from tests.lab.processes import Gateway
 
 
 @pytest.fixture(scope="session")
-def lab(io_path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
+def lab(
+    start_session_gateway: Callable[..., Gateway], tmp_path_factory: pytest.TempPathFactory
+) -> Laboratory:
     certificates = make_certificates(tmp_path_factory.mktemp("tls"))
-    gateway = Gateway(
-        io=io_path,
+    socket = tmp_path_factory.mktemp("nbd") / "socket"
+    gateway = start_session_gateway(
+        nbd=["127.0.0.1:0", "[::1]:0", f"unix:{socket}"],
         nbd_cert=certificates.server_cert,
         nbd_key=certificates.server_key,
         nbd_ca=certificates.ca,
         nbd_verify_client=True,
     )
-    gateway.flags["nbd"] = ["127.0.0.1:0", "[::1]:0", f"unix:{gateway.nbd_socket}"]
-    with gateway.start():
-        assert gateway.info()["io"] == io_path
-        yield Laboratory(gateway, certificates)
+    return Laboratory(gateway, certificates)
 
 
 every_way = pytest.mark.parametrize(

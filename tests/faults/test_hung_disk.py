@@ -1,0 +1,125 @@
+"""A disk that does not answer: what waits for it waits, everything else goes on."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.conformance.nbdclient import Cmd
+from tests.lab.site import SIZE, Site, wait_until
+
+pytestmark = pytest.mark.both_io
+DATA = b"data" * 1024
+SOON_S = 5.0  # generous for two busy cores; what hangs would take for ever
+
+
+@pytest.fixture(params=["buffered", "direct"])
+def export(request: pytest.FixtureRequest, site: Site) -> str:
+    export = site.export(io=request.param)
+    with site.connect(export) as nbd:
+        nbd.write(0, DATA * (SIZE // 4096))
+        nbd.flush()
+    return export
+
+
+def test_a_read_that_hangs_delays_no_other_of_its_connection(site: Site, export: str) -> None:
+    rule = site.faults.hang("read", path=site.path(export), start=0, end=4096)
+    with site.connect(export) as nbd:
+        hung = nbd.submit(Cmd.READ, 0, 4096)
+        site.faults.wait_hung()
+        start = time.monotonic()
+        others = [nbd.submit(Cmd.READ, offset, 4096) for offset in range(8192, SIZE, 65536)]
+        others += [nbd.submit(Cmd.WRITE, 1 << 20, payload=DATA)]
+        others += [nbd.submit(Cmd.BLOCK_STATUS, 0, 4096)] if nbd.contexts else []
+        assert not any(reply.error for reply in nbd.wait_all(others))
+        assert time.monotonic() - start < SOON_S
+        assert site.faults.remove(rule) == 1
+        assert bytes(nbd.wait(hung).data) == DATA
+
+
+def test_tasks_shows_what_hangs(site: Site, export: str) -> None:
+    rule = site.faults.hang("read", path=site.path(export), start=65536, end=69632)
+    with site.connect(export) as nbd:
+        hung = nbd.submit(Cmd.READ, 65536, 4096)
+        site.faults.wait_hung()
+        (task,) = site.gateway.api("GET", "tasks")
+        assert (task["export"], task["op"]) == (export, "read")
+        assert (task["offset"], task["length"]) == (65536, 4096)
+        assert task["phase"] == "submitted"
+        again = site.gateway.api("GET", "tasks")[0]
+        assert again["age_us"] > task["age_us"]
+        site.faults.remove(rule)
+        assert nbd.wait(hung).error == 0
+        wait_until(lambda: not site.gateway.api("GET", "tasks"))
+
+
+@pytest.mark.parametrize("operation", ["read", "write", "sync", "fallocate"])
+def test_other_volumes_and_commands_go_on(site: Site, export: str, operation: str) -> None:
+    """Far more hang than a volume has workers."""
+    other = site.export()
+    rule = site.faults.hang(operation, path=site.path(export))
+    with site.connect(export) as nbd, site.connect(other) as healthy:
+        hung = []
+        for number in range(48):
+            if operation == "read":
+                hung.append(nbd.submit(Cmd.READ, number * 8192, 4096))
+            elif operation == "fallocate":
+                hung.append(nbd.submit(Cmd.WRITE_ZEROES, number * 8192, 4096))
+            else:
+                hung.append(nbd.submit(Cmd.WRITE, number * 8192, payload=DATA))
+                if operation == "sync":
+                    hung.append(nbd.submit(Cmd.FLUSH))
+        site.faults.wait_hung()
+        start = time.monotonic()
+        healthy.write(0, DATA)
+        healthy.flush()
+        assert healthy.read(0, 4096) == DATA
+        site.gateway.api("GET", "tree")
+        site.gateway.api("GET", f"volumes/frail/{export}")
+        new = site.gateway.serve("1MiB")
+        with site.connect(new) as fresh:
+            fresh.write(0, DATA)
+        assert "blockgate" in site.gateway.metrics()
+        assert time.monotonic() - start < 2 * SOON_S
+        site.faults.remove(rule)
+        assert not any(reply.error for reply in nbd.wait_all(hung))
+
+
+def test_a_client_that_leaves_while_its_request_hangs(site: Site, export: str) -> None:
+    rule = site.faults.hang("read", path=site.path(export), start=0, end=4096)
+    with site.connect(export) as nbd:
+        nbd.submit(Cmd.READ, 0, 4096)
+        site.faults.wait_hung()
+    with site.connect(export) as nbd:
+        assert nbd.read(8192, 4096) == DATA
+        tasks = [(one["op"], one["offset"]) for one in site.gateway.api("GET", "tasks")]
+        assert tasks == [("read", 0)], "what the disk still has is shown, not forgotten"
+        site.faults.remove(rule)
+        assert nbd.read(0, 4096) == DATA
+    wait_until(lambda: not site.gateway.api("GET", "tasks"))
+    wait_until(lambda: not site.gateway.api("GET", "sessions"))
+
+
+def test_a_reopen_that_cannot_drain_answers_in_time(site: Site, export: str) -> None:
+    """A write whose fate is not known keeps the volume's lock: it is not opened a second time."""
+    rule = site.faults.hang("write", path=site.path(export), start=0, end=4096)
+    with site.connect(export) as nbd:
+        nbd.submit(Cmd.WRITE, 0, payload=DATA)
+        site.faults.wait_hung()
+        start = time.monotonic()
+        response = site.gateway.client.post(f"/v1/volumes/frail/{export}/reopen")
+        assert time.monotonic() - start < 45
+        assert not response.is_success, response.text
+    other = site.gateway.serve("1MiB")
+    with site.connect(other) as fresh:
+        fresh.write(0, DATA)
+    site.faults.remove(rule)
+
+    def reopened() -> bool:
+        answer = site.gateway.client.post(f"/v1/volumes/frail/{export}/reopen")
+        return answer.is_success and site.volume(export)["health"] == "ok"
+
+    wait_until(reopened)
+    with site.connect(export) as nbd:
+        assert nbd.read(8192, 4096) == DATA
