@@ -48,6 +48,7 @@ def parts() -> list[Part]:
         "unit and property tests": ("unit", "property"),
         "daemon, backstores, documentation": ("daemon", "backstores", "docs", "layout"),
         "cluster: killed at every step": ("cluster",),
+        "faults: bad peers and bad disks, on both I/O paths": ("faults",),
     }
     result = [
         Part("engine (cargo test)", (*cargo, "--lib", "--bins")),
