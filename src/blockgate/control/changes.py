@@ -286,7 +286,9 @@ class Changes:
         if error is None:
             self._ledger.note_made(operation)
             await self._end(operation, DONE)
-        elif not isinstance(error, errors.Unavailable) and not self._ledger.destroys(operation):
+        elif not self._ledger.destroys(operation):
+            # Nobody was told that it is done, so that going back is as right as going on; and
+            # it gets the configuration to what was acknowledged even while a pool is away.
             operation.error = errors.to_record(error)
             async with self.commit_lock:
                 await self._ledger.roll_back(operation)

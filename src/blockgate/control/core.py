@@ -195,6 +195,15 @@ class Core:
         if self.psk_loaded is not None:
             self.psk_loaded = dict(psk)  # the keys themselves are the same
 
+    def passing(self, name: str, moment: str) -> None:
+        """A step or a transaction is about to begin ("before"), or has ended ("after").
+
+        The log tells which ones an operation goes through; a test reads them there, and kills the
+        daemon at each of them.
+        """
+        log.debug("%s %s", moment, name)
+        self.crash_point(name, moment)
+
     # Looking things up
 
     @property

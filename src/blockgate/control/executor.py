@@ -107,9 +107,7 @@ class Executor:
         pool = self._core.pool(volume.pool)
         assert pool is not None, "a volume has its pool"
         try:
-            real = await self._core.in_pool(
-                pool.name, self._core.backstore(pool).real_size, volume
-            )
+            real = await self._core.in_pool(pool.name, self._core.backstore(pool).real_size, volume)
         except (OSError, BlockgateError):
             return True  # gone, or not known: then nobody can promise that it is whole
         return isinstance(step, ShrinkData) and real <= volume.size

@@ -6,7 +6,6 @@ Memory follows the store, never the other way round: what a crash can lose was n
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -38,8 +37,6 @@ from blockgate.control.state import (
 from blockgate.model.config import Configuration, Volume
 from blockgate.model.errors import Conflict
 from blockgate.model.names import PoolName
-
-log = logging.getLogger(__name__)
 
 _V = TypeVar("_V")
 
@@ -136,10 +133,9 @@ class Ledger:
     async def _commit(
         self, name: str, compares: Sequence[Compare], writes: Sequence[Write]
     ) -> None:
-        log.debug("transaction %s", name)
-        self._core.crash_point(name, "before")
+        self._core.passing(name, "before")
         committed = await self._core.store.txn(compares, writes)
-        self._core.crash_point(name, "after")
+        self._core.passing(name, "after")
         if not committed.ok:
             raise Conflict("The configuration was changed by somebody else.", "Try again.")
         for write in writes:

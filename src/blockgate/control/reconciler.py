@@ -169,10 +169,9 @@ class Reconciler:
 
     async def _step(self, step: Step, progress: Progress) -> None:
         name = type(step).__name__
-        log.debug("step %s", name)
-        self._core.crash_point(name, "before")
+        self._core.passing(name, "before")
         await self._executor.carry_out(step, progress)
-        self._core.crash_point(name, "after")
+        self._core.passing(name, "after")
 
     def _failed(
         self, step: Step, error: BaseException, members: _Members, outcome: Outcome

@@ -112,9 +112,6 @@ class PlainDataPlane:
         self.exports, self.live = {}, []
         self.drop_everything()
 
-    async def stop(self, drain_ms: int) -> None:
-        self.drop_everything()
-
     def connect(self, export: str, conn: int) -> None:
         """A client comes."""
         view = self.exports[export]

@@ -1,0 +1,1 @@
+"""The state of a gateway through kills: real daemons, real files, the real API."""

@@ -1,0 +1,166 @@
+"""What the daemon is asked for while it is killed: one scenario for each use case.
+
+Together they go through every step that there is, those that undo what failed included. `prepare`
+brings a gateway to where the wish is made; `act` makes it, under the operation id that it is
+given. A scenario that `fails` does so because the disk refuses (a rule of the fault file system).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from tests.lab.faultfs import FaultFS
+from tests.lab.processes import Gateway
+
+PSK = "00112233445566778899aabbccddeeff"
+
+Send = Callable[..., httpx.Response]
+"""`send(method, path, body, **query)`: one request under the scenario's operation id."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A wish. `faults` are (operation, path, errno) that fail for as long as it lasts."""
+
+    name: str
+    prepare: Callable[[Gateway], None]
+    act: Callable[[Send], httpx.Response]
+    faults: tuple[tuple[str, str, int], ...] = ()
+
+    @property
+    def fails(self) -> bool:
+        return bool(self.faults)
+
+    def arm(self, fs: FaultFS) -> None:
+        """Let the disk refuse from now on."""
+        for operation, path, error in self.faults:
+            fs.fail(operation, error, path=path)
+
+
+def nothing(gateway: Gateway) -> None:
+    """The pool is there."""
+
+
+def volume(gateway: Gateway, **more: Any) -> None:
+    """A volume, `main/a`."""
+    gateway.add_volume("1M", pool="main", name="a", **more)
+
+
+def preallocated(gateway: Gateway) -> None:
+    """A preallocated volume, `main/a`."""
+    volume(gateway, prealloc=True)
+
+
+def exported(gateway: Gateway) -> None:
+    """A volume that is exported, as `web`."""
+    volume(gateway)
+    gateway.add_export("main/a", "web")
+
+
+def forgotten(gateway: Gateway) -> None:
+    """A volume that nobody knows any more."""
+    volume(gateway)
+    gateway.api("POST", "volumes/main/a/forget")
+
+
+def with_file(gateway: Gateway) -> None:
+    """A file that could be adopted."""
+    pool = gateway.api("GET", "pools/main")["path"]
+    with open(f"{pool}/old.raw", "wb") as file:
+        file.write(b"old bytes" * 4096)
+
+
+def adopted(gateway: Gateway) -> None:
+    """A file that was adopted as `main/a`."""
+    with_file(gateway)
+    gateway.api("POST", "volumes/adopt", {"pool": "main", "name": "a", "path": "old.raw"})
+
+
+def with_user(gateway: Gateway) -> None:
+    """A TLS PSK user."""
+    gateway.api("POST", "tls/psk", {"user": "host", "key": PSK})
+
+
+def with_history(gateway: Gateway) -> None:
+    """A configuration that was changed since number 3: renamed, unexported, another volume."""
+    exported(gateway)
+    gateway.api("DELETE", "exports/web")
+    gateway.api("POST", "volumes/main/a/rename", {"new_name": "b"})
+    gateway.add_volume("1M", pool="main", name="c")
+
+
+def empty_pool(gateway: Gateway) -> None:
+    """A second pool, with nothing in it."""
+    gateway.add_pool("spare")
+
+
+DOCUMENT = {
+    "volumes": [{"name": "main/b", "size": "1M"}, {"name": "main/c", "size": "2M"}],
+    "exports": [{"volume": "main/b"}, {"volume": "main/c", "name": "c", "read_only": True}],
+}
+
+
+def _create(send: Send, **more: Any) -> httpx.Response:
+    return send("POST", "volumes", {"pool": "main", "name": "b", "size": "2M", **more})
+
+
+def _resize(send: Send, size: str) -> httpx.Response:
+    return send("POST", "volumes/main/a/resize", {"size": size, "force": True})
+
+
+def _rename(send: Send) -> httpx.Response:
+    return send("POST", "volumes/main/a/rename", {"new_name": "b"})
+
+
+SCENARIOS = (
+    Scenario("pool-add", nothing, lambda s: s("POST", "pools", {"name": "p", "directory": "/tmp"})),
+    Scenario("pool-remove", empty_pool, lambda s: s("DELETE", "pools/spare")),
+    Scenario("create", nothing, _create),
+    Scenario("create-preallocated", nothing, lambda s: _create(s, prealloc=True)),
+    Scenario("apply", exported, lambda s: s("POST", "apply", DOCUMENT)),
+    Scenario("grow", exported, lambda s: _resize(s, "3M")),
+    Scenario("shrink", exported, lambda s: _resize(s, "512K")),
+    Scenario("rename", exported, _rename),
+    Scenario("delete", volume, lambda s: s("DELETE", "volumes/main/a")),
+    Scenario("delete-adopted", adopted, lambda s: s("DELETE", "volumes/main/a", force=True)),
+    Scenario(
+        "adopt",
+        with_file,
+        lambda s: s("POST", "volumes/adopt", {"pool": "main", "name": "b", "path": "old.raw"}),
+    ),
+    Scenario("forget", volume, lambda s: s("POST", "volumes/main/a/forget")),
+    Scenario("scan", forgotten, lambda s: s("POST", "pools/main/scan")),
+    Scenario("reopen", exported, lambda s: s("POST", "volumes/main/a/reopen")),
+    Scenario("export-add", volume, lambda s: s("POST", "exports", {"volume": "main/a"})),
+    Scenario(
+        "export-update", exported, lambda s: s("PATCH", "exports/web", {"allow": ["192.0.2.0/24"]})
+    ),
+    Scenario("export-remove", exported, lambda s: s("DELETE", "exports/web")),
+    Scenario("psk-add", nothing, lambda s: s("POST", "tls/psk", {"user": "host", "key": PSK})),
+    Scenario("psk-remove", with_user, lambda s: s("DELETE", "tls/psk/host")),
+    Scenario("restore", with_history, lambda s: s("POST", "config/restore", {"number": 3})),
+    Scenario(
+        "create-fails",
+        nothing,
+        lambda s: _create(s, prealloc=True),
+        (("fallocate", "*", errno.ENOSPC),),
+    ),
+    Scenario(
+        "apply-fails",
+        nothing,
+        lambda s: s("POST", "apply", DOCUMENT),
+        (("rename", "*/c.img", errno.EIO), ("rename", "*.new", errno.EIO)),
+    ),
+    Scenario(
+        "grow-fails",
+        preallocated,
+        lambda s: _resize(s, "3M"),
+        (("fallocate", "*", errno.ENOSPC),),
+    ),
+    Scenario("rename-fails", volume, _rename, (("rename", "*/a.img", errno.EIO),)),
+)
