@@ -61,7 +61,7 @@ fuzz: venv ## cargo-fuzz on the stable toolchain, FUZZ_SECONDS= for each target
 	@scripts/fuzz $(FUZZ_SECONDS)
 
 wheel: venv ## one abi3 wheel in dist/
-	@PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/maturin build --release --locked --out dist
+	@PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/maturin build --release --locked --compatibility linux --out dist
 
 lock: ## renew requirements*.txt
 	@scripts/lock
