@@ -166,6 +166,8 @@ class BlockBackstore(PoolBackstore):
         return labels.decode(data, self.pool.name, adopted_path=self.pool.path)
 
     def _read_device(self) -> Label | None:
+        if self._device_size() < RESERVED_BYTES:
+            return None
         fd = self._open(os.O_RDONLY)
         try:
             block = os.pread(fd, LABEL_BYTES_MAX, self._label_offset())

@@ -1,0 +1,235 @@
+"""Directory pools: each method finishes what an interrupted one began, and touches only its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from blockgate.backstores.base import no_progress
+from blockgate.backstores.directory import DirectoryBackstore
+from blockgate.model.config import Pool, PoolKind, Volume
+from blockgate.model.errors import Conflict, Failed, InUse, Unavailable
+from blockgate.model.identity import new_uuid
+from blockgate.model.names import PoolName, VolumeName
+
+KIB = 1024
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> DirectoryBackstore:
+    backstore = DirectoryBackstore(Pool(PoolName("main"), PoolKind.DIRECTORY, str(tmp_path)))
+    backstore.prepare_pool()
+    return backstore
+
+
+def volume(name: str = "a", size: int = 64 * KIB, **more: object) -> Volume:
+    fields: dict[str, object] = {"uuid": new_uuid(), "size": size, **more}
+    return Volume(PoolName("main"), VolumeName(name), **fields)  # type: ignore[arg-type]
+
+
+def make(pool: DirectoryBackstore, one: Volume) -> Volume:
+    pool.prepare_data(one, no_progress)
+    pool.write_label(one)
+    pool.sync()
+    pool.place_data(one)
+    pool.sync()
+    return one
+
+
+def files(pool: DirectoryBackstore) -> list[str]:
+    root = Path(pool.pool.path)
+    return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
+
+
+MAKING = ("prepare_data", "write_label", "place_data")
+
+
+@pytest.mark.parametrize("done", range(len(MAKING) + 1))
+@pytest.mark.parametrize("prealloc", [False, True])
+def test_making_goes_on_wherever_it_stopped(
+    pool: DirectoryBackstore, done: int, prealloc: bool
+) -> None:
+    one = volume(prealloc=prealloc)
+    for name in MAKING[:done]:
+        if name == "prepare_data":
+            pool.prepare_data(one, no_progress)
+        else:
+            getattr(pool, name)(one)
+    make(pool, one)
+    make(pool, one)
+    assert files(pool) == [".blockgate/a.json", "a.img"]
+    assert pool.real_size(one) == 64 * KIB
+    assert (pool.allocated(one) >= 64 * KIB) is prealloc
+    (found,) = pool.scan()
+    assert found.label is not None and found.label.volume == one and not found.problem
+
+
+@pytest.mark.parametrize("done", range(len(MAKING) + 1))
+@pytest.mark.parametrize("times", [1, 2])
+def test_making_is_undone_wherever_it_stopped(
+    pool: DirectoryBackstore, done: int, times: int
+) -> None:
+    one = volume()
+    for name in MAKING[:done]:
+        if name == "prepare_data":
+            pool.prepare_data(one, no_progress)
+        else:
+            getattr(pool, name)(one)
+    for _ in range(times):
+        pool.discard_partial(one)
+    assert files(pool) == []
+
+
+def test_somebody_elses_file_is_neither_overwritten_nor_removed(pool: DirectoryBackstore) -> None:
+    one, foreign = volume(), Path(pool.pool.path, "a.img")
+    pool.prepare_data(one, no_progress)
+    pool.write_label(one)
+    foreign.write_bytes(b"precious")  # at the last moment
+    with pytest.raises(Conflict):
+        pool.place_data(one)
+    pool.discard_partial(one)
+    pool.discard_partial(one)
+    assert files(pool) == ["a.img"] and foreign.read_bytes() == b"precious"
+    pool.remove_data(one)
+    assert foreign.read_bytes() == b"precious"
+
+
+def test_a_move_by_hard_link_is_finished(
+    pool: DirectoryBackstore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = volume()
+    pool.prepare_data(one, no_progress)
+    pool.write_label(one)
+    os.link(pool._staged_path(one), pool._data_path(one))  # killed between link and unlink
+    pool.place_data(one)
+    assert files(pool) == [".blockgate/a.json", "a.img"]
+
+
+def test_another_volumes_label_is_left_alone(pool: DirectoryBackstore) -> None:
+    one, other = make(pool, volume()), volume()
+    with pytest.raises(Conflict):
+        pool.check_new(other)
+    with pytest.raises(Conflict):
+        pool.write_label(other)
+    pool.remove_label(other)
+    pool.remove_data(other)
+    pool.discard_partial(other)
+    assert files(pool) == [".blockgate/a.json", "a.img"]
+    pool.remove_data(one)
+    pool.remove_data(one)
+    pool.remove_label(one)
+    assert files(pool) == []
+
+
+def test_growing_can_be_repeated_and_undone(pool: DirectoryBackstore) -> None:
+    one = make(pool, volume(prealloc=True))
+    Path(pool._data_path(one)).write_bytes(b"x" * 64 * KIB)
+    larger = replace(one, size=128 * KIB)
+    seen: list[tuple[int, int]] = []
+    for _ in range(2):
+        pool.grow_data(larger, one.size, lambda done, total: seen.append((done, total)))
+    assert pool.real_size(one) == 128 * KIB and pool.allocated(one) >= 128 * KIB
+    assert seen[-1] == (64 * KIB, 64 * KIB), "only what is new counts"
+    for _ in range(2):
+        pool.trim_data(one)
+    assert Path(pool._data_path(one)).read_bytes() == b"x" * 64 * KIB
+
+
+def test_progress_is_told_in_steps(
+    pool: DirectoryBackstore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blockgate.backstores.directory.ALLOCATION_STEP", 16 * KIB)
+    seen: list[tuple[int, int]] = []
+    pool.prepare_data(volume(prealloc=True), lambda done, total: seen.append((done, total)))
+    assert seen == [(n * 16 * KIB, 64 * KIB) for n in range(5)]
+
+
+def test_data_in_use_is_not_cut_or_removed(pool: DirectoryBackstore) -> None:
+    one = make(pool, volume())
+    with open(pool._data_path(one), "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InUse):
+            pool.shrink_data(replace(one, size=512))
+        with pytest.raises(InUse):
+            pool.remove_data(one)
+    assert pool.real_size(one) == 64 * KIB
+    pool.shrink_data(replace(one, size=512))
+    assert pool.real_size(one) == 512
+
+
+def test_a_link_in_a_files_place_is_not_followed(pool: DirectoryBackstore, tmp_path: Path) -> None:
+    one = make(pool, volume())
+    outside = tmp_path.parent / "outside"
+    outside.write_bytes(b"y" * 128 * KIB)
+    Path(pool._data_path(one)).unlink()
+    Path(pool._data_path(one)).symlink_to(outside)
+    for work in (
+        lambda: pool.shrink_data(replace(one, size=512)),
+        lambda: pool.grow_data(replace(one, size=1 << 20), one.size, no_progress),
+        lambda: pool.trim_data(one),
+    ):
+        with pytest.raises(OSError, match="symbolic links"):
+            work()
+    assert outside.stat().st_size == 128 * KIB
+
+
+RENAMING = ("write_label", "move_data", "remove_label")
+
+
+@pytest.mark.parametrize("done", range(len(RENAMING) + 1))
+@pytest.mark.parametrize("undo", [False, True])
+def test_renaming_goes_on_or_back(pool: DirectoryBackstore, done: int, undo: bool) -> None:
+    old = make(pool, volume())
+    new = replace(old, name=VolumeName("b"))
+
+    def steps(names: tuple[str, ...]) -> None:
+        for name in names:
+            match name:
+                case "write_label":
+                    pool.write_label(new)
+                case "move_data":
+                    pool.move_data(old, new)
+                case "remove_label":
+                    pool.remove_label(old)
+
+    steps(RENAMING[:done])
+    if undo:
+        pool.restore_name(new, old)
+        pool.restore_name(new, old)
+        pool.write_label(old)
+        assert files(pool) == [".blockgate/a.json", "a.img"]
+    else:
+        steps(RENAMING)
+        assert files(pool) == [".blockgate/b.json", "b.img"]
+    (found,) = pool.scan()
+    assert found.label is not None and not found.problem
+    assert found.label.volume == (old if undo else new)
+
+
+def test_a_full_disk_is_said_before_and_found_later(
+    pool: DirectoryBackstore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huge = volume(size=1 << 60, prealloc=True)
+    with pytest.raises(Failed) as caught:
+        pool.check_new(huge)
+    assert caught.value.code == "no-space"
+    monkeypatch.setattr(os, "posix_fallocate", _no_space)
+    with pytest.raises(Failed, match="0 of 65536 bytes"):
+        pool.prepare_data(volume("b", prealloc=True), no_progress)
+
+
+def _no_space(fd: int, offset: int, length: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_pool_that_is_away(tmp_path: Path) -> None:
+    away = DirectoryBackstore(Pool(PoolName("p"), PoolKind.DIRECTORY, str(tmp_path / "none")))
+    for work in (away.prepare_pool, away.probe, away.scan):
+        with pytest.raises(Unavailable) as caught:
+            work()
+        assert caught.value.code == "pool-away"
+    assert not (tmp_path / "none").exists(), "a mount point that is missing is not made"
