@@ -18,16 +18,26 @@ def diff_of(draft: Draft, config: Configuration, missing: tuple[str, ...] = ()) 
     """What the draft changes of `config`; `missing` are volumes that cannot come back."""
     before, after = draft.before(config), draft.after()
     known = {volume.uuid for volume in draft.registered}
+    former = {old["uuid"]: key for key, old in before.items() if old and "uuid" in old}
+    renamed = {
+        former[new["uuid"]]: key
+        for key, new in after.items()
+        if new and former.get(new.get("uuid"), key) != key
+    }
     entries = []
     for key, new in after.items():
         old = before[key]
-        if old == new:
+        if old == new or (new is None and key in renamed):
             continue
         prefix = next(prefix for prefix in _KINDS if key.startswith(prefix))
-        action = _action(_KINDS[prefix], old, new, known)
-        entries.append(
-            DiffEntry(action, _KINDS[prefix], key.removeprefix(prefix), _fields(old, new))
-        )
+        kind, name = _KINDS[prefix], key.removeprefix(prefix)
+        origin = former.get(new["uuid"]) if new and kind == "volume" else None
+        if origin is not None and origin != key:
+            old = {**(before[origin] or {}), "ref": origin.removeprefix(prefix)}
+            fields = _fields(old, {**(new or {}), "ref": name})
+            entries.append(DiffEntry("rename", kind, name, fields))
+        else:
+            entries.append(DiffEntry(_action(kind, old, new, known), kind, name, _fields(old, new)))
     for user, stored in draft.psk.items():
         entries.append(DiffEntry("remove" if stored is None else "update", "tls-psk", user))
     entries += [DiffEntry("missing", "volume", name) for name in missing]

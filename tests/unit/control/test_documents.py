@@ -1,0 +1,207 @@
+"""Apply, export, history, restore."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import yaml
+
+from blockgate.control.service import Control
+from blockgate.model.callers import Caller, Role
+from blockgate.model.errors import Conflict, Forbidden, InUse, InvalidInput, NotFound, Refused
+from tests.unit.control.harness import ADMIN, Lab, new_id
+
+DOCUMENT: dict[str, Any] = {
+    "volumes": [
+        {"name": "main/a", "size": "1M"},
+        {"name": "main/b", "size": "2M", "cache": "write-through"},
+    ],
+    "exports": [{"volume": "main/a"}, {"volume": "main/b", "name": "bee", "read_only": True}],
+}
+
+
+async def apply(control: Control, document: Any, **how: bool) -> list[tuple[str, str]]:
+    diff = await control.apply(ADMIN, new_id(), document, **how)
+    return [(entry.action, entry.name) for entry in diff.entries]
+
+
+async def test_a_document_becomes_true_and_stays_so(lab: Lab) -> None:
+    wanted = [
+        ("create", "main/a"),
+        ("create", "main/b"),
+        ("create", "bee"),
+        ("create", "main/a"),
+    ]
+    assert await apply(lab.control, DOCUMENT, dry_run=True) == wanted
+    assert await lab.control.volume_list(ADMIN) == []
+    assert await apply(lab.control, yaml.safe_dump(DOCUMENT)) == wanted
+    assert await apply(lab.control, DOCUMENT) == []
+    assert set(lab.plane.exports) == {"main/a", "bee"}
+    changed = {"volumes": [{"name": "main/a", "size": "3M"}], "exports": [{"volume": "main/a"}]}
+    diff = await lab.control.apply(ADMIN, new_id(), changed)
+    (entry,) = diff.entries
+    ((name, old, new),) = [(c.field, c.old, c.new) for c in entry.changes]
+    assert (name, old, new) == ("size", 1 << 20, 3 << 20)
+    assert lab.plane.exports["main/a"].size == 3 << 20
+
+
+async def test_all_or_nothing(lab: Lab) -> None:
+    (lab.pool / "c.img").write_bytes(b"precious")
+    for extra in (
+        {"volumes": [{"name": "main/c", "size": "1M"}]},
+        {"volumes": [{"name": "main/d"}]},
+        {"volumes": [{"name": "none/d", "size": "1M"}]},
+        {"exports": [{"volume": "main/none"}]},
+    ):
+        document = {key: DOCUMENT[key] + extra.get(key, []) for key in DOCUMENT}
+        with pytest.raises((Conflict, InvalidInput)):
+            await apply(lab.control, document)
+    assert lab.files() == {"c.img": 8}
+    assert await lab.control.volume_list(ADMIN) == []
+    with pytest.raises(Forbidden):
+        await lab.control.apply(Caller("o", Role.OPERATE), new_id(), DOCUMENT)
+
+
+async def test_what_cannot_be_changed_by_a_document(lab: Lab) -> None:
+    await apply(lab.control, DOCUMENT)
+    for volume, error in [
+        ({"name": "main/a", "block_size": 4096}, Conflict),
+        ({"name": "main/a", "prealloc": True}, Conflict),
+        ({"name": "main/a", "uuid": "653e4072-8aad-4e9d-900e-4059f0e19e7e"}, Conflict),
+        ({"name": "main/a", "size": "512K"}, Refused),
+        ({"name": "main/a", "size": 1000}, InvalidInput),
+    ]:
+        with pytest.raises(error):
+            await apply(lab.control, {"volumes": [volume]})
+    with pytest.raises(Conflict, match="keeps its place"):
+        await apply(lab.control, {"pools": [{"name": "main", "directory": "/elsewhere"}]})
+    await apply(lab.control, {"volumes": [{"name": "main/a", "size": "512K"}]}, force=True)
+    assert (lab.pool / "a.img").stat().st_size == 512 * 1024
+
+
+async def test_sessions_are_not_ended_by_a_document(lab: Lab) -> None:
+    await apply(lab.control, DOCUMENT)
+    lab.plane.connect("main/a", 7)
+    for document in (
+        {"volumes": [{"name": "main/a", "io": "direct"}]},
+        {"exports": [{"volume": "main/a", "tls": True}]},
+        {"prune": True},
+    ):
+        with pytest.raises(InUse):
+            await apply(lab.control, document)
+    await apply(lab.control, {"exports": [{"volume": "main/a", "tls": True}]}, force=True)
+    assert lab.plane.live == []
+
+
+async def test_pruning_forgets_and_never_destroys(lab: Lab) -> None:
+    await apply(lab.control, DOCUMENT)
+    document = {
+        "pools": [{"name": "main", "directory": str(lab.pool)}],
+        "volumes": [{"name": "main/a"}],
+        "prune": True,
+    }
+    assert await apply(lab.control, document) == [
+        ("forget", "main/b"),
+        ("remove", "bee"),
+        ("remove", "main/a"),
+    ]
+    assert (lab.pool / "b.img").exists()
+    found = {f.name: f.status for f in await lab.control.pool_scan(ADMIN, new_id(), "main")}
+    assert found == {"a": "known", "b": "registered"}
+
+
+async def test_an_exported_configuration_brings_everything_back(lab: Lab) -> None:
+    await apply(lab.control, DOCUMENT)
+    (lab.pool / "old.raw").write_bytes(b"x" * 4096)
+    await lab.control.volume_adopt(ADMIN, new_id(), "main/old", "old.raw")
+    exported = await lab.control.config_export(ADMIN)
+    before = await lab.control.volume_list(ADMIN)
+    await lab.stop()
+    (lab.state / "state.db").unlink()
+    control = await lab.start()
+    actions = await apply(control, yaml.safe_dump(exported))
+    assert ("register", "main/a") in actions and ("create", "bee") in actions
+    assert await control.volume_list(ADMIN) == before
+    assert set(lab.plane.exports) == {"main/a", "bee"}
+
+
+async def test_a_failed_registration_removes_nothing(lab: Lab) -> None:
+    await apply(lab.control, {"volumes": [{"name": "main/a", "size": "1M"}]})
+    exported = await lab.control.config_export(ADMIN)
+    await lab.control.volume_forget(ADMIN, new_id(), "main/a")
+    lab.crash.fail_in = 0  # the first step of all
+    exported["exports"] = [{"volume": "main/a"}]
+    with pytest.raises(Exception, match="injected"):
+        await apply(lab.control, exported)
+    assert set(lab.files()) == {"a.img", ".blockgate/a.json"}
+    assert await lab.control.volume_list(ADMIN) == []
+
+
+async def test_the_last_ten_configurations_can_be_seen_and_restored(lab: Lab) -> None:
+    for n in range(12):
+        await lab.control.volume_create(ADMIN, new_id(), f"main/v{n}", "1M")
+    history = await lab.control.config_history(ADMIN)
+    assert [entry.number for entry in history] == list(range(13, 3, -1))
+    assert history[0].summary == "create volume main/v11" and history[0].caller == "admin"
+    old = await lab.control.config_at(ADMIN, 5)
+    assert [v["name"] for v in old["volumes"]] == [f"main/v{n}" for n in range(4)]
+    with pytest.raises(NotFound):
+        await lab.control.config_at(ADMIN, 3)
+    diff = await lab.control.config_diff(ADMIN, 5)
+    assert {entry.action for entry in diff.entries} == {"forget"} and len(diff.entries) == 8
+    assert await lab.control.config_restore(ADMIN, new_id(), 5) == diff
+    assert len(await lab.control.volume_list(ADMIN)) == 4
+    assert len(lab.files()) == 24, "all data is still there"
+    await lab.control.config_restore(ADMIN, new_id(), 13)
+    assert len(await lab.control.volume_list(ADMIN)) == 12
+
+
+async def test_restoring_brings_names_and_exports_back_but_no_sizes(lab: Lab) -> None:
+    await apply(lab.control, DOCUMENT)  # number 2
+    await lab.control.export_remove(ADMIN, new_id(), "bee")
+    await lab.control.volume_rename(ADMIN, new_id(), "main/b", "c")
+    await lab.control.volume_resize(ADMIN, new_id(), "main/c", "4M")
+    diff = await lab.control.config_restore(ADMIN, new_id(), 2)
+    assert {(e.action, e.name) for e in diff.entries} == {("rename", "main/b"), ("create", "bee")}
+    assert [(c.old, c.new) for c in diff.entries[0].changes] == [("main/c", "main/b")]
+    assert set(lab.plane.exports) == {"main/a", "bee"}
+    assert lab.plane.exports["bee"].size == 4 << 20
+    assert (lab.pool / "b.img").exists() and not (lab.pool / "c.img").exists()
+
+
+async def test_what_was_deleted_cannot_be_restored(lab: Lab) -> None:
+    await apply(lab.control, DOCUMENT)
+    await lab.control.export_remove(ADMIN, new_id(), "bee")
+    await lab.control.volume_delete(ADMIN, new_id(), "main/b")
+    diff = await lab.control.config_diff(ADMIN, 2)
+    assert ("missing", "main/b") in {(e.action, e.name) for e in diff.entries}
+    with pytest.raises(Refused, match="main/b"):
+        await lab.control.config_restore(ADMIN, new_id(), 2)
+    await lab.control.config_restore(ADMIN, new_id(), 2, force=True)
+    assert [v.name for v in await lab.control.volume_list(ADMIN)] == ["a"]
+    assert lab.files().keys() == {"a.img", ".blockgate/a.json"}
+
+
+async def test_a_thousand_volumes_do_not_stall_the_loop(lab: Lab) -> None:
+    stalls: list[float] = []
+
+    async def watch() -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.005)
+            stalls.append(loop.time() - before)
+
+    watching = asyncio.create_task(watch())
+    names = [f"main/v{n}" for n in range(1000)]
+    document = {
+        "volumes": [{"name": name, "size": "1G"} for name in names],
+        "exports": [{"volume": name} for name in names],
+    }
+    assert len(await apply(lab.control, document)) == 2000
+    assert len(lab.plane.exports) == 1000
+    assert len(await lab.control.volume_list(ADMIN)) == 1000
+    watching.cancel()
+    assert len(stalls) > 10, "the loop went on turning meanwhile"
