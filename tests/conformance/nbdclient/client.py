@@ -102,14 +102,17 @@ class Client:
         if isinstance(sock, ssl.SSLSocket):
             sock.sendall(data)
             return
+        poll = select.poll()  # not select(): a test may hold thousands of descriptors
+        poll.register(sock, select.POLLIN | select.POLLOUT)
+        timeout_s = sock.gettimeout()
         while data:
-            readable, writable, _ = select.select([sock], [sock], [], sock.gettimeout())
-            if readable:
-                self._receive()
-            elif writable:
-                data = data[sock.send(data) :]
-            else:
+            ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
+            if not ready:
                 raise TimeoutError("the server neither reads nor answers")
+            if ready[0][1] & ~select.POLLOUT:
+                self._receive()
+            else:
+                data = data[sock.send(data) :]
 
     def submit(
         self,
