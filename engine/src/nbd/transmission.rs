@@ -161,14 +161,19 @@ impl Transmission {
     fn turn_with(&mut self, link: &mut Link, ctx: &mut Ctx, scratch: &mut Scratch) -> Result<Turn, End> {
         loop {
             self.progress(link, ctx)?;
+            let held = link.out.buffer_bytes();
             link.flush(ctx)?;
             self.count_ended(ctx);
+            if self.turn_left == 0 && !self.is_clogged(link) {
+                return Ok(Turn::More);
+            }
+            // What has just left made room for what waits, and nobody else will say so.
+            if self.waits_for_room() && link.out.buffer_bytes() < held {
+                continue;
+            }
             if let Some(why) = &self.closing {
                 let quiet = self.in_flight == 0 && self.larges.is_empty() && !link.has_unsent();
                 return if quiet { Err(why.clone()) } else { Ok(self.rest(link)) };
-            }
-            if self.turn_left == 0 && !self.is_clogged(link) {
-                return Ok(Turn::More);
             }
             if self.is_paused(link) || !link.readable {
                 return Ok(self.rest(link));
@@ -188,12 +193,16 @@ impl Transmission {
     /// How a turn ends that has no more to do. What waits, and has nothing of its own under way
     /// that will wake it, must be woken by others.
     fn rest(&self, link: &Link) -> Turn {
-        let waits = self.parked.is_some() || !self.active.is_empty() || matches!(self.rx, Rx::Pieces { buf: None, .. });
-        if waits && self.in_flight == 0 && !link.has_unsent() {
+        if self.waits_for_room() && self.in_flight == 0 && !link.has_unsent() {
             Turn::Starved
         } else {
             Turn::Over
         }
+    }
+
+    /// Is there something that could not be begun for want of buffers or tasks?
+    fn waits_for_room(&self) -> bool {
+        self.parked.is_some() || !self.active.is_empty() || matches!(self.rx, Rx::Pieces { buf: None, .. })
     }
 
     /// Works on what is at hand, without receiving.
