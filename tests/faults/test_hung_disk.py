@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 
-from tests.conformance.nbdclient import Cmd
+from tests.conformance.nbdclient import Client, Cmd
+from tests.lab.faultfs import FaultFS
+from tests.lab.processes import Gateway
 from tests.lab.site import SIZE, Site, wait_until
 
 pytestmark = pytest.mark.both_io
@@ -101,6 +104,7 @@ def test_a_client_that_leaves_while_its_request_hangs(site: Site, export: str) -
     wait_until(lambda: not site.gateway.api("GET", "sessions"))
 
 
+@pytest.mark.parametrize("export", ["buffered"], indirect=True)
 def test_a_reopen_that_cannot_drain_answers_in_time(site: Site, export: str) -> None:
     """A write whose fate is not known keeps the volume's lock: it is not opened a second time."""
     rule = site.faults.hang("write", path=site.path(export), start=0, end=4096)
@@ -122,4 +126,29 @@ def test_a_reopen_that_cannot_drain_answers_in_time(site: Site, export: str) -> 
 
     wait_until(reopened)
     with site.connect(export) as nbd:
+        assert nbd.read(8192, 4096) == DATA
+
+
+def test_a_stop_while_the_disk_hangs(
+    faults: FaultFS, start_gateway: Callable[..., Gateway]
+) -> None:
+    """The daemon gives up on time. (The kernel keeps the process until its disk answers.)"""
+    gateway = start_gateway(drain_seconds=1)
+    gateway.add_pool("stuck", faults.root / "stuck")
+    faults.sync_all()
+    volume = gateway.add_volume("1MiB", pool="stuck", name="disk")
+    export = gateway.add_export(volume)
+    faults.hang("write", path="/stuck/disk.img", start=0, end=4096)
+    with Client.open(f"127.0.0.1:{gateway.nbd_port}", export) as nbd:
+        nbd.write(8192, DATA)
+        nbd.flush()
+        nbd.submit(Cmd.WRITE, 0, payload=DATA)
+        faults.wait_hung()
+        assert gateway.process is not None
+        gateway.process.terminate()
+        wait_until(lambda: not gateway.api_socket.exists(), 30)
+        faults.remove()
+        gateway.wait(30)
+    gateway.start()
+    with Client.open(f"127.0.0.1:{gateway.nbd_port}", export) as nbd:
         assert nbd.read(8192, 4096) == DATA

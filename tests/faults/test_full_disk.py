@@ -1,0 +1,133 @@
+"""A real disk that is full: tmpfs, and ext4 on a loop device."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.nbdclient import Client, Cmd, CmdFlag
+from tests.lab.processes import Gateway
+from tests.lab.site import wait_until
+
+pytestmark = pytest.mark.both_io
+MIB = 1 << 20
+ROOM = 24 * MIB
+BLOCK = b"full" * (MIB // 4)
+
+
+@pytest.fixture(params=["tmpfs", "ext4"])
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A mounted file system of about ROOM bytes."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if request.param == "tmpfs":
+        command = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(place)]
+    else:
+        image = tmp_path / "image"
+        with image.open("wb") as file:
+            file.truncate(ROOM)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", str(image)], check=True)
+        command = ["mount", "-o", "loop", str(image), str(place)]
+    subprocess.run(command, check=True)
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture
+def gateway(disk: Path, start_gateway: Callable[..., Gateway]) -> Iterator[Gateway]:
+    gateway = start_gateway()
+    gateway.add_pool("small", disk)
+    yield gateway
+    gateway.close()  # before its disk goes
+
+
+def info(gateway: Gateway, volume: str) -> dict[str, object]:
+    found: dict[str, object] = gateway.api("GET", f"volumes/{volume}")
+    return found
+
+
+@pytest.mark.parametrize("flags", [0, CmdFlag.FUA])
+def test_a_full_disk(gateway: Gateway, flags: int) -> None:
+    volume = gateway.add_volume(64 * MIB, pool="small")  # sparse: more than there is
+    export = gateway.add_export(volume)
+    other = gateway.serve("4MiB")
+    address = f"127.0.0.1:{gateway.nbd_port}"
+    with Client.open(address, export) as nbd, Client.open(address, other) as elsewhere:
+        written = []
+        for number in range(64):
+            reply = nbd.request(Cmd.WRITE, number * MIB, payload=BLOCK, flags=flags)
+            if reply.error:
+                assert reply.error == 28
+                break
+            written.append(number)
+        assert 10 <= len(written) < 30
+        elsewhere.write(0, BLOCK)
+        elsewhere.flush()
+        for number in written:
+            assert nbd.read(number * MIB, MIB) == BLOCK
+        wait_until(lambda: info(gateway, volume)["health"] == "degraded")
+        assert "space" in str(info(gateway, volume)["reason"]).lower()
+        assert info(gateway, volume)["writes_refused"] is False
+        nbd.trim(0, 4 * MIB)
+        nbd.write(32 * MIB, BLOCK, flags=flags)  # there is room again
+        nbd.flush()
+        assert nbd.read(32 * MIB, MIB) == BLOCK
+        assert nbd.read(0, 4 * MIB) == bytes(4 * MIB)
+    gateway.api("POST", f"volumes/{volume}/reopen")
+    assert info(gateway, volume)["health"] == "ok"
+    with Client.open(address, export) as nbd:
+        assert nbd.read(32 * MIB, MIB) == BLOCK
+
+
+def test_a_preallocation_that_does_not_fit(gateway: Gateway, disk: Path) -> None:
+    body = {"pool": "small", "name": "large", "size": 64 * MIB, "prealloc": True}
+    response = gateway.client.post("/v1/volumes", json=body)
+    assert response.status_code >= 400
+    assert "space" in response.text.lower()
+    assert not list(disk.glob("*.img")), "nothing half made is left"
+    assert gateway.api("GET", "volumes") == []
+    gateway.api("POST", "volumes", {**body, "size": 4 * MIB})
+
+
+def test_a_state_directory_that_is_full(disk: Path, start_gateway: Callable[..., Gateway]) -> None:
+    """No change is acknowledged, what is served goes on, and there is no harm when room returns."""
+    state = disk / "state"
+    state.mkdir(mode=0o700)
+    gateway = start_gateway(state_dir=state)
+    try:
+        export = gateway.serve("4MiB")
+        filler = disk / "filler"
+        with filler.open("wb") as file:
+            try:
+                while True:
+                    file.write(bytes(65536))
+                    file.flush()
+            except OSError:
+                pass
+        with Client.open(f"127.0.0.1:{gateway.nbd_port}", export) as nbd:
+            refused = 0
+            for number in range(200):
+                body = {"pool": "lab", "name": f"more{number}", "size": MIB}
+                response = gateway.client.post("/v1/volumes", json=body)
+                if not response.is_success:
+                    refused += 1
+                    assert response.status_code >= 500, response.text
+                    break
+            assert refused
+            nbd.write(0, BLOCK)
+            nbd.flush()
+            assert nbd.read(0, MIB) == BLOCK
+            acknowledged = {one["name"] for one in gateway.api("GET", "volumes")}
+            filler.unlink()
+            gateway.add_volume(MIB, name="after")
+            assert {one["name"] for one in gateway.api("GET", "volumes")} == acknowledged | {
+                "after"
+            }
+        gateway.kill()
+        gateway.start()
+        assert {one["name"] for one in gateway.api("GET", "volumes")} == acknowledged | {"after"}
+    finally:
+        gateway.close()
