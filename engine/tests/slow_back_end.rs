@@ -40,6 +40,27 @@ fn replies_come_in_the_order_in_which_requests_end() {
 }
 
 #[test]
+fn requests_beyond_a_connections_share_follow_when_its_replies_have_left() {
+    const LEN: u64 = 256 << 10;
+    on_all(|server, held| {
+        let mut client = server.connect(STRUCTURED);
+        let fit = 2 * MIB / LEN;
+        let burst: Vec<u8> = (0..3 * fit).flat_map(|k| client.request(0, 0, k, k * LEN, LEN)).collect();
+        client.send(&burst);
+        for round in 0..3 {
+            // All of a round end at once, and leave at once: only that makes room for the next.
+            server.eventually("a share is held", |_| held.count() as u64 == fit);
+            held.finish(Ok(()));
+            for _ in 0..fit {
+                let chunk = client.reply(0);
+                assert_eq!(chunk.cookie / fit, round);
+                assert_eq!(chunk.payload[8..], pattern(chunk.cookie * LEN, LEN as usize));
+            }
+        }
+    });
+}
+
+#[test]
 fn disc_waits_for_what_is_in_flight() {
     on_all(|server, held| {
         let mut client = server.connect(SIMPLE);
