@@ -23,6 +23,9 @@ use crate::shard::tasks::{Slab, TaskHandle};
 pub(super) const FLUSH_BYTES: usize = 256 << 10;
 /// Bytes that one connection moves, in and out, before others have their turn.
 const TURN_BYTES: usize = 2 << 20;
+/// Replies to large WRITEs that wait for each other: eight simple ones, four extended ones.
+const DEFER_BYTES: usize = 128;
+
 /// What a session has done so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
@@ -162,8 +165,10 @@ impl Transmission {
         loop {
             self.progress(link, ctx)?;
             let held = link.out.buffer_bytes();
-            link.flush(ctx)?;
-            self.count_ended(ctx);
+            if !self.may_defer(link) {
+                link.flush(ctx)?;
+                self.count_ended(ctx);
+            }
             if self.turn_left == 0 && !self.is_clogged(link) {
                 return Ok(Turn::More);
             }
@@ -179,8 +184,8 @@ impl Transmission {
                 return Ok(self.rest(link));
             }
             match self.receive(link, ctx, scratch)? {
-                Received::Nothing => return Ok(self.rest(link)),
-                Received::Bytes(_) => {}
+                // `readable` is false now: once more around, to send what was held back.
+                Received::Nothing | Received::Bytes(_) => {}
                 Received::End if matches!(self.rx, Rx::Header) && link.input.is_empty() => {
                     // As after DISC: what was asked is still answered.
                     self.close(link, ctx, "closed by the client".into());
@@ -188,6 +193,17 @@ impl Transmission {
                 Received::End => return Err("closed by the client in the middle of a request".into()),
             }
         }
+    }
+
+    /// Large WRITEs, one behind the other: may their replies wait until no more is at hand? Each
+    /// send wakes the client; a few replies at a time cost less.
+    fn may_defer(&self, link: &Link) -> bool {
+        self.direct
+            && link.readable
+            && link.writable
+            && self.turn_left > 0
+            && self.closing.is_none()
+            && link.out.bytes() < DEFER_BYTES
     }
 
     /// How a turn ends that has no more to do. What waits, and has nothing of its own under way
