@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from blockgate.durable import sync_directory
 from blockgate.model.errors import Failed, InUse
 
 
@@ -27,7 +28,7 @@ class StateDirectory:
         """
         path = os.path.abspath(path)
         try:
-            os.makedirs(path, mode=0o700, exist_ok=True)
+            _make(path)
             lock_path = os.path.join(path, "lock")
             lock_fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -67,3 +68,13 @@ class StateDirectory:
     def release(self) -> None:
         """Let another daemon have it."""
         os.close(self._lock_fd)
+
+
+def _make(path: str) -> None:
+    """Make a directory and those above it, each name stable; one that is there stays as it is."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    _make(parent)
+    os.mkdir(path, mode=0o700)
+    sync_directory(parent)

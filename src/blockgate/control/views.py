@@ -191,8 +191,8 @@ class FieldChange:
 class DiffEntry:
     """One thing that changes.
 
-    `action`: "create", "adopt", "register" (data and label are there), "update",
-    "rename", "remove", "forget" (data and label stay), or "missing" (its data is gone and cannot come back).
+    `action`: "create", "adopt", "register" (data and label are there), "update", "rename",
+    "remove", "forget" (data and label stay), or "missing" (its data cannot come back).
     """
 
     action: str

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -69,7 +70,7 @@ class Lab:
         self.root = root
         self.state = root / "state"
         self.pool = root / "pool"
-        self.pool.mkdir(parents=True)
+        self.pool.mkdir(parents=True, exist_ok=True)
         self.plane = PlainDataPlane()
         self.crash = Crash()
         self._control: Control | None = None
@@ -100,8 +101,8 @@ class Lab:
         except Killed:
             return None
 
-    async def bury(self) -> None:
-        """What the kernel does after a kill: nothing is flushed, every lock is free."""
+    async def bury(self, lose_power: Callable[[], object] | None = None) -> None:
+        """What the kernel does after a kill: every lock is free. Or the power goes with it."""
         self.crash.dead = True
         core = self.control._core
         me = asyncio.current_task()
@@ -109,10 +110,13 @@ class Lab:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        if lose_power is not None:
+            await asyncio.to_thread(lose_power)
         self.plane.drop_everything()
         if isinstance(core._store, SqliteStore):
             thread, connection = core._store._thread, core._store._connection
-            await asyncio.get_running_loop().run_in_executor(thread, connection.close)
+            with suppress(sqlite3.Error):  # the disk may have gone with the power
+                await asyncio.get_running_loop().run_in_executor(thread, connection.close)
             thread.shutdown()
         if core._directory is not None:
             core._directory.release()

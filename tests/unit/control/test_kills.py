@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -43,6 +44,10 @@ class Act:
     other: str = "b"
     size: int = 2
     prealloc: bool = False
+
+
+LosePower = Callable[[], object] | None
+"""What to do at a kill besides: the disk forgets what was not synced."""
 
 
 @dataclass(frozen=True)
@@ -159,15 +164,15 @@ def plausible(before: Model, now: Model, act: Act) -> None:
     assert now in (before, after)
 
 
-async def restart(lab: Lab, kills: list[int]) -> None:
+async def restart(lab: Lab, kills: list[int], lose_power: LosePower) -> None:
     """Bury what was killed and start again, through kills in recovery."""
-    await lab.bury()
+    await lab.bury(lose_power)
     for countdown in [*kills, None]:
         await lab.or_killed(lab.start(Crash(countdown)))
         await settle(lab)
         if not lab.crash.dead:
             break
-        await lab.bury()
+        await lab.bury(lose_power)
     lab.crash.countdown = None
 
 
@@ -178,7 +183,7 @@ async def settle(lab: Lab) -> None:
             await asyncio.sleep(0.001)
 
 
-async def run(root: Path, sequence: list[Turn]) -> None:
+async def run(root: Path, sequence: list[Turn], lose_power: LosePower = None) -> None:
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # tasks that were killed
     lab = Lab(root)
     await lab.start()
@@ -199,7 +204,7 @@ async def run(root: Path, sequence: list[Turn]) -> None:
         note(f"{answer}; last was {lab.crash.seen[-1]}")
         await settle(lab)
         if lab.crash.dead:
-            await restart(lab, turn.kills)
+            await restart(lab, turn.kills, lose_power)
         lab.crash.countdown = lab.crash.fail_in = None
         if turn.act.kind == "forget+scan":
             await lab.control.pool_scan(ADMIN, new_id(), "main")
@@ -239,8 +244,11 @@ turns = st.builds(
 )
 
 
+sequences = st.lists(turns, min_size=4, max_size=12)
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(turns, min_size=4, max_size=12))
+@given(sequences)
 def test_what_was_acknowledged_is_there(sequence: list[Turn]) -> None:
     with tempfile.TemporaryDirectory() as root:
         asyncio.run(run(Path(root), sequence))

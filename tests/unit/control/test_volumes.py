@@ -290,3 +290,26 @@ async def test_data_that_has_vanished_is_not_made_anew(lab: Lab) -> None:
         while not (await control.export_info(ADMIN, "main/a")).ready:
             await asyncio.sleep(0.05)
     assert (await control.volume_info(ADMIN, "main/a")).health == "ok"
+
+
+async def test_a_volume_that_another_daemon_serves_is_refused(lab: Lab) -> None:
+    await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M")
+    await lab.control.export_add(ADMIN, new_id(), "main/a")
+    other = Lab(lab.root / "second")
+    control = await other.start()
+    await control.pool_add(ADMIN, new_id(), "same", directory=str(lab.pool))
+    (found,) = await control.pool_scan(ADMIN, new_id(), "same")
+    assert found.status == "registered"
+    with pytest.raises(InUse, match="Another process has the data open"):
+        await control.export_add(ADMIN, new_id(), "same/a")
+    with pytest.raises(InUse, match="in use by another process"):
+        await control.volume_delete(ADMIN, new_id(), "same/a")
+    with pytest.raises(InUse):
+        await control.volume_resize(ADMIN, new_id(), "same/a", "512K", force=True)
+    assert (lab.pool / "a.img").stat().st_size == MIB
+    await lab.stop()
+    assert (await control.export_add(ADMIN, new_id(), "same/a")).ready
+    await other.stop()
+    await lab.start()
+    info = await lab.control.volume_info(ADMIN, "main/a")
+    assert info.health == "ok"
