@@ -106,7 +106,7 @@ impl TlsConfig {
 
 /// Suites for TLS 1.2.
 const CERT_SUITES: &str = "HIGH:!aNULL:!eNULL:!PSK:!SRP:!kRSA";
-const PSK_SUITES: &str = "HIGH:!aNULL:!eNULL:!SRP:!kRSA";
+const PSK_SUITES: &str = "HIGH:!aNULL:!eNULL:!SRP:!kRSA:!kRSAPSK";
 
 type Builder = openssl::ssl::SslContextBuilder;
 

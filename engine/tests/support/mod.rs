@@ -132,6 +132,12 @@ impl Server {
         client
     }
 
+    /// On which terms the next connection enters transmission.
+    pub fn set_mode(&self, mode: Mode) {
+        *self.terms.lock().unwrap() = (self.volume, mode);
+    }
+
+    /// A client of another volume.
     pub fn connect_to(&self, volume: u64, mode: Mode) -> Client {
         *self.terms.lock().unwrap() = (volume, mode);
         let mut client = Client::raw(self.address, mode);
@@ -243,8 +249,8 @@ impl Chunk {
     }
 }
 
-pub struct Client {
-    pub stream: TcpStream,
+pub struct Client<S = TcpStream> {
+    pub stream: S,
     pub mode: Mode,
 }
 
@@ -268,10 +274,12 @@ impl Client {
     pub fn greet(&mut self) {
         self.expect(b"hello");
         self.send(&3u32.to_be_bytes());
-        self.send(&Self::option(1, b""));
+        self.send(&Client::option(1, b""));
         self.expect(b"go");
     }
+}
 
+impl<S: Read + Write> Client<S> {
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
