@@ -99,7 +99,8 @@ impl Transmission {
                 break;
             }
             at += taken;
-            if link.out.bytes() >= FLUSH_BYTES {
+            // One that was parked now may wait for this very flush, which the turn watches then.
+            if link.out.bytes() >= FLUSH_BYTES && self.parked.is_none() {
                 link.flush(ctx)?;
                 if self.is_clogged(link) {
                     break;

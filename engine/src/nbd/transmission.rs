@@ -162,6 +162,7 @@ impl Transmission {
     }
 
     fn turn_with(&mut self, link: &mut Link, ctx: &mut Ctx, scratch: &mut Scratch) -> Result<Turn, End> {
+        let mut tried_at = usize::MAX;
         loop {
             self.progress(link, ctx)?;
             let held = link.out.buffer_bytes();
@@ -172,9 +173,15 @@ impl Transmission {
             if self.turn_left == 0 && !self.is_clogged(link) {
                 return Ok(Turn::More);
             }
-            // What has just left made room for what waits, and nobody else will say so.
-            if self.waits_for_room() && link.out.buffer_bytes() < held {
-                continue;
+            // What has left made room for what waits, and nobody else will say so. When all has, one
+            // more try shows whether it is others who hold the room; a try that begins something
+            // is followed by another.
+            if self.waits_for_room() {
+                let quiet = self.in_flight == 0 && !link.has_unsent() && self.turn_left != tried_at;
+                if quiet || link.out.buffer_bytes() < held {
+                    tried_at = self.turn_left;
+                    continue;
+                }
             }
             if let Some(why) = &self.closing {
                 let quiet = self.in_flight == 0 && self.larges.is_empty() && !link.has_unsent();
