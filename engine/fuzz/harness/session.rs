@@ -98,26 +98,15 @@ pub fn run(data: &[u8]) {
     let mailbox = Mailbox::new(64).unwrap();
     let mut ctx = Ctx::new(limits, lanes, mailbox, open(IoPath::Epoll).unwrap());
     let volume = volume();
-    let gate = Gate {
-        generation: 1,
-        size: SIZE,
-        read_only: false,
-        access: Default::default(),
-        default_access: Access::FULL,
-    };
+    let gate =
+        Gate { generation: 1, size: SIZE, read_only: false, access: Default::default(), default_access: Access::FULL };
     *ctx.entry(&volume).gate.borrow_mut() = Some(Arc::new(gate));
 
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     theirs.set_nonblocking(true).unwrap();
-    let new = NewConn {
-        id: 1,
-        fd: OwnedFd::from(ours),
-        listener: 1,
-        label: "fuzz".into(),
-        peer: "fuzz".into(),
-        since: 0.0,
-    };
+    let new =
+        NewConn { id: 1, fd: OwnedFd::from(ours), listener: 1, label: "fuzz".into(), peer: "fuzz".into(), since: 0.0 };
     let mut session = Session::new(new, TaskHandle::new(0, 1), &mut ctx);
     let attach = Attach { volume, export: "fuzz".into(), terms: terms(*mode) };
     let extended = attach.terms.extended;
