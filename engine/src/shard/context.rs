@@ -124,7 +124,7 @@ pub struct Ctx {
     pub ready: VecDeque<TaskHandle>,
     /// Connections that wait for buffers or tasks of the shard.
     pub starved: Vec<TaskHandle>,
-    /// What was taken (buffer bytes, tasks) when the last of them began to wait.
+    /// The most that was taken (buffer bytes, tasks) when one of them began to wait.
     pub starved_at: (usize, usize),
     /// Tasks promised to WRITEs whose payload is still coming.
     pub reserved_tasks: usize,
@@ -187,6 +187,16 @@ impl Ctx {
     /// What is taken at the moment: buffer bytes, and tasks.
     pub fn taken(&self) -> (usize, usize) {
         (self.bufs.lent_bytes(), self.tasks.len() + self.reserved_tasks)
+    }
+
+    /// Puts a connection among those that wait for what others hold.
+    pub fn note_starved(&mut self, handle: TaskHandle) {
+        let (bytes, tasks) = self.taken();
+        // The highest mark stands until all are woken: a newcomer must not hide from the others
+        // that something was given back since they began to wait.
+        let (most_bytes, most_tasks) = if self.starved.is_empty() { (0, 0) } else { self.starved_at };
+        self.starved_at = (bytes.max(most_bytes), tasks.max(most_tasks));
+        self.starved.push(handle);
     }
 
     /// May a connection that holds `held` buffer bytes take `cost` more?

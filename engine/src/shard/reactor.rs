@@ -183,8 +183,7 @@ impl Reactor {
                 Ok(Turn::More) => queue(session, handle, &mut self.ctx),
                 Ok(Turn::Starved) if !session.starved => {
                     session.starved = true;
-                    self.ctx.starved.push(handle);
-                    self.ctx.starved_at = self.ctx.taken();
+                    self.ctx.note_starved(handle);
                 }
                 Ok(Turn::Starved | Turn::Over) => {}
                 Err(why) => self.lose(handle, &why),
