@@ -71,6 +71,7 @@ class _Running:
     operation: Operation
     task: asyncio.Task[None]
     progress: Progress = field(default_factory=Progress)
+    retried: bool = False
 
 
 class Changes:
@@ -108,14 +109,24 @@ class Changes:
             running = self._spawn(operation, self._perform(operation, request))
         _check_same(running.operation, fingerprint)
         # The change goes on if this caller goes away.
-        await asyncio.shield(running.task)
+        try:
+            await asyncio.shield(running.task)
+        except asyncio.CancelledError:
+            if not running.task.cancelled():
+                raise  # it is the caller that was cancelled
+            raise errors.Unavailable(
+                f"This gateway is stopping; operation {number} is finished at its next start.",
+                "Ask again with the same operation id then.",
+            ) from None
         return _answer(running.operation, fingerprint)
 
-    def _spawn(self, operation: Operation, work: Coroutine[Any, Any, None]) -> _Running:
+    def _spawn(
+        self, operation: Operation, work: Coroutine[Any, Any, None], *, retried: bool = False
+    ) -> _Running:
         known = self._running.get(operation.id)
         task = asyncio.create_task(work)
         task.add_done_callback(_retrieve)
-        running = _Running(operation, task, known.progress if known else Progress())
+        running = _Running(operation, task, known.progress if known else Progress(), retried)
         self._running[operation.id] = running
         return running
 
@@ -222,11 +233,18 @@ class Changes:
         )
 
     async def _end(self, operation: Operation, state: str) -> None:
-        operation.state = state
-        operation.ended = time.time()
+        """Record the end. If the store fails it has not ended, and is tried again."""
+        before = operation.state
+        surplus = max(0, len(self._ended) + 1 - KEPT_MAX)
+        forgotten = [self._ended.popleft() for _ in range(surplus)]
+        operation.state, operation.ended = state, time.time()
+        try:
+            await self._ledger.conclude(operation, forgotten)
+        except BaseException:
+            operation.state, operation.ended = before, None
+            self._ended.extendleft(reversed(forgotten))
+            raise
         self._ended.append(operation.id)
-        forgotten = [self._ended.popleft() for _ in range(len(self._ended) - KEPT_MAX)]
-        await self._ledger.conclude(operation, forgotten)
         await self._locks.release(operation.locks, operation.id)
         self._running.pop(operation.id, None)
 
@@ -250,17 +268,18 @@ class Changes:
     async def stop(self) -> None:
         """Let what runs come to its end, if it does soon; what does not is taken up at a start."""
         self._stopping = True
-        tasks = [running.task for running in self._running.values()]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=self._core.settings.start_wait_s)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+        running = list(self._running.values())
+        waited_for = [one.task for one in running if not one.retried]
+        if waited_for:
+            await asyncio.wait(waited_for, timeout=self._core.settings.start_wait_s)
+        for one in running:
+            one.task.cancel()
+        if running:
+            await asyncio.wait([one.task for one in running])
         await self._reconciler.stop()
 
     def _retry_later(self, operation: Operation, first_wait_s: float = RETRY_FIRST_S) -> None:
-        self._spawn(operation, self._keep_trying(operation, first_wait_s))
+        self._spawn(operation, self._keep_trying(operation, first_wait_s), retried=True)
 
     def _retried(self, operation: Operation) -> bool:
         """Whether another task than this one has the operation by now."""

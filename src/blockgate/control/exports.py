@@ -136,7 +136,7 @@ class Exports:
         peers = [session.peer for session in sessions if session.export == name]
         if peers:
             raise InUse(
-                f"Export {name} is used by {len(peers)} sessions, {peers[0]} among them; this "
+                f"Export {name} is used by {in_use_by(peers)}; this "
                 "would end them.",
                 "Disconnect them on the clients' side first, or use --force.",
             )

@@ -125,7 +125,7 @@ class Volumes:
         peers = [s.peer for s in sessions if opened and s.handle == opened.handle]
         if peers:
             raise InUse(
-                f"Volume {volume.ref} is in use by {len(peers)} sessions, {peers[0]} among them.",
+                f"Volume {volume.ref} is in use by {in_use_by(peers)}.",
                 "End them first: blockgate session list, blockgate session disconnect.",
             )
 
