@@ -72,31 +72,60 @@ pub fn accept(listener: RawFd) -> io::Result<(OwnedFd, String)> {
     if i32::from(address.ss_family) != libc::AF_UNIX {
         set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
         set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
+        if is_loopback(&address) {
+            do_not_pace(fd.as_raw_fd());
+        }
     }
     let peer = peer_name(&fd, &address);
     Ok((fd, peer))
 }
 
+/// Does the peer live on this machine?
+fn is_loopback(address: &libc::sockaddr_storage) -> bool {
+    internet_address(address).is_some_and(|address| address.ip().is_loopback())
+}
+
+/// A system whose congestion control paces (bbr) would hold replies back for a bandwidth that it
+/// has to guess; between two processes of one machine there is no queue to be kind to
+/// (docs/adr). Reno is built into every kernel; a refusal leaves things as they are.
+fn do_not_pace(fd: RawFd) {
+    let name = b"reno";
+    // SAFETY: name and length belong together.
+    unsafe {
+        libc::setsockopt(
+            fd,
+            libc::IPPROTO_TCP,
+            libc::TCP_CONGESTION,
+            name.as_ptr().cast(),
+            name.len() as libc::socklen_t,
+        );
+    }
+}
+
 fn peer_name(fd: &OwnedFd, address: &libc::sockaddr_storage) -> String {
+    internet_address(address).map_or_else(|| unix_peer(fd), |address| address.to_string())
+}
+
+fn internet_address(address: &libc::sockaddr_storage) -> Option<SocketAddr> {
     match i32::from(address.ss_family) {
         libc::AF_INET => {
             // SAFETY: the family says which member of the union it is.
             let inet = unsafe { &*(&raw const *address).cast::<libc::sockaddr_in>() };
             let ip = Ipv4Addr::from(u32::from_be(inet.sin_addr.s_addr));
-            SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(inet.sin_port))).to_string()
+            Some(SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(inet.sin_port))))
         }
         libc::AF_INET6 => {
             // SAFETY: as above.
             let inet = unsafe { &*(&raw const *address).cast::<libc::sockaddr_in6>() };
             let ip = Ipv6Addr::from(inet.sin6_addr.s6_addr);
             let port = u16::from_be(inet.sin6_port);
-            match ip.to_ipv4_mapped() {
+            Some(match ip.to_ipv4_mapped() {
                 // A client of a dual-stack socket is who it is by its IPv4 address.
-                Some(ip) => SocketAddr::V4(SocketAddrV4::new(ip, port)).to_string(),
-                None => SocketAddr::V6(SocketAddrV6::new(ip, port, 0, 0)).to_string(),
-            }
+                Some(ip) => SocketAddr::V4(SocketAddrV4::new(ip, port)),
+                None => SocketAddr::V6(SocketAddrV6::new(ip, port, 0, 0)),
+            })
         }
-        _ => unix_peer(fd),
+        _ => None,
     }
 }
 
@@ -140,5 +169,35 @@ pub fn own_listener(fd: RawFd) -> io::Result<OwnedFd> {
             return Err(io::Error::last_os_error());
         }
         Ok(own)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn a_neighbour_on_this_machine_is_not_paced() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (fd, peer) = accept(listener.as_raw_fd()).unwrap();
+            assert!(peer.parse::<SocketAddr>().unwrap().ip().is_loopback());
+            let mut name = [0u8; 16];
+            let mut length = name.len() as libc::socklen_t;
+            // SAFETY: name and length belong together.
+            let result = unsafe {
+                libc::getsockopt(
+                    fd.as_raw_fd(),
+                    libc::IPPROTO_TCP,
+                    libc::TCP_CONGESTION,
+                    name.as_mut_ptr().cast(),
+                    &raw mut length,
+                )
+            };
+            assert_eq!(result, 0);
+            assert!(name.starts_with(b"reno\0"), "{name:?}");
+        }
     }
 }
