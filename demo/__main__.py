@@ -125,7 +125,7 @@ class Demo:
     def remove(self) -> None:
         self.tell.step("Remove everything")
         self.blockgate("export", "remove", "disk")
-        self.blockgate("volume", "delete", "demo/disk")
+        self.blockgate("volume", "delete", "demo/disk", "--yes")
         self.blockgate("pool", "remove", "demo")
         left = [str(path) for path in self.pool.rglob("*") if path.is_file()]
         self.tell.check(not left, "the pool's directory holds no file any more")

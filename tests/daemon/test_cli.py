@@ -89,7 +89,7 @@ def test_from_a_pool_to_a_session_and_back(gateway: Gateway) -> None:
     assert status["counts"] == {"pools": 1, "volumes": 1, "exports": 1, "sessions": 0}
     assert "I/O path" in text(gateway, "status")
 
-    fails(gateway, 4, "volume", "delete", "main/web")
+    fails(gateway, 4, "volume", "delete", "main/web", "--yes")
     fails(gateway, 4, "pool", "remove", "main")
     assert gateway.cli("export", "remove", "web") == {}
     assert gateway.cli("volume", "reopen", "main/web")["name"] == "web"
@@ -99,7 +99,7 @@ def test_from_a_pool_to_a_session_and_back(gateway: Gateway) -> None:
     assert [(one["name"], one["status"]) for one in found] == [("site", "found")]
     assert "site" in text(gateway, "pool", "scan", "main")
     assert gateway.cli("volume", "info", "main/site")["uuid"] == volume["uuid"]
-    gateway.cli("volume", "delete", "main/site")
+    gateway.cli("volume", "delete", "main/site", "--yes")
     assert gateway.cli("pool", "remove", "main") == {}
 
 
@@ -316,7 +316,7 @@ def test_a_long_change_shows_how_far_it_is(gateway: Gateway) -> None:
         assert status == 0, shown
         assert "prepare data" in shown, shown
         assert f"Volume {pool}/v created" in shown
-        gateway.cli("volume", "delete", f"{pool}/v")
+        gateway.cli("volume", "delete", f"{pool}/v", "--yes")
         gateway.cli("pool", "remove", pool)
 
 

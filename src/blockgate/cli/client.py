@@ -23,6 +23,7 @@ from blockgate.model.errors import (
     Refused,
     Unavailable,
 )
+from blockgate.model.showing import shown
 
 if TYPE_CHECKING:
     import httpx
@@ -75,7 +76,7 @@ def endpoint_of(text: str) -> Endpoint:
     path = text.removeprefix("unix:")
     if not path.startswith("/"):
         raise InvalidInput(
-            f"{text!r} is not where an API can be.",
+            f"{shown(text)} is not where an API can be.",
             "Write unix:/PATH or https://HOST:PORT, for example unix:/run/blockgate/api.sock.",
         )
     return Endpoint(socket=path)
@@ -89,7 +90,7 @@ class Api:
         self._client: httpx.Client | None = None
 
     def get(self, *path: str | int, timeout_s: float = READ_S, **query: Any) -> Any:
-        """GET ``/v1/path...``; the parts of `path` are quoted, a slash within one is kept."""
+        """GET ``/v1/path...``; the parts of `path` are quoted."""
         given = {name: value for name, value in query.items() if value is not None}
         return self._send("GET", _path(path), query=given, timeout_s=timeout_s)
 
@@ -163,7 +164,16 @@ def new_operation_id() -> str:
 
 
 def _path(parts: tuple[str | int, ...]) -> str:
-    return "/v1/" + "/".join(quote(str(part), safe="/") for part in parts)
+    """Each part is quoted whole, and none may lead elsewhere: clients resolve ``..`` in a URL.
+
+    Only the name of an export holds slashes, and the model's rules for names are narrower still.
+    """
+    for part in map(str, parts):
+        if any(step in ("", ".", "..") for step in part.split("/")):
+            raise InvalidInput(
+                f"{shown(part)} is not a name.", "A name starts with a letter or a digit."
+            )
+    return "/v1/" + "/".join(quote(str(part), safe="") for part in parts)
 
 
 def _client(endpoint: Endpoint) -> httpx.Client:

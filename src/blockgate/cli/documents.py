@@ -15,6 +15,9 @@ from blockgate.cli.output import Column, done, field, plain, print_json, show_ta
 from blockgate.cli.progress import change
 from blockgate.cli.session import command, confirm, current
 from blockgate.model.errors import InvalidInput
+from blockgate.model.names import history_number
+from blockgate.model.notation import read_notation
+from blockgate.model.showing import counted
 
 app = typer.Typer(no_args_is_help=True, help="The configuration as a document, and its history.")
 
@@ -23,7 +26,7 @@ MAX_DOCUMENT_BYTES = 8 << 20
 _SIGNS = {"create": "+", "adopt": "+", "update": "~", "remove": "-", "forget": "-"}
 
 NumberArgument = Annotated[
-    int, typer.Argument(metavar="N", help="From the history.", autocompletion=names.history)
+    str, typer.Argument(metavar="N", help="From the history.", autocompletion=names.history)
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Also what ends sessions or shrinks.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -64,7 +67,7 @@ def _ask(diff: Any, question: str, *, yes: bool) -> None:
 
 def _count(diff: Any) -> str:
     changes = len(diff["entries"])
-    return f"{changes} change{'' if changes == 1 else 's'}"
+    return counted(changes, "change")
 
 
 def _show_diff(diff: Any) -> None:
@@ -104,48 +107,13 @@ def _read_document(file: str) -> Any:
 
 def parse_document(text: str, name: str) -> Any:
     """The mapping that JSON or YAML text writes; `InvalidInput` says where it does not."""
-    try:
-        document = json.loads(text, object_pairs_hook=_unique)
-    except ValueError:
-        document = _parse_yaml(text, name)
+    document = read_notation(text, name)
     if not isinstance(document, Mapping):
         raise InvalidInput(
             f"{name} does not hold a mapping.",
             "`blockgate config export` shows what it looks like.",
         )
     return document
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise InvalidInput("The document has a key twice in one mapping.", "Remove one of them.")
-    return made
-
-
-def _parse_yaml(text: str, name: str) -> Any:
-    import yaml
-
-    # The loader in C reads a thousand volumes in a tenth of the time.
-    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-    class Loader(base):  # type: ignore[misc]
-        """YAML's last of several equal keys wins; here it is a mistake."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            if len({str(key) for key in keys}) != len(keys):
-                line = node.start_mark.line + 1
-                raise InvalidInput(
-                    f"{name}: the mapping at line {line} has a key twice.", "Remove one of them."
-                )
-            return super().construct_mapping(node, deep)
-
-    try:
-        return yaml.load(text, Loader)  # noqa: S506 - a safe loader
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise InvalidInput(f"{name} is neither JSON nor YAML: {reason}.") from error
 
 
 @command(app, "export")
@@ -170,7 +138,7 @@ def _show_document(document: Any) -> None:
 @command(app, "history")
 def history(
     number: Annotated[
-        int | None,
+        str | None,
         typer.Argument(
             metavar="[N]", help="Show this configuration.", autocompletion=names.history
         ),
@@ -178,7 +146,7 @@ def history(
 ) -> None:
     """List the last ten configurations, or show one of them."""
     if number is not None:
-        _show_document(current().api.get("config/history", number))
+        _show_document(current().api.get("config", "history", history_number(number)))
         return
     columns = (
         Column("N", field("number"), right=True),
@@ -187,13 +155,13 @@ def history(
         Column("KIND", field("kind")),
         Column("SUMMARY", field("summary")),
     )
-    show_table(current().api.get("config/history"), columns, "Nothing has been changed yet.")
+    show_table(current().api.get("config", "history"), columns, "Nothing has been changed yet.")
 
 
 @command(app, "diff")
 def diff(number: NumberArgument) -> None:
     """Show what restoring a configuration would change now."""
-    _show_diff(current().api.get("config/history", number, "diff"))
+    _show_diff(current().api.get("config", "history", history_number(number), "diff"))
 
 
 @command(app, "restore")
@@ -202,10 +170,12 @@ def restore(number: NumberArgument, yes: YesOption = False, force: ForceOption =
 
     Volumes that it does not hold are forgotten, not deleted.
     """
-    would = current().api.get("config/history", number, "diff")
+    would = current().api.get("config", "history", history_number(number), "diff")
     if not would["entries"]:
         _show_diff(would)
         return
     _ask(would, f"Restore configuration {number}?", yes=yes)
-    made = change("POST", "config", "restore", body={"number": number, "force": force})
+    made = change(
+        "POST", "config", "restore", body={"number": history_number(number), "force": force}
+    )
     done(f"Configuration {number} restored: {_count(made)}.", made)

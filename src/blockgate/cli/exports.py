@@ -20,6 +20,7 @@ from blockgate.cli.output import (
 from blockgate.cli.progress import change
 from blockgate.cli.session import command, current
 from blockgate.model.errors import InvalidInput
+from blockgate.model.names import VolumeRef, export_name
 from blockgate.model.sizes import format_size
 
 app = typer.Typer(no_args_is_help=True, help="Exports: volumes as NBD clients reach them.")
@@ -50,13 +51,13 @@ def add(
 ) -> None:
     """Export a volume over NBD."""
     body: dict[str, Any] = {
-        "volume": volume,
+        "volume": str(VolumeRef.parse(volume)),
         "read_only": read_only,
         "tls_required": tls,
         "allow": allow or [],
     }
     if name is not None:
-        body["name"] = name
+        body["name"] = export_name(name)
     made = change("POST", "exports", body=body)
     state = "ready" if made["ready"] else f"not ready: {made['reason']}"
     done(f"Export {made['name']} added, {state}.", made)
@@ -85,7 +86,7 @@ def list_exports() -> None:
 @command(app, "info")
 def info(export: ExportArgument) -> None:
     """Show one export."""
-    one = current().api.get("exports", export)
+    one = current().api.get("exports", export_name(export))
     show_facts(
         one,
         (
@@ -117,6 +118,7 @@ def set_export(
     force: ForceOption = False,
 ) -> None:
     """Change an export; what is not named stays. The --allow list replaces the former one."""
+    export_name(export)
     if allow and allow_all:
         raise InvalidInput("--allow and --allow-all exclude each other.", "Give one of them.")
     body: dict[str, Any] = {"force": force}
@@ -137,5 +139,5 @@ def set_export(
 @command(app, "remove")
 def remove(export: ExportArgument, force: ForceOption = False) -> None:
     """Export no longer; the volume stays. Refused while it is used, unless --force."""
-    change("DELETE", "exports", export, force=force or None)
+    change("DELETE", "exports", export_name(export), force=force or None)
     done(f"Export {export} removed.")

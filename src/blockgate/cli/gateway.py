@@ -22,6 +22,7 @@ from blockgate.cli.output import (
 )
 from blockgate.cli.progress import change
 from blockgate.cli.session import command, current
+from blockgate.model.showing import counted
 from blockgate.model.sizes import format_size
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def status() -> None:
             ("Gateway", gateway["id"]),
             ("Process", str(gateway["pid"])),
             ("Running for", duration(time.time() - gateway["started"])),
-            ("I/O path", f"{gateway['io']}, {gateway['shards']} shards"),
+            ("I/O path", f"{gateway['io']}, {counted(gateway['shards'], 'shard')}"),
             ("Listens on", ", ".join(addresses)),
             *((kind.capitalize(), str(count)) for kind, count in counts.items()),
         ),

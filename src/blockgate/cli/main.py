@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
 from blockgate import __version__
 from blockgate.cli import documents, exports, gateway, pools, sessions, tls, volumes
 from blockgate.cli.completion import SCRIPTS
-from blockgate.cli.session import command, set_root_options
+from blockgate.cli.output import print_json
+from blockgate.cli.session import command, current, report, set_root_options
+from blockgate.model.errors import InvalidInput
 
 _EPILOG = (
     "Exit status: 0 done; 2 the input is not valid; 3 there is no such thing; 4 in conflict with "
@@ -68,23 +70,47 @@ command(app, "tree")(gateway.tree)
 command(app, "status")(gateway.status)
 
 
-@app.command("completion")
+@command(app, "completion")
 def completion(
     shell: Annotated[
         Literal["bash", "zsh", "fish"], typer.Argument(metavar="SHELL", help="bash, zsh or fish.")
     ],
 ) -> None:
     """Print the completion script for a shell."""
-    print(SCRIPTS[shell], end="")
+    if current().json:
+        print_json({"shell": shell, "script": SCRIPTS[shell]})
+    else:
+        print(SCRIPTS[shell], end="")
 
 
 def main() -> NoReturn:
     """The console script; its exit status is documented in ``--help``."""
+    group = typer.main.get_command(app)
     try:
-        app(prog_name="blockgate")
+        if "--json" in sys.argv[1:]:
+            sys.exit(_main_for_programs(group))
+        group(prog_name="blockgate")
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+def _main_for_programs(group: Any) -> int:
+    """Run with ``--json``: a command line that makes no sense is an error like any other."""
+    try:
+        status = group.main(prog_name="blockgate", standalone_mode=False)
+    except typer.Abort:  # the end of a question's input
+        return InvalidInput.exit_code
+    except Exception as error:
+        # The class is in the package that reads the command line, which is not always the same.
+        if not (hasattr(error, "format_message") and hasattr(error, "exit_code")):
+            raise
+        message = " ".join(error.format_message().split())
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "blockgate"
+        report(InvalidInput(message, f"See: {path} --help."), as_json=True)
+        return int(error.exit_code)
+    return status if isinstance(status, int) else 0
 
 
 if __name__ == "__main__":

@@ -15,11 +15,13 @@ TIMEOUT_S = 2.0
 Completer = Callable[[typer.Context, list[str], str], list[tuple[str, str]]]
 
 
-def _completer(path: str, name: Callable[[Any], str], about: Callable[[Any], str]) -> Completer:
+def _completer(
+    path: tuple[str, ...], name: Callable[[Any], str], about: Callable[[Any], str]
+) -> Completer:
     def complete(ctx: typer.Context, args: list[str], incomplete: str) -> list[tuple[str, str]]:
         try:
             options = {key: ctx.params.get(key) for key in SHARED}
-            rows = Api(endpoint_from(options)).get(path, timeout_s=TIMEOUT_S)
+            rows = Api(endpoint_from(options)).get(*path, timeout_s=TIMEOUT_S)
             found = [(name(row), about(row)) for row in rows]
         except Exception:
             return []
@@ -32,11 +34,11 @@ def _volume(row: Any) -> str:
     return f"{row['pool']}/{row['name']}"
 
 
-pools = _completer("pools", lambda row: str(row["name"]), lambda row: str(row["path"]))
-volumes = _completer("volumes", _volume, lambda row: str(row["state"]))
-exports = _completer("exports", lambda row: str(row["name"]), lambda row: str(row["volume"]))
-sessions = _completer("sessions", lambda row: str(row["id"]), lambda row: str(row["peer"]))
-psk_users = _completer("tls/psk", lambda row: str(row["user"]), lambda row: "TLS PSK user")
+pools = _completer(("pools",), lambda row: str(row["name"]), lambda row: str(row["path"]))
+volumes = _completer(("volumes",), _volume, lambda row: str(row["state"]))
+exports = _completer(("exports",), lambda row: str(row["name"]), lambda row: str(row["volume"]))
+sessions = _completer(("sessions",), lambda row: str(row["id"]), lambda row: str(row["peer"]))
+psk_users = _completer(("tls", "psk"), lambda row: str(row["user"]), lambda row: "TLS PSK user")
 history = _completer(
-    "config/history", lambda row: str(row["number"]), lambda row: str(row["summary"])
+    ("config", "history"), lambda row: str(row["number"]), lambda row: str(row["summary"])
 )

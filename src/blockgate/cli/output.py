@@ -69,7 +69,12 @@ def show_table(rows: Sequence[Row], columns: Sequence[Column], empty: str) -> No
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
+        table.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            no_wrap=column.right,
+            overflow="fold",
+        )
     for row in rows:
         table.add_row(*(Text(plain(column.show(row))) for column in columns))
     console().print(table)

@@ -20,6 +20,7 @@ from blockgate.cli.output import (
 from blockgate.cli.progress import change
 from blockgate.cli.session import command, current
 from blockgate.model.errors import InvalidInput
+from blockgate.model.names import pool_name
 from blockgate.model.sizes import format_size
 
 app = typer.Typer(no_args_is_help=True, help="Pools: the places that hold volumes.")
@@ -40,6 +41,7 @@ def add(
     ] = None,
 ) -> None:
     """Configure a directory or a block device as a pool."""
+    pool_name(name)
     if (directory is None) == (device is None):
         raise InvalidInput(
             "A pool is a directory or a device.", "Give either --directory DIR or --device DEV."
@@ -76,7 +78,7 @@ def list_pools() -> None:
 @command(app, "info")
 def info(pool: PoolArgument) -> None:
     """Show one pool."""
-    found: dict[str, Any] = current().api.get("pools", pool)
+    found: dict[str, Any] = current().api.get("pools", pool_name(pool))
     latency = found["latency_ms"]
     show_facts(
         found,
@@ -101,7 +103,7 @@ def _bytes(value: int | None) -> str:
 @command(app, "remove")
 def remove(pool: PoolArgument) -> None:
     """Forget a pool that holds no volume; nothing in it is touched."""
-    change("DELETE", "pools", pool)
+    change("DELETE", "pools", pool_name(pool))
     done(f"Pool {pool} removed.")
 
 
@@ -116,7 +118,7 @@ def scan(
 
     After the state was lost this brings every volume back with its identity.
     """
-    found = change("POST", "pools", pool, "scan", body={"dry_run": dry_run})
+    found = change("POST", "pools", pool_name(pool), "scan", body={"dry_run": dry_run})
     columns = (
         Column("VOLUME", lambda row: f"{row['pool']}/{row['name']}"),
         Column("SIZE", size("size"), right=True),

@@ -193,7 +193,7 @@ def confirm(question: str, *, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise InvalidInput(
             "This asks for a confirmation, and there is no terminal.",
-            "Add --yes to do it, or --dry-run to see what it would do.",
+            "Look at it first, and add --yes to do it.",
         )
     if not typer.confirm(question, err=True):
         print("Nothing was changed.", file=sys.stderr)

@@ -21,6 +21,8 @@ from blockgate.cli.output import (
 )
 from blockgate.cli.progress import change
 from blockgate.cli.session import command, current
+from blockgate.model.names import operation_id as checked_operation_id
+from blockgate.model.names import session_id
 from blockgate.model.sizes import format_size
 
 app = typer.Typer(no_args_is_help=True, help="Sessions: connections of clients.")
@@ -49,12 +51,12 @@ def list_sessions() -> None:
 @command(app, "disconnect")
 def disconnect(
     session: Annotated[
-        int,
+        str,
         typer.Argument(metavar="ID", help="From the list.", autocompletion=names.sessions),
     ],
 ) -> None:
     """Close one client's connection; a client may come back at once."""
-    change("DELETE", "sessions", session)
+    change("DELETE", "sessions", session_id(session))
     done(f"Session {session} disconnected.")
 
 
@@ -77,7 +79,7 @@ def operation(
     operation_id: Annotated[str, typer.Argument(metavar="ID", help="The operation's id.")],
 ) -> None:
     """Show how far a change is, or how it ended."""
-    one = current().api.get("operations", operation_id)
+    one = current().api.get("operations", checked_operation_id(operation_id))
     total = one["total_bytes"]
     error = one["error"] or {}
     show_facts(

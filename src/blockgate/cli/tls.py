@@ -19,6 +19,8 @@ from blockgate.cli.output import Column, done, field, print_json, show_table
 from blockgate.cli.progress import change
 from blockgate.cli.session import command, current
 from blockgate.model.errors import InvalidInput
+from blockgate.model.names import user_name
+from blockgate.model.showing import shown
 
 app = typer.Typer(no_args_is_help=True, help="TLS: pre-shared keys, API tokens.")
 psk = typer.Typer(no_args_is_help=True, help="Pre-shared keys of NBD clients.")
@@ -52,7 +54,7 @@ def add(
         raise InvalidInput(
             "--key-file, --reference and --generate exclude each other.", "Give one of them."
         )
-    body = {"user": user}
+    body: dict[str, str] = {"user": user_name(user)}
     if reference is not None:
         body["key"] = f"file:{reference}"
     elif not generate:
@@ -96,7 +98,7 @@ def list_users() -> None:
         Column("KEY", lambda row: row["reference"] or "kept encrypted"),
     )
     empty = "There is no TLS PSK user. Add one: blockgate tls psk add USER --generate"
-    show_table(current().api.get("tls/psk"), columns, empty)
+    show_table(current().api.get("tls", "psk"), columns, empty)
 
 
 @command(psk, "remove")
@@ -106,7 +108,7 @@ def remove(
     ],
 ) -> None:
     """Let a client come no longer; sessions that exist stay."""
-    change("DELETE", "tls", "psk", user)
+    change("DELETE", "tls", "psk", user_name(user))
     done(f"User {user} removed.")
 
 
@@ -132,7 +134,7 @@ def token(
     value = secrets.token_urlsafe(32)
     line = f"{identity} {role} {hashlib.sha256(value.encode()).hexdigest()}"
     if len(line.split()) != 3:
-        raise InvalidInput(f"{identity!r} is no identity.", "Use one word.")
+        raise InvalidInput(f"{shown(identity)} is no identity.", "Use one word.")
     if current().json:
         print_json({"token": value, "line": line})
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +22,8 @@ from blockgate.cli.output import (
 from blockgate.cli.progress import change
 from blockgate.cli.session import command, confirm, current
 from blockgate.model.errors import InvalidInput
-from blockgate.model.names import VolumeRef
+from blockgate.model.names import VolumeRef, pool_name, volume_name
+from blockgate.model.showing import shown
 from blockgate.model.sizes import format_size
 
 app = typer.Typer(no_args_is_help=True, help="Volumes: virtual disks, named POOL/VOLUME.")
@@ -61,7 +61,7 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 def _block_size(text: str) -> int:
     if text not in ("512", "4096"):
-        raise InvalidInput(f"{text!r} is not a block size.", "Use 512 or 4096.")
+        raise InvalidInput(f"{shown(text)} is not a block size.", "Use 512 or 4096.")
     return int(text)
 
 
@@ -120,7 +120,9 @@ def list_volumes(
         Column("", flags(adopted="adopted", prealloc="preallocated")),
     )
     empty = "There is no volume. Create one: blockgate volume create POOL/VOLUME --size SIZE"
-    show_table(current().api.get("volumes", pool=pool), columns, empty)
+    show_table(
+        current().api.get("volumes", pool=None if pool is None else pool_name(pool)), columns, empty
+    )
 
 
 @command(app, "info")
@@ -166,7 +168,9 @@ def rename(
     new_name: Annotated[str, typer.Argument(metavar="NEW", help="The new name, without pool.")],
 ) -> None:
     """Give a volume a new name in its pool; its identity and its exports stay."""
-    made = change("POST", "volumes", *_at(volume), "rename", body={"new_name": new_name})
+    made = change(
+        "POST", "volumes", *_at(volume), "rename", body={"new_name": volume_name(new_name)}
+    )
     done(f"Volume {volume} is {made['pool']}/{made['name']} now.", made)
 
 
@@ -174,11 +178,10 @@ def rename(
 def delete(volume: VolumeArgument, force: ForceOption = False, yes: YesOption = False) -> None:
     """Destroy a volume and its data. Refused while it is exported.
 
-    On a terminal it asks first, unless --yes is given.
+    It asks first, unless --yes is given; without a terminal it takes --yes.
     """
     at = _at(volume)
-    if sys.stdin.isatty():
-        confirm(f"Destroy the data of {volume}?", yes=yes)
+    confirm(f"Destroy the data of {volume}?", yes=yes)
     change("DELETE", "volumes", *at, force=force or None)
     done(f"Volume {volume} deleted.")
 
@@ -202,7 +205,9 @@ def adopt(
     if path is not None and current().api.endpoint.local:
         path = str(Path(path).absolute())
     body = {**_new(volume), "block_size": _block_size(block_size), "cache": cache, "io": io}
-    body.update({key: value for key, value in (("path", path), ("size", size)) if value})
+    body.update(
+        {key: value for key, value in (("path", path), ("size", size)) if value is not None}
+    )
     made = change("POST", "volumes", "adopt", body=body)
     done(f"Volume {volume} adopted: {format_size(made['size'])}, WWN {made['wwn']}.", made)
 

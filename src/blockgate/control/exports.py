@@ -16,6 +16,7 @@ from blockgate.model.callers import Caller, Role
 from blockgate.model.config import Configuration, Export, parse_allow
 from blockgate.model.errors import Conflict, InUse, NotFound
 from blockgate.model.names import VolumeRef, export_name
+from blockgate.model.showing import among
 
 
 class Exports:
@@ -136,8 +137,7 @@ class Exports:
         peers = [session.peer for session in sessions if session.export == name]
         if peers:
             raise InUse(
-                f"Export {name} is used by {in_use_by(peers)}; this "
-                "would end them.",
+                f"Export {name} is used by {among(peers, 'session')}; this would end what uses it.",
                 "Disconnect them on the clients' side first, or use --force.",
             )
 

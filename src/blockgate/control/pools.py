@@ -17,6 +17,7 @@ from blockgate.model.callers import Caller, Role
 from blockgate.model.config import Configuration, Pool, PoolKind, Volume, parse_path
 from blockgate.model.errors import Conflict, InUse, InvalidInput, Refused
 from blockgate.model.names import PoolName, VolumeRef, pool_name
+from blockgate.model.showing import among
 
 
 class Pools:
@@ -71,7 +72,7 @@ class Pools:
             held = sorted(str(ref) for ref in config.volumes if ref.pool == pool.name)
             if held:
                 raise InUse(
-                    f"Pool {pool.name} holds {len(held)} volumes, {held[0]} among them.",
+                    f"Pool {pool.name} holds {among(held, 'volume')}.",
                     "Delete or forget them first.",
                 )
             left = self._core.desired.cleanups.values()
@@ -118,7 +119,7 @@ class Pools:
 
     async def _labels(self, pool: Pool) -> list[Found]:
         try:
-            return await self._core.in_pool(pool.name, self._core.backstore(pool).scan)
+            return await self._core.in_pool(pool, self._core.backstore(pool).scan)
         except OSError as error:
             raise explain(error, f"scanning pool {pool.name}") from error
 

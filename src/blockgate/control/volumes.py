@@ -28,6 +28,7 @@ from blockgate.model.config import (
 from blockgate.model.errors import Conflict, InUse, InvalidInput, Refused
 from blockgate.model.identity import new_uuid
 from blockgate.model.names import VolumeRef, volume_name
+from blockgate.model.showing import among
 from blockgate.model.sizes import check_multiple, parse_size
 
 Check = Callable[[PoolBackstore], Any]
@@ -125,7 +126,7 @@ class Volumes:
         peers = [s.peer for s in sessions if opened and s.handle == opened.handle]
         if peers:
             raise InUse(
-                f"Volume {volume.ref} is in use by {in_use_by(peers)}.",
+                f"Volume {volume.ref} is in use by {among(peers, 'session')}.",
                 "End them first: blockgate session list, blockgate session disconnect.",
             )
 
@@ -335,7 +336,7 @@ class Volumes:
     async def _check(self, pool: Pool, what: str, check: Check) -> Any:
         """A look at a pool before anything is written."""
         try:
-            return await self._core.in_pool(pool.name, check, self._core.backstore(pool))
+            return await self._core.in_pool(pool, check, self._core.backstore(pool))
         except OSError as error:
             raise explain(error, what) from error
 

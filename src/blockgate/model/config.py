@@ -20,6 +20,7 @@ from blockgate.model.names import (
     pool_name,
     volume_name,
 )
+from blockgate.model.showing import cut, shown
 from blockgate.model.sizes import check_multiple, parse_size
 
 _E = TypeVar("_E", bound=StrEnum)
@@ -27,6 +28,7 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 BLOCK_SIZES = (512, 4096)
+PATH_MAX = 4095  # what Linux takes in one path, without its terminator
 ALLOW_MAX = 1000
 """How many networks one export's allow-list may hold; a client's address is checked with each."""
 
@@ -59,7 +61,7 @@ def _one_of(kind: type[_E], text: object, what: str) -> _E:
         return kind(text)
     except ValueError:
         allowed = " or ".join(f"'{member}'" for member in kind)
-        raise InvalidInput(f"{text!r} is not a valid {what}.", f"Use {allowed}.") from None
+        raise InvalidInput(f"{shown(text)} is not a valid {what}.", f"Use {allowed}.") from None
 
 
 def parse_cache(text: object) -> CacheMode:
@@ -75,17 +77,22 @@ def parse_io(text: object) -> IoMode:
 def parse_block_size(value: object) -> int:
     """A logical block size, or `InvalidInput`."""
     if isinstance(value, bool) or value not in BLOCK_SIZES:
-        raise InvalidInput(f"{value!r} is not a block size.", "Use 512 or 4096.")
+        raise InvalidInput(f"{shown(value)} is not a block size.", "Use 512 or 4096.")
     assert isinstance(value, int)
     return value
 
 
 def parse_path(text: object, what: str) -> str:
     """An absolute path without `..`, or `InvalidInput`."""
+    if isinstance(text, str) and len(text) > PATH_MAX:
+        raise InvalidInput(
+            f"{what} {shown(text)} has {len(text)} characters, and at most {PATH_MAX} are allowed.",
+            "Use a shorter path.",
+        )
     if not isinstance(text, str) or not text.startswith("/") or "\0" in text:
-        raise InvalidInput(f"{what} {text!r} is not an absolute path.", "Start it with '/'.")
+        raise InvalidInput(f"{what} {shown(text)} is not an absolute path.", "Start it with '/'.")
     if ".." in text.split("/"):
-        raise InvalidInput(f"{what} {text!r} contains '..'.", "Write the path without it.")
+        raise InvalidInput(f"{what} {shown(text)} contains '..'.", "Write the path without it.")
     parts = [part for part in text.split("/") if part not in ("", ".")]
     return "/" + "/".join(parts)
 
@@ -102,7 +109,7 @@ class Pool:
         pool_name(self.name)
         what = "The pool's directory" if self.kind is PoolKind.DIRECTORY else "The pool's device"
         if parse_path(self.path, what) != self.path:
-            raise InvalidInput(f"{what} {self.path!r} is not in its plain form.")
+            raise InvalidInput(f"{what} {shown(self.path)} is not in its plain form.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +131,7 @@ class Volume:
         pool_name(self.pool)
         volume_name(self.name)
         if parse_uuid(self.uuid) != self.uuid:
-            raise InvalidInput(f"The UUID {self.uuid!r} is not in canonical form.")
+            raise InvalidInput(f"The UUID {shown(self.uuid)} is not in canonical form.")
         parse_block_size(self.block_size)
         check_multiple(parse_size(self.size), self.block_size)
         if self.adopted != (self.path is not None):
@@ -155,7 +162,9 @@ class Export:
     def __post_init__(self) -> None:
         export_name(self.name)
         if self.protocol != "nbd":
-            raise InvalidInput(f"{self.protocol!r} is not a protocol of exports.", "Use 'nbd'.")
+            raise InvalidInput(
+                f"{shown(self.protocol)} is not a protocol of exports.", "Use 'nbd'."
+            )
         if len(self.allow) > ALLOW_MAX:
             raise InvalidInput(
                 f"Export {self.name}: {len(self.allow)} allowed networks are more than "
@@ -167,7 +176,9 @@ class Export:
 def parse_allow(values: object) -> tuple[Network, ...]:
     """An allow-list from its texts, sorted and without repetition, or `InvalidInput`."""
     if not isinstance(values, (list, tuple)):
-        raise InvalidInput(f"{values!r} is not a list of networks.", "For example: [192.0.2.0/24].")
+        raise InvalidInput(
+            f"{shown(values)} is not a list of networks.", "For example: [192.0.2.0/24]."
+        )
     networks = {parse_network(value) for value in values}
     return tuple(sorted(networks, key=lambda n: (n.version, int(n.network_address), n.prefixlen)))
 
@@ -209,7 +220,7 @@ def _check_pools(pools: Mapping[PoolName, Pool], volumes: Mapping[VolumeRef, Vol
         other = places.setdefault(pool.path, pool.name)
         if other != pool.name:
             raise InvalidInput(
-                f"Pools {other} and {pool.name} are the same place, {pool.path}.",
+                f"Pools {other} and {pool.name} are the same place, {cut(pool.path)}.",
                 "Use one pool for it.",
             )
     one_volume = {p.name for p in pools.values() if p.kind is PoolKind.BLOCK}
@@ -233,4 +244,6 @@ def _check_volumes(pools: Mapping[PoolName, Pool], volumes: Mapping[VolumeRef, V
         keys = [volume.uuid] + ([volume.path] if volume.path else [])
         for key in keys:
             if owners.setdefault(key, ref) != ref:
-                raise InvalidInput(f"Volumes {owners[key]} and {ref} have the same identity: {key}")
+                raise InvalidInput(
+                    f"Volumes {owners[key]} and {ref} have the same identity: {cut(key)}"
+                )

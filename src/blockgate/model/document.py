@@ -16,7 +16,6 @@ thing is new. An error names its place in the document, as in `volumes[2].size`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -45,6 +44,8 @@ from blockgate.model.names import (
     pool_name,
     user_name,
 )
+from blockgate.model.notation import read_notation
+from blockgate.model.showing import shown
 from blockgate.model.sizes import format_size, parse_size
 
 _T = TypeVar("_T")
@@ -54,6 +55,12 @@ DOCUMENT_MAX = 16 * 1024 * 1024
 
 ENTRIES_MAX = 100_000
 """The most entries of one kind."""
+
+TOP_FIELDS = ("pools", "volumes", "exports", "tls_psk", "prune")
+POOL_FIELDS = ("name", "directory", "device")
+VOLUME_FIELDS = ("name", "size", "block_size", "cache", "io", "prealloc", "uuid", "adopt")
+EXPORT_FIELDS = ("name", "volume", "read_only", "tls", "allow")
+PSK_FIELDS = ("user", "key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +113,7 @@ class Document:
 def parse_document(document: object) -> Document:
     """The document of YAML or JSON text, or of values that were read already."""
     values = _read(document) if isinstance(document, (str, bytes)) else document
-    top = _mapping(values, "the document", ("pools", "volumes", "exports", "tls_psk", "prune"))
+    top = _mapping(values, "the document", TOP_FIELDS)
     return Document(
         pools=_entries(top, "pools", _pool, lambda p: p.name),
         volumes=_entries(top, "volumes", _volume, lambda v: v.ref),
@@ -163,21 +170,7 @@ def _render_volume(volume: Volume) -> dict[str, Any]:
 def _read(text: str | bytes) -> object:
     if len(text) > DOCUMENT_MAX:
         raise InvalidInput(f"The document is longer than {DOCUMENT_MAX} bytes.")
-    start = text.lstrip()[:1]
-    try:
-        if start in ("{", b"{"):
-            return json.loads(text)
-        import yaml  # only when it is needed: it takes memory
-
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times faster
-        try:
-            return yaml.load(text, Loader=loader)  # noqa: S506  # both are safe loaders
-        except yaml.YAMLError as error:
-            raise ValueError(" ".join(str(error).split())) from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(
-            f"The document is not valid YAML or JSON: {error}.", "Correct it at that place."
-        ) from error
+    return read_notation(text)
 
 
 # Entries. Each takes a value and its place in the document.
@@ -197,7 +190,7 @@ def _mapping(value: object, place: str, keys: tuple[str, ...]) -> Mapping[str, o
     for key in value:
         if key not in keys:
             raise InvalidInput(
-                f"{place}: {key!r} is not known here.", f"Use one of: {', '.join(keys)}."
+                f"{place}: {shown(key)} is not known here.", f"Use one of: {', '.join(keys)}."
             )
     return value
 
@@ -232,7 +225,9 @@ def _check_unique(key: str, names: Iterable[object]) -> None:
 
 def _bool(value: object, place: str) -> bool:
     if not isinstance(value, bool):
-        raise InvalidInput(f"{place}: {value!r} is neither true nor false.", "Use true or false.")
+        raise InvalidInput(
+            f"{place}: {shown(value)} is neither true nor false.", "Use true or false."
+        )
     return value
 
 
@@ -255,7 +250,7 @@ def _optional_bool(entry: Mapping[str, object], key: str, place: str) -> bool | 
 
 
 def _pool(value: object, place: str) -> Pool:
-    entry = _mapping(value, place, ("name", "directory", "device"))
+    entry = _mapping(value, place, POOL_FIELDS)
     name = _at(f"{place}.name", pool_name, _required(entry, "name", place))
     if ("directory" in entry) == ("device" in entry):
         raise InvalidInput(f"{place}: a pool is either a directory or a device.", "Give one.")
@@ -266,8 +261,7 @@ def _pool(value: object, place: str) -> Pool:
 
 
 def _volume(value: object, place: str) -> VolumeEntry:
-    keys = ("name", "size", "block_size", "cache", "io", "prealloc", "uuid", "adopt")
-    entry = _mapping(value, place, keys)
+    entry = _mapping(value, place, VOLUME_FIELDS)
     return VolumeEntry(
         ref=_at(f"{place}.name", VolumeRef.parse, _required(entry, "name", place)),
         size=_optional(entry, "size", place, parse_size),
@@ -281,7 +275,7 @@ def _volume(value: object, place: str) -> VolumeEntry:
 
 
 def _export(value: object, place: str) -> ExportEntry:
-    entry = _mapping(value, place, ("name", "volume", "read_only", "tls", "allow"))
+    entry = _mapping(value, place, EXPORT_FIELDS)
     volume = _at(f"{place}.volume", VolumeRef.parse, _required(entry, "volume", place))
     return ExportEntry(
         name=_at(f"{place}.name", export_name, entry.get("name", str(volume))),
@@ -293,7 +287,7 @@ def _export(value: object, place: str) -> ExportEntry:
 
 
 def _psk(value: object, place: str) -> PskEntry:
-    entry = _mapping(value, place, ("user", "key"))
+    entry = _mapping(value, place, PSK_FIELDS)
     key = _required(entry, "key", place)
     if not isinstance(key, str):
         raise InvalidInput(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid as _uuid
 
 from blockgate.model.errors import InvalidInput
+from blockgate.model.showing import shown
 
 # NAA type 6, then the company id 001405 that LIO uses: a volume that moves between LIO and
 # blockgate keeps its name for multipath.
@@ -24,7 +25,7 @@ def parse_uuid(text: object) -> str:
         return str(_uuid.UUID(text))
     except ValueError:
         raise InvalidInput(
-            f"{text!r} is not a UUID.", "For example: 653e4072-8aad-4e9d-900e-4059f0e19e7e."
+            f"{shown(text)} is not a UUID.", "For example: 653e4072-8aad-4e9d-900e-4059f0e19e7e."
         ) from None
 
 

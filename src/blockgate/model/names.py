@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NewType
 
 from blockgate.model.errors import InvalidInput
+from blockgate.model.showing import shown
 
 PoolName = NewType("PoolName", str)
 VolumeName = NewType("VolumeName", str)
@@ -20,6 +21,8 @@ UserName = NewType("UserName", str)
 POOL_NAME_MAX = 64
 VOLUME_NAME_MAX = 200  # leaves room for suffixes within the 255 bytes of a file name
 EXPORT_NAME_MAX = 300  # a pool's name, a slash and a volume's name fit; NBD allows 4096
+SESSION_MAX = 2**64 - 1
+HISTORY_MAX = 2**63 - 1  # what SQLite counts to
 USER_NAME_MAX = 128  # what OpenSSL takes as a PSK identity
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
@@ -30,7 +33,7 @@ _OPERATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z")
 
 def _checked(text: object, what: str, pattern: re.Pattern[str], longest: int, example: str) -> str:
     if not isinstance(text, str):
-        raise InvalidInput(f"{what} must be text, not {text!r}.", f"For example: {example}.")
+        raise InvalidInput(f"{what} must be text, not {shown(text)}.", f"For example: {example}.")
     if len(text) > longest:
         raise InvalidInput(
             f"{what} has {len(text)} characters, and at most {longest} are allowed.",
@@ -39,7 +42,7 @@ def _checked(text: object, what: str, pattern: re.Pattern[str], longest: int, ex
     if not pattern.match(text):
         others = {_PLAIN: ". _ -", _EXPORT: ". _ - : / @ + = ,", _USER: ". _ @ + -"}[pattern]
         raise InvalidInput(
-            f"{what} {text!r} is not valid.",
+            f"{what} {shown(text)} is not valid.",
             f"Use letters, digits and {others}, starting with a letter or a digit; "
             f"for example: {example}.",
         )
@@ -61,8 +64,8 @@ def export_name(text: object) -> ExportName:
     name = _checked(text, "An export's name", _EXPORT, EXPORT_NAME_MAX, "main/web-01")
     if "//" in name or name.endswith("/") or any(p in (".", "..") for p in name.split("/")):
         raise InvalidInput(
-            f"An export's name {name!r} is not valid: its parts between slashes may not be empty, "
-            "'.' or '..'.",
+            f"An export's name {shown(name)} is not valid: its parts between slashes may "
+            "not be empty, '.' or '..'.",
             "For example: main/web-01.",
         )
     return ExportName(name)
@@ -73,11 +76,30 @@ def user_name(text: object) -> UserName:
     return UserName(_checked(text, "A user's name", _USER, USER_NAME_MAX, "backup-host"))
 
 
-def operation_id(text: str) -> str:
+def session_id(text: object) -> int:
+    """The number of a session, or `InvalidInput`."""
+    return _number(text, "a session's id", SESSION_MAX, "`blockgate session list` shows them.")
+
+
+def history_number(text: object) -> int:
+    """The number of a configuration in the history, or `InvalidInput`."""
+    hint = "`blockgate config history` shows them."
+    return _number(text, "a configuration's number", HISTORY_MAX, hint)
+
+
+def _number(text: object, what: str, largest: int, hint: str) -> int:
+    if isinstance(text, str) and len(text) <= 20 and text.isascii() and text.isdigit():
+        text = int(text)
+    if not isinstance(text, int) or isinstance(text, bool) or not 0 <= text <= largest:
+        raise InvalidInput(f"{shown(text)} is not {what}.", hint)
+    return text
+
+
+def operation_id(text: object) -> str:
     """A valid operation id (a client chooses it; a UUID is usual), or `InvalidInput`."""
-    if not _OPERATION.match(text):
+    if not isinstance(text, str) or not _OPERATION.match(text):
         raise InvalidInput(
-            f"The operation id {text[:150]!r} is not valid.",
+            f"The operation id {shown(text)} is not valid.",
             "Use a UUID, or 1 to 128 letters, digits and . _ : -",
         )
     return text
@@ -97,7 +119,7 @@ class VolumeRef:
             return text
         if not isinstance(text, str) or text.count("/") != 1:
             raise InvalidInput(
-                f"{text!r} does not name a volume.",
+                f"{shown(text)} does not name a volume.",
                 "Write POOL/VOLUME, for example: main/web-01.",
             )
         pool, name = text.split("/")

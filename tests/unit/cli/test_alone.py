@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -9,11 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from blockgate.cli.client import endpoint_of
+from blockgate.cli import output
+from blockgate.cli.client import Api, Endpoint, endpoint_of
 from blockgate.cli.documents import parse_document
 from blockgate.cli.output import duration, plain
+from blockgate.cli.session import Session
 from blockgate.model.errors import InvalidInput
+from blockgate.model.showing import among, counted
 
 ROOT = Path(__file__).parents[3]
 
@@ -61,6 +66,9 @@ def test_errors_are_json_when_asked(tmp_path: Path) -> None:
         (["tree", "--url", "http://127.0.0.1:1", "--token-file", "/dev/null"], "over TLS only"),
         (["frobnicate"], "No such command"),
         (["completion", "tcsh"], "tcsh"),
+        (["volume", "delete", "a/b"], "--yes"),
+        (["session", "disconnect", "9" * 22], "session list"),
+        (["config", "diff", "9" * 22], "config history"),
     ],
 )
 def test_mistakes_end_with_2_and_a_hint(arguments: list[str], words: str) -> None:
@@ -203,3 +211,57 @@ def test_every_exit_status_is_documented() -> None:
     }
     for status in statuses:
         assert f"\\fB{status}\\fR" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["frobnicate"], "frobnicate"),
+        (["volume", "create", "a/b"], "--size"),
+        (["volume", "list", "--frobnicate"], "--frobnicate"),
+        (["log", "commands", "--limit", "0"], "--limit"),
+        (["completion", "tcsh"], "tcsh"),
+    ],
+)
+def test_a_wrong_command_line_is_json_when_asked(arguments: list[str], words: str) -> None:
+    done = blockgate("--json", *arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    error = json.loads(done.stderr)["error"]
+    assert error["code"] == "invalid-input"
+    assert words in error["message"]
+    assert "--help" in error["hint"]
+
+
+def test_a_completion_script_as_json() -> None:
+    made = json.loads(blockgate("completion", "bash", "--json").stdout)
+    assert made["shell"] == "bash"
+    assert made["script"] == (ROOT / "packaging/completions/blockgate.bash").read_text()
+
+
+def test_a_document_s_aliases_are_not_followed() -> None:
+    with pytest.raises(InvalidInput, match="anchor or alias"):
+        parse_document("pools: &a []\nvolumes: *a\n", "x.yaml")
+
+
+def test_a_long_name_is_folded_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a narrow terminal every character of a name is there, and numbers stay in one piece."""
+    long = "n" * 200
+    shown = io.StringIO()
+    monkeypatch.setattr(output, "current", lambda: Session(Api(Endpoint())))
+    monkeypatch.setattr(output, "console", lambda: Console(file=shown, width=80))
+    columns = (
+        output.Column("VOLUME", output.field("name")),
+        output.Column("SIZE", output.field("size"), right=True),
+        output.Column("STATE", output.field("state")),
+    )
+    output.show_table([{"name": long, "size": 1234567890, "state": "ready"}], columns, "")
+    assert shown.getvalue().count("n") == 200
+    assert "1234567890" in shown.getvalue()
+    assert "ready" in shown.getvalue()
+
+
+def test_plurals() -> None:
+    assert [counted(n, "session") for n in (0, 1, 2)] == ["0 sessions", "1 session", "2 sessions"]
+    assert among(["a"], "session") == "1 session, a"
+    assert among(["a", "b"], "session") == "2 sessions, a among them"

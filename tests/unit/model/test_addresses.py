@@ -67,3 +67,18 @@ def test_networks() -> None:
     for bad in ("host", "192.0.2.0/33", "", 7):
         with pytest.raises(InvalidInput):
             parse_network(bad)
+
+
+@pytest.mark.parametrize("port", ["9" * 5000, "000080"])
+def test_a_port_has_five_digits(port: str) -> None:
+    with pytest.raises(InvalidInput, match="no valid port") as caught:
+        parse_address(f"127.0.0.1:{port}")
+    assert "HOST:PORT" in caught.value.hint
+    assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize("text", ["fe80::1%eth0", "fe80::1%eth0/128", "[fe80::1%1]"])
+def test_a_network_has_no_zone(text: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_network(text)
+    assert "without the zone, for example: fe80::1" in caught.value.hint

@@ -88,3 +88,74 @@ def test_what_is_rendered_is_read_again() -> None:
         v.ref: (v.uuid, v.size) for v in volumes
     }
     assert "tls_psk" not in render_document(config([], [], []))
+
+
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{after}: &{after} [*{before}, *{before}, *{before}, *{before}]\n"
+    for before, after in zip("abcdefghijklmno", "bcdefghijklmnop", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BOMB, "anchor or alias"),
+        ("volumes: &v []", "anchor or alias"),
+        ("volumes: *v", "anchor or alias"),
+        ("[" * 200_000, "nested"),
+        ("- " * 200_000, "nested"),
+        ("{a: " * 100_000, "nested"),
+        ("? " * 100_000, "nested"),
+        ('{"a": ' * 100_000, "recursion"),
+        ("prune: true\nprune: false\n", "key twice"),
+        ('{"prune": true, "prune": false}', "key twice"),
+    ],
+    ids=["bomb", "anchor", "alias", "[", "-", "{a:", "?", "json", "keys", "json keys"],
+)
+def test_text_costs_no_more_than_its_length(text: str, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words) as caught:
+        parse_document(text)
+    assert caught.value.hint
+
+
+def test_text_with_quotes_may_hold_any_character() -> None:
+    document = parse_document("pools: [{name: p, directory: '/srv/&a *b'}]")
+    assert document.pools[0].path == "/srv/&a *b"
+
+
+LONG = "x" * 50_000
+MANY = [[LONG] * 1000] * 1000
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {LONG: 1},
+        {"prune": MANY},
+        {"prune": {LONG: MANY}},
+        {"volumes": [{"name": LONG}]},
+        {"volumes": [{"name": MANY}]},
+        {"volumes": [{"name": "p/v", "size": LONG}]},
+        {"volumes": [{"name": "p/v", "size": MANY}]},
+        {"volumes": [{"name": "p/v", "size": 1 << 100_000}]},
+        {"volumes": [{"name": "p/v", "block_size": MANY}]},
+        {"volumes": [{"name": "p/v", "cache": MANY}]},
+        {"volumes": [{"name": "p/v", "io": LONG}]},
+        {"volumes": [{"name": "p/v", "uuid": LONG}]},
+        {"volumes": [{"name": "p/v", "adopt": LONG}]},
+        {"volumes": [{"name": "p/v", "adopt": "/" + LONG}]},
+        {"volumes": [{"name": "p/v", "adopt": "/../" + "x" * 4000}]},
+        {"exports": [{"volume": "p/v", "allow": LONG}]},
+        {"exports": [{"volume": "p/v", "allow": [LONG]}]},
+        {"exports": [{"volume": "p/v", "allow": [MANY]}]},
+        {"exports": [{"volume": "p/v", "allow": [LONG + "%0"]}]},
+        {"exports": [{"volume": "p/v", "name": "a//" + "b" * 290}]},
+        {"tls_psk": [{"user": MANY, "key": "00"}]},
+    ],
+    ids=lambda values: next(iter(values)),
+)
+def test_a_message_shows_little_of_a_value(values: object) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_document(values)
+    assert len(caught.value.message) < 300
+    assert len(caught.value.hint) < 300

@@ -13,8 +13,10 @@ from blockgate.model.errors import InvalidInput
 from blockgate.model.names import (
     VolumeRef,
     export_name,
+    history_number,
     operation_id,
     pool_name,
+    session_id,
     user_name,
     volume_name,
 )
@@ -66,3 +68,25 @@ def test_users_and_operations() -> None:
     for bad in ("", "a b", "x" * 129, "a/b"):
         with pytest.raises(InvalidInput):
             operation_id(bad)
+
+
+def test_numbers_of_sessions_and_configurations() -> None:
+    assert session_id("7") == session_id(7) == history_number("7") == 7
+    assert session_id(2**64 - 1) == 2**64 - 1
+    for parse, command in ((session_id, "session list"), (history_number, "config history")):
+        for bad in (
+            "9" * 22,
+            "-1",
+            "",
+            "..",
+            "a/../b",
+            2**64,
+            -1,
+            True,
+            "\u0663",
+            "9" * 5000,
+            None,
+        ):
+            with pytest.raises(InvalidInput) as caught:
+                parse(bad)
+            assert command in caught.value.hint

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,3 +85,35 @@ def test_what_is_shown_can_be_typed(exponent: int, number: int) -> None:
     size = number * 1024**exponent
     if size <= SIZE_MAX:
         assert parse_size(format_size(size)) == size
+
+
+@pytest.mark.parametrize("text", ["1k\u0131B", "1\u212a", "1\u212aiB"])
+def test_letters_that_only_fold_into_ours_are_no_units(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("", "The size is empty.", "512M, 1.5GiB"),
+        ("9" * 65, "65 characters", "512M, 1.5GiB"),
+        ("1.5", "not a whole number", "1.5GiB"),
+        ("1.0001K", "not a whole number", "nearest is 1024 bytes"),
+        ("0.0001K", "not a whole number", "nearest is 512 bytes"),
+        ("8.1E", "more than the largest size", "512M, 1.5GiB"),
+    ],
+)
+def test_what_to_type_instead(text: str, message: str, hint: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_size(text)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_the_nearest_size_can_be_typed() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_size("7.9E")
+    nearest = re.search(r"\d+", caught.value.hint)
+    assert nearest is not None
+    assert parse_size(nearest.group()) % 512 == 0
