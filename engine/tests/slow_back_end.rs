@@ -5,6 +5,7 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use _engine::block::gate::Gate;
 use support::*;
 
 const MIB: u64 = 1 << 20;
@@ -258,5 +259,94 @@ fn closing_a_volume_ends_its_sessions_and_drains() {
         assert!(client.is_closed());
         server.engine.close_volume(server.volume, 5000).unwrap();
         assert!(server.engine.volumes().is_empty());
+    });
+}
+
+#[test]
+fn a_shard_that_is_stuck_is_left_out_of_what_is_shown() {
+    on_all(|server, held| {
+        // One client for each of the two shards, so that one of them is stuck and one is not.
+        let mut clients = [server.connect(SIMPLE), server.connect(SIMPLE)];
+        clients[0].send(&clients[0].request(0, 0, 1, 0, 4096));
+        server.eventually("it is held", |_| held.count() == 1);
+        assert_eq!((server.engine.tasks().len(), server.engine.silent_shards()), (1, 0));
+        let stuck = held.stuck.lock().unwrap();
+        clients[1].send(&clients[1].request(0, 0, 1, 0, 4096));
+        let start = Instant::now();
+        server.eventually("a shard is stuck", |engine| {
+            engine.tasks();
+            engine.silent_shards() == 1
+        });
+        assert_eq!(server.engine.tasks().len(), 1);
+        assert_eq!(server.engine.counters().0.len(), 1);
+        assert!(start.elapsed() < Duration::from_secs(20));
+        let refused = server.engine.close_volume(server.volume, 100).unwrap_err();
+        assert_eq!((refused.errno, refused.text.as_str()), (libc::EBUSY, "a shard does not answer"));
+        drop(stuck);
+        server.eventually("it answers again", |engine| engine.tasks().len() == 2 || engine.silent_shards() == 0);
+    });
+}
+
+#[test]
+fn stopping_does_not_wait_for_a_shard_that_is_stuck() {
+    on_all(|server, held| {
+        let mut client = server.connect(SIMPLE);
+        let stuck = held.stuck.lock().unwrap();
+        client.send(&client.request(0, 0, 1, 0, 4096));
+        server.eventually("a shard is stuck", |engine| {
+            engine.tasks();
+            engine.silent_shards() == 1
+        });
+        let start = Instant::now();
+        let left = server.engine.stop(100);
+        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(left.iter().any(|text| text.contains("does not answer")), "{left:?}");
+        drop(stuck);
+    });
+}
+
+#[test]
+fn storage_that_hangs_while_it_is_made_stable_is_not_waited_for() {
+    on_all(|server, held| {
+        let hung = held.unstable.lock().unwrap();
+        let image = Image::new(MIB);
+        let sound = server.engine.open_volume(image.spec()).unwrap();
+        for _ in 0..2 {
+            let start = Instant::now();
+            let refused = server.engine.close_volume(server.volume, 50).unwrap_err();
+            assert_eq!((refused.errno, refused.text.as_str()), (libc::EBUSY, "its data is still being made stable"));
+            assert!(start.elapsed() < Duration::from_secs(10));
+        }
+        server.engine.close_volume(sound, 5000).unwrap();
+        let start = Instant::now();
+        let left = server.engine.stop(100);
+        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(left.len() == 1 && left[0].contains("still being made stable"), "{left:?}");
+        drop(hung);
+    });
+}
+
+#[test]
+fn the_newest_gate_stays_in_force_however_many_are_put_in_at_once() {
+    on_all(|server, held| {
+        let engine = &server.engine;
+        let mut client = server.connect(SIMPLE);
+        for round in 0..200u64 {
+            let newest = 2 + round * 4 + 3;
+            std::thread::scope(|scope| {
+                for generation in newest - 3..=newest {
+                    scope.spawn(move || {
+                        let refuses = generation != newest;
+                        let gate = Gate { read_only: refuses, ..gate(generation, 64 * MIB) };
+                        // One that comes too late is refused.
+                        let _ = engine.swap_gate(server.volume, gate);
+                    });
+                }
+            });
+            client.send(&client.request(6, 0, round, 0, 4096));
+            server.eventually("the write is let through", |_| held.count() == 1);
+            held.finish(Ok(()));
+            assert_eq!(client.answer(), 0, "round {round}");
+        }
     });
 }

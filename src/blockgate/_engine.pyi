@@ -170,7 +170,7 @@ class SessionStatus:
     def peer(self) -> str: ...
     @property
     def tls(self) -> str:
-        """"" without TLS, else e.g. `TLSv1.3`."""
+        """ "" without TLS, else e.g. `TLSv1.3`."""
 
     @property
     def since(self) -> float: ...
@@ -296,9 +296,17 @@ class Engine:
         """
 
     def limits(self) -> dict[str, int]: ...
-    def stop(self, drain_ms: int) -> None:
+    def stop(self, drain_ms: int) -> list[str]:
         """Closes the listeners, refuses further requests (ESHUTDOWN), waits for those in flight
-        for at most `drain_ms`, closes connections and volumes, and ends the threads.
+        for at most `drain_ms`, closes connections and volumes, and ends the threads. Returns what
+        did not go well, one text for each volume whose data may not be stable; storage that hangs
+        is not waited for beyond `drain_ms` or 3 s, whichever is more.
+        """
+
+    @property
+    def silent_shards(self) -> int:
+        """How many shards did not answer the last of `sessions`, `tasks` and `counters` within
+        a second: what they have is missing there.
         """
 
     def open_volume(self, spec: VolumeSpec) -> int:
@@ -308,7 +316,11 @@ class Engine:
         """
 
     def close_volume(self, volume: int, drain_ms: int) -> None:
-        """Disconnects its sessions, drains (at most `drain_ms`), flushes and closes."""
+        """Disconnects its sessions, drains, flushes and closes, within `drain_ms`.
+
+        Raises EngineError: EBUSY when requests are still in flight then, or the data is still
+        being made stable: it stays open and locked, and a later call goes on from there.
+        """
 
     def swap_gate(self, volume: int, gate: Gate) -> None:
         """Returns when every shard uses it. An older generation than the current one is EINVAL."""

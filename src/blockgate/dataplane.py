@@ -189,7 +189,8 @@ class EngineDataPlane:
         self._closing = True
         self._renew_directory()
         try:
-            await self._status(self._engine.stop, drain_ms)
+            for text in await self._status(self._engine.stop, drain_ms):
+                log.error("data may not be stable: %s", text)
         finally:
             self._stopped = True
             self._volume_calls.shutdown(wait=False, cancel_futures=True)

@@ -103,6 +103,7 @@ pub trait Backstore: Send + Sync {
     fn check(&self);
 
     /// Make everything stable and let go of the storage (its locks too). The volume
-    /// has drained before. Requests that come after are answered `ESHUTDOWN`. May block.
+    /// has drained before. Requests that come after are answered `ESHUTDOWN`. May block,
+    /// for ever where the storage hangs; called once, on a thread of its own.
     fn close(&self) -> io::Result<()>;
 }

@@ -7,9 +7,11 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::command::{Errno, Op, Request};
@@ -66,9 +68,22 @@ pub struct Volume {
     ranges: Option<Mutex<Ranges<Waiting>>>,
     in_flight: AtomicUsize,
     closing: AtomicBool,
-    drain: Mutex<()>,
+    drain: Mutex<Closing>,
     drained: Condvar,
 }
+
+/// How far the storage's own closing has come. It may hang, so a thread of its own does it.
+#[derive(Default)]
+enum Closing {
+    #[default]
+    No,
+    Running,
+    /// What came of it; told to whoever asks first, and "all well" after that.
+    Over(io::Result<()>),
+}
+
+/// The closing thread keeps nothing on its stack.
+const STACK_BYTES: usize = 128 << 10;
 
 impl Volume {
     /// Open the storage, take its exclusive lock. `EBUSY`: somebody else has it. May block.
@@ -87,7 +102,7 @@ impl Volume {
             ranges,
             in_flight: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
-            drain: Mutex::new(()),
+            drain: Mutex::default(),
             drained: Condvar::new(),
         })
     }
@@ -211,22 +226,59 @@ impl Volume {
     }
 
     /// Stop admitting, wait until nothing is in flight, make everything stable, let go of the
-    /// storage. `EBUSY` when requests are still in flight after `drain`: their fate is not
-    /// known, so the storage stays locked; call again. Any other error: closed, but what was
-    /// written may not be stable. The caller has disconnected the sessions before. Blocks.
-    pub fn close(&self, drain: Duration) -> io::Result<()> {
-        self.closing.store(true, Ordering::SeqCst);
+    /// storage. `EBUSY` when that is not over after `drain`: requests are still in flight, or the data
+    /// is still being made stable. Their fate is not known, so the storage stays locked; call again.
+    /// Any other error: closed, but what was written may not be stable. The caller has disconnected
+    /// the sessions before. Blocks, for `drain` at most.
+    pub fn close(self: &Arc<Self>, drain: Duration) -> io::Result<()> {
         let deadline = Instant::now() + drain;
-        let mut guard = lock(&self.drain);
-        while self.in_flight.load(Ordering::SeqCst) > 0 {
+        self.close_by(deadline, deadline)
+    }
+
+    /// [`close`](Self::close) with a bound for each part: requests end by `drained_by`, their
+    /// data is stable by `stable_by`.
+    pub fn close_by(self: &Arc<Self>, drained_by: Instant, stable_by: Instant) -> io::Result<()> {
+        self.closing.store(true, Ordering::SeqCst);
+        let mut state = lock(&self.drain);
+        loop {
+            state = self.let_go(state);
+            let deadline = match &mut *state {
+                Closing::Over(result) => return mem::replace(result, Ok(())),
+                Closing::Running => stable_by,
+                Closing::No => drained_by,
+            };
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(io::Error::from_raw_os_error(libc::EBUSY));
             }
-            guard = self.drained.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.drained.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        drop(guard);
-        self.backstore.close()
+    }
+
+    /// Begin to close without waiting, so that many volumes do at the same time;
+    /// [`close_by`](Self::close_by) tells what came of it.
+    pub fn begin_close(self: &Arc<Self>) {
+        self.closing.store(true, Ordering::SeqCst);
+        drop(self.let_go(lock(&self.drain)));
+    }
+
+    /// Start closing the storage if nothing is in flight and nobody has yet.
+    fn let_go<'a>(self: &Arc<Self>, mut state: MutexGuard<'a, Closing>) -> MutexGuard<'a, Closing> {
+        if !matches!(*state, Closing::No) || self.in_flight.load(Ordering::SeqCst) > 0 {
+            return state;
+        }
+        let volume = self.clone();
+        let thread = thread::Builder::new().name(format!("bg-close-{}", self.id)).stack_size(STACK_BYTES);
+        let started = thread.spawn(move || {
+            let result = volume.backstore.close();
+            *lock(&volume.drain) = Closing::Over(result);
+            volume.drained.notify_all();
+        });
+        // No thread to be had: it is tried again by the next who asks.
+        if started.is_ok() {
+            *state = Closing::Running;
+        }
+        state
     }
 
     /// Count a request in; `None` when the volume is being closed.
@@ -314,6 +366,8 @@ mod tests {
     struct Hanging {
         held: Arc<Mutex<Vec<(Request, Completion)>>>,
         closed: Arc<AtomicBool>,
+        /// Held by a test: making things stable hangs.
+        sync: Arc<Mutex<()>>,
     }
 
     impl Hanging {
@@ -356,6 +410,7 @@ mod tests {
         }
         fn check(&self) {}
         fn close(&self) -> io::Result<()> {
+            drop(lock(&self.sync));
             self.closed.store(true, Ordering::SeqCst);
             Ok(())
         }
@@ -449,6 +504,36 @@ mod tests {
             closing.join().unwrap().unwrap();
         });
         assert!(on.storage.closed.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn close_does_not_wait_for_storage_that_hangs() {
+        let on = Fixture::new();
+        let hung = lock(&on.storage.sync);
+        for _ in 0..2 {
+            let start = Instant::now();
+            let error = on.volume.close(Duration::from_millis(20)).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+            assert!(start.elapsed() < Duration::from_secs(10));
+        }
+        drop(hung);
+        on.volume.close(Duration::from_secs(60)).unwrap();
+        assert!(on.storage.closed.load(Ordering::SeqCst));
+        on.volume.close(Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn many_close_at_the_same_time() {
+        let all: Vec<_> = (0..8).map(|_| Fixture::new()).collect();
+        let hung: Vec<_> = all.iter().map(|on| lock(&on.storage.sync)).collect();
+        all[7].start(Op::Write, 0, 512);
+        all.iter().for_each(|on| on.volume.begin_close());
+        drop(hung);
+        let soon = Instant::now() + Duration::from_secs(60);
+        for on in &all[..7] {
+            on.volume.close_by(Instant::now(), soon).unwrap();
+        }
+        assert!(all[7].volume.close_by(Instant::now(), soon).is_err(), "a request in flight has no time left");
     }
 
     #[test]

@@ -71,8 +71,13 @@ impl Engine {
         self.0.limits().entries().into_iter().collect()
     }
 
-    fn stop(&self, py: Python<'_>, drain_ms: u64) {
-        py.detach(|| self.0.stop(drain_ms));
+    fn stop(&self, py: Python<'_>, drain_ms: u64) -> Vec<String> {
+        py.detach(|| self.0.stop(drain_ms))
+    }
+
+    #[getter]
+    fn silent_shards(&self) -> usize {
+        self.0.silent_shards()
     }
 
     fn open_volume(&self, py: Python<'_>, spec: &VolumeSpec) -> PyResult<u64> {

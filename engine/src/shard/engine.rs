@@ -1,16 +1,18 @@
 //! The engine as the control side sees it: shards, volumes, listeners. Free of Python.
 //!
 //! Methods may be called from any thread. What changes a shard's state is a message to it, and a
-//! method returns when every shard concerned has answered; shards never block, so that is soon.
+//! method returns when every shard concerned has answered; shards never block, so that is soon. A shard
+//! that is stuck nevertheless must not take the view of the others away: status calls leave it out.
 
 use std::collections::HashMap;
 use std::io;
+use std::mem;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{channel, Sender};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::thread::{sleep, Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 use super::context::Ctx;
 use super::control::{Attach, Control, Then};
@@ -30,6 +32,33 @@ use crate::nbd::admit::Negotiated;
 
 /// A shard keeps little on its stack.
 const STACK_BYTES: usize = 512 << 10;
+
+/// So long a status call waits for a shard. One that is well answers within a turn.
+const STATUS_WAIT: Duration = Duration::from_secs(1);
+
+/// So long a shard has to end, after its drain.
+const SHARD_WAIT: Duration = Duration::from_secs(1);
+
+/// So long storage has at least, at the end, to make stable what it was given.
+const FLUSH_WAIT: Duration = Duration::from_secs(3);
+
+/// Answers of shards, and how many have given none.
+struct Answers<T> {
+    of: Vec<T>,
+    missing: usize,
+}
+
+fn no_volume(handle: u64) -> Refused {
+    Refused::new(libc::ENOENT, format!("no volume {handle}"))
+}
+
+/// Why a volume is not closed yet.
+fn busy(volume: &Volume) -> &'static str {
+    match volume.in_flight() {
+        0 => "its data is still being made stable",
+        _ => "requests are still in flight",
+    }
+}
 
 /// What the engine refuses: an errno and a text.
 #[derive(Debug)]
@@ -81,6 +110,8 @@ pub struct Engine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     volumes: Mutex<HashMap<u64, Known>>,
     next_handle: AtomicU64,
+    /// Shards that did not answer the last status call.
+    silent: AtomicUsize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -107,6 +138,7 @@ impl Engine {
             threads: Mutex::default(),
             volumes: Mutex::default(),
             next_handle: AtomicU64::new(1),
+            silent: AtomicUsize::new(0),
         };
         // The first shard finds out which path there is; the others take the same.
         let mut path = path;
@@ -174,38 +206,91 @@ impl Engine {
 
     /// Sends every shard a message and collects the answers. A shard that has ended has none.
     fn ask_all<T>(&self, message: impl Fn(Sender<T>) -> Control) -> Vec<T> {
-        let answers: Vec<_> = self
-            .shared
-            .mailboxes
-            .iter()
-            .map(|mailbox| {
-                let (tell, told) = channel();
-                mailbox.post_control(message(tell));
-                told
-            })
-            .collect();
-        answers.into_iter().filter_map(|told| told.recv().ok()).collect()
+        self.post_all(message).into_iter().filter_map(|told| told.recv().ok()).collect()
     }
 
-    /// Drains, closes everything, ends the threads. A second call does nothing.
-    pub fn stop(&self, drain_ms: u64) {
-        let threads = std::mem::take(&mut *lock(&self.threads));
-        for mailbox in &self.shared.mailboxes {
-            mailbox.post_control(Control::Stop { drain_ms });
+    /// The same for those that must not wait for a shard that is stuck: what has come by
+    /// `deadline`, and how many shards have not answered.
+    fn ask_by<T>(&self, deadline: Instant, message: impl Fn(Sender<T>) -> Control) -> Answers<T> {
+        let mut answers = Answers { of: Vec::new(), missing: 0 };
+        for told in self.post_all(message) {
+            match told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(answer) => answers.of.push(answer),
+                Err(RecvTimeoutError::Timeout) => answers.missing += 1,
+                Err(RecvTimeoutError::Disconnected) => {}
+            }
         }
+        answers
+    }
+
+    fn ask_status<T>(&self, message: impl Fn(Sender<T>) -> Control) -> Vec<T> {
+        let answers = self.ask_by(Instant::now() + STATUS_WAIT, message);
+        self.silent.store(answers.missing, Ordering::Relaxed);
+        answers.of
+    }
+
+    /// How many shards did not answer the last status call in time (theirs is missing from its answer).
+    pub fn silent_shards(&self) -> usize {
+        self.silent.load(Ordering::Relaxed)
+    }
+
+    fn post_all<T>(&self, message: impl Fn(Sender<T>) -> Control) -> Vec<Receiver<T>> {
+        let post = |mailbox: &Arc<Mailbox>| {
+            let (tell, told) = channel();
+            mailbox.post_control(message(tell));
+            told
+        };
+        self.shared.mailboxes.iter().map(post).collect()
+    }
+
+    /// Drains for `drain_ms` at most, closes everything, ends the threads; what is then to be made
+    /// stable has the rest of that time, or [`FLUSH_WAIT`] if that is more. Gives what is not over, or
+    /// not well: storage that hangs is left to itself, and stays locked until the process ends. A second
+    /// call does nothing.
+    pub fn stop(&self, drain_ms: u64) -> Vec<String> {
+        let drained_by = Instant::now() + Duration::from_millis(drain_ms);
+        let mut left = self.stop_shards(drain_ms, drained_by + SHARD_WAIT);
+        let stable_by = drained_by.max(Instant::now() + FLUSH_WAIT);
+        let volumes: Vec<_> = mem::take(&mut *lock(&self.volumes)).into_values().map(|known| known.volume).collect();
+        // All at the same time, under one deadline.
+        volumes.iter().for_each(|volume| volume.begin_close());
+        for volume in volumes {
+            if let Err(error) = volume.close_by(drained_by, stable_by) {
+                let why = match error.raw_os_error() {
+                    Some(libc::EBUSY) => busy(&volume).to_owned(),
+                    _ => error.to_string(),
+                };
+                left.push(format!("{}: {why}", volume.spec().path.display()));
+            }
+        }
+        left
+    }
+
+    /// A shard that is stuck is left behind.
+    fn stop_shards(&self, drain_ms: u64, deadline: Instant) -> Vec<String> {
+        let threads = mem::take(&mut *lock(&self.threads));
+        if !threads.is_empty() {
+            for mailbox in &self.shared.mailboxes {
+                mailbox.post_control(Control::Stop { drain_ms });
+            }
+        }
+        let mut stuck = Vec::new();
         for thread in threads {
-            let _ = thread.join();
+            while !thread.is_finished() && Instant::now() < deadline {
+                sleep(Duration::from_millis(1));
+            }
+            match thread.is_finished() {
+                true => drop(thread.join()),
+                false => stuck.push(format!("{}: does not answer", thread.thread().name().unwrap_or("a shard"))),
+            }
         }
-        for known in std::mem::take(&mut *lock(&self.volumes)).into_values() {
-            // Nothing more can be done about a back end that still hangs after the drain.
-            let _ = known.volume.close(Duration::from_millis(drain_ms.min(1000)));
-        }
+        stuck
     }
 
     fn volume(&self, handle: u64) -> Result<Arc<Volume>, Refused> {
         let volumes = lock(&self.volumes);
         let known = volumes.get(&handle);
-        known.map(|known| known.volume.clone()).ok_or_else(|| Refused::new(libc::ENOENT, format!("no volume {handle}")))
+        known.map(|known| known.volume.clone()).ok_or_else(|| no_volume(handle))
     }
 
     /// Opens and locks a volume; gives its handle. Requests are refused until it has a gate. May block.
@@ -227,37 +312,50 @@ impl Engine {
         handle
     }
 
-    /// Ends its sessions, drains, flushes, closes. Blocks, for about `drain_ms` at most; EBUSY
-    /// when requests are still in flight then (it stays locked; call again).
+    /// Ends its sessions, drains, flushes, closes. Blocks, for `drain_ms` at most; EBUSY when
+    /// that is not over by then (it stays locked; call again).
     pub fn close_volume(&self, handle: u64, drain_ms: u64) -> Result<(), Refused> {
+        let deadline = Instant::now() + Duration::from_millis(drain_ms);
         let volume = self.volume(handle)?;
-        self.ask_all(|done| Control::DropVolume { volume: handle, done });
-        let closed = volume.close(Duration::from_millis(drain_ms));
+        let answers = self.ask_by(deadline, |done| Control::DropVolume { volume: handle, done });
+        if answers.missing > 0 {
+            return Err(Refused::new(libc::EBUSY, "a shard does not answer"));
+        }
+        let closed = volume.close_by(deadline, deadline);
         match closed {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                return Err(Refused::new(libc::EBUSY, "requests are still in flight"));
+                return Err(Refused::new(libc::EBUSY, busy(&volume)));
             }
             _ => lock(&self.volumes).remove(&handle),
         };
         closed.map_err(|error| Refused::from_io("closing the volume", &error))
     }
 
-    /// Puts a gate in force; returns when every shard uses it.
+    /// Puts a gate in force; returns when every shard uses it, or one that is newer.
     pub fn swap_gate(&self, handle: u64, gate: Gate) -> Result<(), Refused> {
-        let volume = {
+        let (size, generation, gate) = (gate.size, gate.generation, Arc::new(gate));
+        let (volume, answers) = {
             let mut volumes = lock(&self.volumes);
-            let known =
-                volumes.get_mut(&handle).ok_or_else(|| Refused::new(libc::ENOENT, format!("no volume {handle}")))?;
-            if gate.generation < known.generation {
-                let text = format!("gate {} is older than {}", gate.generation, known.generation);
+            let known = volumes.get_mut(&handle).ok_or_else(|| no_volume(handle))?;
+            if generation < known.generation {
+                let text = format!("gate {generation} is older than {}", known.generation);
                 return Err(Refused::new(libc::EINVAL, text));
             }
-            known.generation = gate.generation;
-            known.volume.clone()
+            known.generation = generation;
+            let volume = known.volume.clone();
+            // Posted under the lock: shards get gates in the order of their generations.
+            let answers = self.post_all(|done| Control::SetGate { volume: volume.clone(), gate: gate.clone(), done });
+            (volume, answers)
         };
-        let (size, gate) = (gate.size, Arc::new(gate));
-        self.ask_all(|done| Control::SetGate { volume: volume.clone(), gate: gate.clone(), done });
-        volume.expect_size(size);
+        for told in answers {
+            // A shard that has ended uses no gate.
+            let _ = told.recv();
+        }
+        // Only the newest gate says what clients see; under the lock, so that it stays the newest.
+        let volumes = lock(&self.volumes);
+        if volumes.get(&handle).is_some_and(|known| known.generation == generation) {
+            volume.expect_size(size);
+        }
         Ok(())
     }
 
@@ -327,27 +425,27 @@ impl Engine {
         self.ask_all(|done| Control::SetTls { config: config.clone(), done });
     }
 
-    /// Ends a connection; false: there is none of that number.
+    /// Ends a connection; false: there is none of that number (or its shard is stuck).
     pub fn disconnect(&self, conn: u64) -> bool {
         let Some(mailbox) = self.shared.mailbox_of(conn) else { return false };
         let (known, told) = channel();
         mailbox.post_control(Control::Disconnect { conn, known });
-        told.recv().unwrap_or(false)
+        told.recv_timeout(STATUS_WAIT).unwrap_or(false)
     }
 
     /// All connections.
     pub fn sessions(&self) -> Vec<SessionStatus> {
-        self.ask_all(Control::Sessions).into_iter().flatten().collect()
+        self.ask_status(Control::Sessions).into_iter().flatten().collect()
     }
 
     /// All requests in flight, or stuck.
     pub fn tasks(&self) -> Vec<TaskStatus> {
-        self.ask_all(Control::Tasks).into_iter().flatten().collect()
+        self.ask_status(Control::Tasks).into_iter().flatten().collect()
     }
 
     /// The shards' counters, and those of exports (one entry for each shard that served it).
     pub fn counters(&self) -> (Vec<ShardCounters>, Vec<ExportCounters>) {
-        let (shards, exports): (Vec<_>, Vec<_>) = self.ask_all(Control::Counters).into_iter().unzip();
+        let (shards, exports): (Vec<_>, Vec<_>) = self.ask_status(Control::Counters).into_iter().unzip();
         (shards, exports.into_iter().flatten().collect())
     }
 }

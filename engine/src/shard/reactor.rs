@@ -275,7 +275,11 @@ impl Reactor {
                 let _ = known.send(was);
             }
             Control::SetGate { volume, gate, done } => {
-                *self.ctx.entry(&volume).gate.borrow_mut() = Some(gate);
+                let entry = self.ctx.entry(&volume);
+                let mut in_force = entry.gate.borrow_mut();
+                if in_force.as_ref().is_none_or(|known| known.generation <= gate.generation) {
+                    *in_force = Some(gate);
+                }
                 let _ = done.send(());
             }
             Control::DropVolume { volume, done } => {

@@ -432,12 +432,16 @@ pub fn pattern(offset: u64, len: usize) -> Vec<u8> {
 #[derive(Default)]
 pub struct Held {
     pub size: u64,
+    /// Held by a test: the back end breaks its word, and blocks the shard.
+    pub stuck: Mutex<()>,
+    /// Held by a test: making things stable hangs.
+    pub unstable: Mutex<()>,
     waiting: Mutex<Vec<(Request, Completion)>>,
 }
 
 impl Held {
     pub fn new(size: u64) -> Arc<Held> {
-        Arc::new(Held { size, waiting: Mutex::default() })
+        Arc::new(Held { size, ..Held::default() })
     }
 
     pub fn count(&self) -> usize {
@@ -488,6 +492,7 @@ impl Backstore for HeldStore {
         1
     }
     fn try_now(&self, _: &mut Request) -> Attempt {
+        drop(self.0.stuck.lock().unwrap());
         Attempt::NotNow
     }
     fn ring_target(&self, _: &Request) -> Option<RingTarget> {
@@ -508,6 +513,7 @@ impl Backstore for HeldStore {
     }
     fn check(&self) {}
     fn close(&self) -> io::Result<()> {
+        drop(self.0.unstable.lock().unwrap());
         Ok(())
     }
 }

@@ -44,7 +44,7 @@ from blockgate.model.errors import BlockgateError, Unavailable
 log = logging.getLogger(__name__)
 
 CLOSE_DRAIN_MS = 5000
-"""How long a closing volume waits for commands in flight."""
+"""How long a closing volume waits for commands in flight, and for its data to be stable."""
 
 
 class Executor:
@@ -107,7 +107,7 @@ class Executor:
         pool = self._core.pool(volume.pool)
         assert pool is not None, "a volume has its pool"
         try:
-            real = await self._core.in_pool(pool.name, self._core.backstore(pool).real_size, volume)
+            real = await self._core.ask_pool(pool, self._core.backstore(pool).real_size, volume)
         except (OSError, BlockgateError):
             return True  # gone, or not known: then nobody can promise that it is whole
         return isinstance(step, ShrinkData) and real <= volume.size
@@ -132,7 +132,7 @@ class Executor:
     # Pools
 
     async def _in(self, pool: Pool, work: Callable[[PoolBackstore], None]) -> None:
-        await self._core.in_pool(pool.name, work, self._core.backstore(pool))
+        await self._core.in_pool(pool, work, self._core.backstore(pool))
 
     async def _on(self, volume: Volume, work: Callable[[PoolBackstore], None]) -> None:
         pool = self._core.pool(volume.pool)
@@ -168,13 +168,20 @@ class Executor:
         try:
             await self._core.data_plane.close_volume(opened.handle, CLOSE_DRAIN_MS)
         except OSError as error:
-            if error.errno == errno.EBUSY:  # commands whose fate is not known: it stays open
-                raise
+            if error.errno == errno.EBUSY:
+                # Its storage hangs, and what becomes of the data is not known: it stays locked, and
+                # serves nobody any more until it has been closed and opened again.
+                self._core.opened[uuid] = replace(opened, stale=True)
+                raise Unavailable(
+                    f"Volume {opened.volume.ref} is not closed yet: {error.strerror or error}.",
+                    "Closing it is tried again by itself. See whether its pool's storage hangs.",
+                ) from error
             # It is closed, and its last flush failed: clients were told so, or never promised.
             log.warning("volume %s did not close cleanly: %s", opened.volume.ref, error)
         self._core.opened.pop(uuid, None)
 
     async def _open(self, volume: Volume, may_be_read_only: bool) -> None:
+        await self._on(volume, lambda b: b.check_open(volume))
         read_only = False
         try:
             handle = await self._core.data_plane.open_volume(self._spec(volume, read_only))

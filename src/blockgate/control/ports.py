@@ -152,7 +152,8 @@ class DataPlane(Protocol):
         ...
 
     async def close_volume(self, handle: int, drain_ms: int) -> None:
-        """Disconnect its sessions, drain, make stable, close. A handle that is gone is no error."""
+        """Disconnect its sessions, drain, make stable, close. A handle that is gone is no error.
+        EBUSY: not over after `drain_ms`; it stays locked, and a later call goes on from there."""
         ...
 
     async def swap_gate(self, handle: int, gate: Gate) -> None:

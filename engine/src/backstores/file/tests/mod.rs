@@ -206,6 +206,6 @@ pub fn plain() -> Flags {
     Flags::default()
 }
 
-pub fn close(volume: &Volume) {
+pub fn close(volume: &Arc<Volume>) {
     volume.close(Duration::from_secs(20)).unwrap();
 }
