@@ -25,9 +25,28 @@ from tests.lab.processes import Gateway
         ("POST", "pools", {"name": 5}, 422, "body.name"),
         ("POST", "pools", {}, 422, "body.name: Field required"),
         ("POST", "pools", [1], 422, "body"),
-        ("POST", "volumes", {"pool": "p", "name": "v", "size": True}, 422, "size"),
-        ("POST", "volumes", {"pool": "p", "name": "v", "size": -1}, 422, "size"),
+        ("POST", "volumes", {"pool": "p", "name": "v", "size": True}, 400, "not a size"),
+        ("POST", "volumes", {"pool": "p", "name": "v", "size": -1}, 400, "more than nothing"),
         ("POST", "volumes", {"pool": "nope", "name": "v", "size": "1 furlong"}, 400, "not a size"),
+        ("POST", "volumes", {"pool": "p", "name": "v", "size": 1.5}, 400, "not a size"),
+        ("POST", "volumes", {"pool": "p", "name": "v", "size": ""}, 400, "empty"),
+        ("POST", "volumes", {"pool": "p", "name": "v", "size": "9" * 65}, 400, "65 characters"),
+        ("POST", "pools", {"name": "x" * 600, "directory": "/x"}, 400, "600 characters"),
+        ("POST", "pools", {"name": "", "directory": "/x"}, 400, "not valid"),
+        ("POST", "exports", {"volume": "p/v", "allow": ["9" * 70]}, 400, "not an address"),
+        ("POST", "exports", {"volume": "p/v", "allow": ["fe80::1%eth0"]}, 400, "interface"),
+        ("POST", "apply", "a: &a [1]\nb: *a\n", 400, "anchor or alias"),
+        ("POST", "apply", "[" * 200_000, 400, "nested"),
+        ("POST", "config/restore", {"number": 1 << 70}, 400, "configuration's number"),
+        ("DELETE", "sessions/9999999999999999999999", None, 400, "session's id"),
+        ("GET", "config/history/9999999999999999999999", None, 400, "configuration's number"),
+        ("GET", "pools/a%20b", None, 400, "not valid"),
+        ("DELETE", "pools/.x", None, 400, "not valid"),
+        ("DELETE", "volumes/p/%2e%2e%20", None, 400, "not valid"),
+        ("DELETE", "exports/%2e%2e%2fvolumes%2fp%2fv", None, 400, "not valid"),
+        ("GET", "exports/", None, 400, "not valid"),
+        ("DELETE", "tls/psk/%20", None, 400, "not valid"),
+        ("GET", "operations/%20", None, 400, "not valid"),
         ("GET", "pools/none", None, 404, "none"),
         ("GET", "nothing", None, 404, "Not Found"),
         ("PUT", "pools", {}, 405, "Method Not Allowed"),
@@ -41,6 +60,18 @@ def test_every_error_has_one_shape(
     error = answer.json()["error"]
     assert set(error) == {"code", "message", "hint"}
     assert words in error["message"]
+
+
+def test_a_command_with_half_a_surrogate_pair_is_logged(gateway: Gateway) -> None:
+    answer = gateway.client.post(
+        "/v1/apply",
+        content=b'{"volumes": null, "\\ud800": 1}',
+        headers={"content-type": "application/json"},
+    )
+    assert answer.status_code == 400
+    newest = gateway.api("GET", "command-log?limit=1")[0]
+    assert newest["command"] == "POST /v1/apply"
+    assert newest["result"] == "invalid-input"
 
 
 def test_a_body_that_is_no_json(shared_gateway: Gateway) -> None:

@@ -326,3 +326,23 @@ def test_what_became_of_an_operation(gateway: Gateway) -> None:
     told = gateway.cli("operation", done["operation_id"])
     assert (told["state"], told["error"]) == ("done", None)
     assert "State:" in text(gateway, "operation", done["operation_id"])
+
+
+def test_a_name_reaches_nothing_but_what_it_names(gateway: Gateway) -> None:
+    gateway.add_volume("1MiB", name="victim")
+    for words in (
+        ("export", "remove", "../volumes/lab/victim"),
+        ("tls", "psk", "remove", "../../volumes/lab/victim"),
+        ("pool", "remove", "../volumes/lab/victim"),
+        ("pool", "info", "../gateway"),
+        ("operation", ""),
+    ):
+        assert "is not valid" in fails(gateway, 2, *words)
+    assert [one["name"] for one in gateway.cli("volume", "list")] == ["victim"]
+
+
+def test_without_a_terminal_deleting_takes_yes(gateway: Gateway) -> None:
+    gateway.add_volume("1MiB", name="v")
+    assert "--yes" in fails(gateway, 2, "volume", "delete", "lab/v")
+    assert gateway.cli("volume", "list")
+    assert gateway.cli("volume", "delete", "lab/v", "--yes") == {}

@@ -87,3 +87,36 @@ def test_files_and_functions_that_are_named_exist(page: Path) -> None:
         if name:
             text = (TOP / path).read_text()
             assert re.search(rf"\b{name}\b", text), f"{page.name} names {name} in {path}"
+
+
+def install_blocks() -> list[str]:
+    found = re.findall(r"^```bash\n(.*?)^```$", (DOCS / "install.md").read_text(), re.M | re.S)
+    assert len(found) == 3, "the wheel, the files, the service"
+    return [str(one) for one in found]
+
+
+def test_the_files_of_an_installation_go_where_they_are_looked_for(tmp_path: Path) -> None:
+    """As it stands on the page, below another root."""
+    script = re.sub(r" /(etc|usr)/", rf" {tmp_path}/\1/", install_blocks()[1])
+    subprocess.run(["bash", "-euc", script], cwd=TOP, check=True)
+    placed = {path.name: path for path in tmp_path.rglob("*") if path.is_file()}
+    left_out = {"generate.py", "blockgate.bash", "blockgated-nbd.socket"}
+    packaged = {path.name for path in (TOP / "packaging").rglob("*") if path.is_file()}
+    assert {name for name in packaged if "pyc" not in name} - left_out == set(placed) - {
+        "blockgate"
+    }
+    unit = placed["blockgated.service"].read_text()
+    named = re.findall(r"^ExecStart=(\S+) --config (\S+)$", unit, re.M)
+    assert named, "the unit starts the daemon with a configuration"
+    ((program, configuration),) = named
+    assert (tmp_path / configuration.lstrip("/")).exists()
+    linked = re.search(r"^ln -sf (.*) (\S+/)$", install_blocks()[0], re.M)
+    assert linked is not None
+    assert program in {linked[2] + Path(one).name for one in linked[1].split()}
+
+
+def test_an_installation_does_not_meddle_with_the_system_s_python() -> None:
+    for page in pages():
+        text = page.read_text()
+        for command in re.findall(r"([^\s`]*)pip install[^\n`]*\.whl", text):
+            assert command == "/opt/blockgate/bin/", f"{page.name}: pip of a virtual environment"

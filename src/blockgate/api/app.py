@@ -11,7 +11,7 @@ from blockgate.api.command_log import Masker
 from blockgate.api.context import ApiContext
 from blockgate.api.errors import error_responses, install_error_handlers
 from blockgate.api.identify import Identify
-from blockgate.api.requests import harmless_fields
+from blockgate.api.requests import harmless_fields, known_fields
 from blockgate.api.routes import (
     config,
     exports,
@@ -48,7 +48,9 @@ def build_app(context: ApiContext) -> FastAPI:
     app.include_router(v1)
     app.include_router(monitoring.router)
     # The last one added is the outermost.
-    app.add_middleware(Audit, command_log=context.command_log, masker=Masker(harmless_fields()))
+    app.add_middleware(
+        Audit, command_log=context.command_log, masker=Masker(harmless_fields(), known_fields())
+    )
     app.add_middleware(BodyBounds)
     app.add_middleware(Identify, authenticator=context.authenticator)
     return app

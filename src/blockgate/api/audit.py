@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from blockgate.api.command_log import CommandEntry, CommandLog, Masker
+from blockgate.api.command_log import CommandEntry, CommandLog, Masker, printable
+
+log = logging.getLogger(__name__)
 
 MAX_PARSED_BYTES = 64 << 10
 
@@ -49,7 +52,16 @@ class Audit:
             state = scope["state"]
             if scope["method"] not in _READING or state.get("audited"):
                 took_ms = round((time.monotonic() - begun) * 1000, 3)
-                await self._log.append(self._entry(scope, state, came, status, took_ms))
+                await self._write(scope, state, came, status, took_ms)
+
+    async def _write(
+        self, scope: Scope, state: dict[str, Any], came: float, status: int, took_ms: float
+    ) -> None:
+        """An entry that cannot be made or written fails no command."""
+        try:
+            await self._log.append(self._entry(scope, state, came, status, took_ms))
+        except Exception:
+            log.exception("the command log cannot be written")
 
     def _entry(
         self, scope: Scope, state: dict[str, Any], came: float, status: int, took_ms: float
@@ -62,7 +74,7 @@ class Audit:
             role=caller.role.name.lower() if caller else "",
             peer=peer.address if peer else "",
             operation_id=state.get("operation_id", ""),
-            command=f"{scope['method']} {scope['path'][:512]}",
+            command=f"{scope['method']} {printable(scope['path'][:512])}",
             arguments=self._masker.mask(_arguments(scope, state)),
             status=status,
             result=state.get("error_code", "ok" if status < 400 else "failed"),

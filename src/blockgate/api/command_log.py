@@ -46,10 +46,14 @@ class CommandEntry:
 
 
 class Masker:
-    """Copies arguments, with every value masked whose field is not in `harmless`."""
+    """Copies arguments, with every value masked whose field is not in `harmless`.
 
-    def __init__(self, harmless: frozenset[str]) -> None:
+    The name of a field that is not `known` is masked as well: it may be a secret that slipped.
+    """
+
+    def __init__(self, harmless: frozenset[str], known: frozenset[str]) -> None:
         self._harmless = harmless
+        self._known = known
 
     def mask(self, arguments: Any) -> Any:
         """A copy that may be logged; long ones are replaced by their length and SHA-256."""
@@ -63,19 +67,31 @@ class Masker:
         if depth > MAX_DEPTH:
             return MASK
         if isinstance(value, Mapping):
-            return {
-                str(name)[:MAX_STRING]: self._copy(
-                    item, known=str(name) in self._harmless, depth=depth + 1
-                )
-                for name, item in value.items()
-            }
+            copied: dict[str, Any] = {}
+            for name, item in value.items():
+                shown = name if name in self._known else _numbered(MASK, copied)
+                copied[shown] = self._copy(item, known=name in self._harmless, depth=depth + 1)
+            return copied
         if isinstance(value, (list, tuple)):
             return [self._copy(item, known=known, depth=depth + 1) for item in value]
         if not known:
             return MASK
-        if isinstance(value, str) and len(value) > MAX_STRING:
-            return value[:MAX_STRING] + "..."
+        if isinstance(value, str):
+            text = printable(value)
+            return text[:MAX_STRING] + "..." if len(text) > MAX_STRING else text
         return value
+
+
+def printable(text: str) -> str:
+    """`text` as UTF-8 can hold it: halves of surrogate pairs are written out as escapes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _numbered(word: str, taken: Mapping[str, Any]) -> str:
+    """`word`, or with a number behind it where it is taken."""
+    if word not in taken:
+        return word
+    return f"{word} {len(taken) + 1}"
 
 
 class CommandLog:
@@ -94,7 +110,7 @@ class CommandLog:
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._thread, self._append, entry)
-        except (OSError, RuntimeError) as error:  # RuntimeError: closed meanwhile
+        except Exception as error:  # whatever it is: the command itself was carried out
             log.error("the command log cannot be written", extra={"reason": str(error)})
 
     async def newest(self, limit: int) -> list[CommandEntry]:
@@ -107,12 +123,14 @@ class CommandLog:
         self._thread.shutdown()
 
     def _append(self, entry: CommandEntry) -> None:
-        line = json.dumps(asdict(entry), ensure_ascii=False, default=str) + "\n"
+        text = json.dumps(asdict(entry), ensure_ascii=False, default=str)
+        # Half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes JSON's \uXXXX again.
+        line = text.encode(errors="backslashreplace") + b"\n"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(self._path, flags, 0o600)
         try:
             size = os.fstat(fd).st_size
-            os.write(fd, line.encode(errors="replace"))
+            os.write(fd, line)
         finally:
             os.close(fd)
         if size + len(line) > self._file_bytes:

@@ -137,7 +137,6 @@ def require_change(role: Role) -> Callable[..., Awaitable[Call]]:
             str | None,
             Header(
                 alias=OPERATION_HEADER,
-                pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$",
                 description="A UUID of the client's; the same id again is the same operation.",
             ),
         ] = None,

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Send
 
 from blockgate.model.errors import BlockgateError, Forbidden
+from blockgate.model.showing import cut
 
 _MAX_NAMED_PROBLEMS = 8
 
@@ -117,15 +118,17 @@ def explain_validation(problems: Sequence[Any]) -> tuple[str, str]:
     lines = []
     hint = ""
     for problem in problems[:_MAX_NAMED_PROBLEMS]:
-        where = ".".join(str(part) for part in problem["loc"]) or "body"
+        where = cut(".".join(str(part) for part in problem["loc"])) or "body"
         kind = problem["type"]
         if kind == "extra_forbidden":
             lines.append(f"{where}: there is no such field")
             hint = "The document /openapi.json lists the fields."
         elif kind == "json_invalid":
             lines.append("the body is not valid JSON")
+            hint = hint or "Send JSON; text in it stands in double quotes."
         else:
             lines.append(f"{where}: {_without_value(problem)}")
+            hint = hint or "The document /openapi.json says what each field takes."
     if len(problems) > _MAX_NAMED_PROBLEMS:
         lines.append(f"and {len(problems) - _MAX_NAMED_PROBLEMS} more")
     return "; ".join(lines) + ".", hint

@@ -1,4 +1,4 @@
-"""The bodies of requests.  Shapes and bounds only: what the values mean, the model decides.
+"""What requests hold: bodies, and the names in paths.  Only the model knows what is valid.
 
 A field that this version does not know is refused, since its author meant something by it.
 """
@@ -7,18 +7,71 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, StrictInt, StrictStr
+from fastapi import Path
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+)
 
-Text = Annotated[StrictStr, Field(min_length=1, max_length=512)]
-PathText = Annotated[StrictStr, Field(min_length=1, max_length=4096)]
+from blockgate.model.config import parse_allow
+from blockgate.model.document import (
+    EXPORT_FIELDS,
+    POOL_FIELDS,
+    PSK_FIELDS,
+    TOP_FIELDS,
+    VOLUME_FIELDS,
+)
+from blockgate.model.names import (
+    export_name,
+    history_number,
+    operation_id,
+    pool_name,
+    session_id,
+    user_name,
+    volume_name,
+)
+from blockgate.model.sizes import parse_size
+
+
+def _as_size(value: object) -> object:
+    """The value as it came, once the model has found it to be a size."""
+    parse_size(value)
+    return value
+
+
+def _as_networks(value: object) -> object:
+    """The same for an allow-list."""
+    if value is not None:
+        parse_allow(value)
+    return value
+
+
+Text = StrictStr
+PathText = StrictStr
 Size = Annotated[
-    Annotated[StrictInt, Field(gt=0)] | Annotated[StrictStr, Field(min_length=1, max_length=64)],
+    StrictInt | StrictStr,
+    BeforeValidator(_as_size),
     Field(description="bytes, or text with a binary unit", examples=[1073741824, "1.5GiB"]),
 ]
 Networks = Annotated[
-    list[Annotated[StrictStr, Field(max_length=64)]],
-    Field(max_length=1000, description="client addresses in CIDR form; empty: everybody"),
+    list[StrictStr],
+    BeforeValidator(_as_networks),
+    Field(description="client addresses in CIDR form; empty: everybody"),
 ]
+# The parts of paths. A part that is not valid never reaches a use case.
+PoolPart = Annotated[str, Path(), BeforeValidator(pool_name)]
+VolumePart = Annotated[str, Path(), BeforeValidator(volume_name)]
+ExportPart = Annotated[str, Path(), BeforeValidator(export_name)]
+UserPart = Annotated[str, Path(), BeforeValidator(user_name)]
+OperationPart = Annotated[str, Path(), BeforeValidator(operation_id)]
+SessionPart = Annotated[int, Path(), BeforeValidator(session_id)]
+NumberPart = Annotated[int, Path(), BeforeValidator(history_number)]
 BlockSize = Literal[512, 4096]
 Cache = Literal["write-back", "write-through"]
 Io = Literal["buffered", "direct"]
@@ -103,7 +156,7 @@ class ExportUpdate(Request):
 class ConfigRestore(Request):
     """The number of a configuration from the history."""
 
-    number: Annotated[StrictInt, Field(ge=0, lt=1 << 63)]
+    number: Annotated[StrictInt, BeforeValidator(history_number)]
     force: StrictBool = False
 
 
@@ -120,12 +173,19 @@ class LogLevelSet(Request):
     level: Literal["debug", "info", "warning", "error"]
 
 
-def harmless_fields() -> frozenset[str]:
-    """Names of fields whose values may stand in the command log: all above that hold no secret."""
-    names = {"dry_run", "force", "secrets", "limit"}  # of queries
-    names |= {"bytes", "sha256"}  # of a body that is too long to be shown
+SECRET_FIELDS = frozenset({"key"})
+
+
+def known_fields() -> frozenset[str]:
+    """Names of all fields that a request or a document may have; others may be secrets."""
+    names = {"dry_run", "force", "secrets", "limit", "pool"}  # of queries
+    names |= {"body", "bytes", "sha256"}  # of a body that cannot be shown
+    names |= {*TOP_FIELDS, *POOL_FIELDS, *VOLUME_FIELDS, *EXPORT_FIELDS, *PSK_FIELDS}
     for model in Request.__subclasses__():
-        for name, field in model.model_fields.items():
-            if "SecretStr" not in repr(field.annotation):
-                names.add(name)
+        names |= set(model.model_fields)
     return frozenset(names)
+
+
+def harmless_fields() -> frozenset[str]:
+    """Those whose values may stand in the command log: plain values that are no secret."""
+    return known_fields() - SECRET_FIELDS - set(TOP_FIELDS) - {"body"} | {"prune"}

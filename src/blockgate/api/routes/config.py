@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path, Request
+from fastapi import APIRouter, Body, Request
 
 from blockgate.api.context import Administer, View
 from blockgate.api.errors import error_responses
-from blockgate.api.requests import ConfigRestore
+from blockgate.api.requests import ConfigRestore, NumberPart
 from blockgate.control.views import Diff, HistoryEntry
 from blockgate.model.callers import Role
 
 router = APIRouter(tags=["configuration"])
-
-Number = Annotated[int, Path(ge=0, lt=1 << 63)]
 
 
 @router.post("/apply", responses=error_responses(404, 409))
@@ -53,13 +51,13 @@ async def history(call: View) -> list[HistoryEntry]:
 
 
 @router.get("/config/history/{number}", responses=error_responses(404))
-async def config_at(call: View, number: Number) -> dict[str, Any]:
+async def config_at(call: View, number: NumberPart) -> dict[str, Any]:
     """One configuration of the history."""
     return await call.control.config_at(call.caller, number)
 
 
 @router.get("/config/history/{number}/diff", responses=error_responses(404))
-async def config_diff(call: View, number: Number) -> Diff:
+async def config_diff(call: View, number: NumberPart) -> Diff:
     """What restoring that configuration would change now."""
     return await call.control.config_diff(call.caller, number)
 

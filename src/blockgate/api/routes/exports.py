@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from blockgate.api.context import Administer, View
 from blockgate.api.errors import error_responses
-from blockgate.api.requests import ExportAdd, ExportUpdate
+from blockgate.api.requests import ExportAdd, ExportPart, ExportUpdate
 from blockgate.control.views import ExportInfo
 
 router = APIRouter(prefix="/exports", tags=["exports"])
@@ -33,13 +33,13 @@ async def add_export(call: Administer, body: ExportAdd) -> ExportInfo:
 
 
 @router.get("/{name:path}", responses=error_responses(404))
-async def export_info(call: View, name: str) -> ExportInfo:
+async def export_info(call: View, name: ExportPart) -> ExportInfo:
     """One export."""
     return await call.control.export_info(call.caller, name)
 
 
 @router.patch("/{name:path}", responses=error_responses(404, 409))
-async def update_export(call: Administer, name: str, body: ExportUpdate) -> ExportInfo:
+async def update_export(call: Administer, name: ExportPart, body: ExportUpdate) -> ExportInfo:
     """Change what is given. What live sessions would not survive takes `force`."""
     return await call.control.export_update(
         call.caller,
@@ -53,6 +53,6 @@ async def update_export(call: Administer, name: str, body: ExportUpdate) -> Expo
 
 
 @router.delete("/{name:path}", status_code=204, responses=error_responses(404, 409))
-async def remove_export(call: Administer, name: str, force: bool = False) -> None:
+async def remove_export(call: Administer, name: ExportPart, force: bool = False) -> None:
     """Export no longer. Refused while sessions use it, unless `force`, which ends them."""
     await call.control.export_remove(call.caller, call.operation_id, name, force=force)

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from blockgate.api.context import Administer, View
 from blockgate.api.errors import error_responses
-from blockgate.api.requests import PoolAdd, PoolScan
+from blockgate.api.requests import PoolAdd, PoolPart, PoolScan
 from blockgate.control.views import FoundVolume, PoolInfo
 
 router = APIRouter(prefix="/pools", tags=["pools"])
@@ -27,19 +27,21 @@ async def add_pool(call: Administer, body: PoolAdd) -> PoolInfo:
 
 
 @router.get("/{pool}", responses=error_responses(404))
-async def pool_info(call: View, pool: str) -> PoolInfo:
+async def pool_info(call: View, pool: PoolPart) -> PoolInfo:
     """One pool."""
     return await call.control.pool_info(call.caller, pool)
 
 
 @router.delete("/{pool}", status_code=204, responses=error_responses(404, 409))
-async def remove_pool(call: Administer, pool: str) -> None:
+async def remove_pool(call: Administer, pool: PoolPart) -> None:
     """Forget a pool that holds no volume; nothing in it is touched."""
     await call.control.pool_remove(call.caller, call.operation_id, pool)
 
 
 @router.post("/{pool}/scan", responses=error_responses(404, 409))
-async def scan_pool(call: Administer, pool: str, body: PoolScan | None = None) -> list[FoundVolume]:
+async def scan_pool(
+    call: Administer, pool: PoolPart, body: PoolScan | None = None
+) -> list[FoundVolume]:
     """Find labelled volumes and register those that are not known."""
     dry_run = body.dry_run if body is not None else False
     return await call.control.pool_scan(call.caller, call.operation_id, pool, dry_run=dry_run)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 
 from blockgate.api.context import Operate, View
 from blockgate.api.errors import error_responses
+from blockgate.api.requests import OperationPart, SessionPart
 from blockgate.api.trees import TreeDocument, tree_document
 from blockgate.control.views import OperationInfo, SessionInfo, TaskInfo
 
 router = APIRouter(tags=["sessions"])
-
-SessionId = Annotated[int, Path(ge=0, lt=1 << 64)]
 
 
 @router.get("/sessions")
@@ -23,7 +20,7 @@ async def list_sessions(call: View) -> list[SessionInfo]:
 
 
 @router.delete("/sessions/{session}", status_code=204, responses=error_responses(404, 409))
-async def disconnect(call: Operate, session: SessionId) -> None:
+async def disconnect(call: Operate, session: SessionPart) -> None:
     """Close one client's connection."""
     await call.control.disconnect(call.caller, call.operation_id, session)
 
@@ -41,6 +38,6 @@ async def tree(call: View) -> TreeDocument:
 
 
 @router.get("/operations/{operation}", responses=error_responses(404))
-async def operation(call: View, operation: str) -> OperationInfo:
+async def operation(call: View, operation: OperationPart) -> OperationInfo:
     """How far a change is, or how it ended."""
     return await call.control.operation(call.caller, operation)

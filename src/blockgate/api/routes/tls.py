@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from blockgate.api.context import Administer, View
 from blockgate.api.errors import error_responses
-from blockgate.api.requests import PskAdd
+from blockgate.api.requests import PskAdd, UserPart
 from blockgate.control.views import PskInfo
 
 router = APIRouter(tags=["tls"])
@@ -26,7 +26,7 @@ async def add_user(call: Administer, body: PskAdd) -> PskInfo:
 
 
 @router.delete("/tls/psk/{user}", status_code=204, responses=error_responses(404, 409))
-async def remove_user(call: Administer, user: str) -> None:
+async def remove_user(call: Administer, user: UserPart) -> None:
     """Let a user come no longer; sessions that exist stay."""
     await call.control.psk_remove(call.caller, call.operation_id, user)
 

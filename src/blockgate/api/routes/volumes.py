@@ -8,7 +8,14 @@ from fastapi import APIRouter, Query
 
 from blockgate.api.context import Administer, Operate, View
 from blockgate.api.errors import error_responses
-from blockgate.api.requests import VolumeAdopt, VolumeCreate, VolumeRename, VolumeResize
+from blockgate.api.requests import (
+    PoolPart,
+    VolumeAdopt,
+    VolumeCreate,
+    VolumePart,
+    VolumeRename,
+    VolumeResize,
+)
 from blockgate.control.views import VolumeInfo
 
 router = APIRouter(prefix="/volumes", tags=["volumes"])
@@ -58,13 +65,15 @@ async def adopt_volume(call: Administer, body: VolumeAdopt) -> VolumeInfo:
 
 
 @router.get(_ONE, responses=error_responses(404))
-async def volume_info(call: View, pool: str, volume: str) -> VolumeInfo:
+async def volume_info(call: View, pool: PoolPart, volume: VolumePart) -> VolumeInfo:
     """One volume, with what its data takes in the pool."""
     return await call.control.volume_info(call.caller, f"{pool}/{volume}")
 
 
 @router.delete(_ONE, status_code=204, responses=error_responses(404, 409))
-async def delete_volume(call: Administer, pool: str, volume: str, force: bool = False) -> None:
+async def delete_volume(
+    call: Administer, pool: PoolPart, volume: VolumePart, force: bool = False
+) -> None:
     """Destroy a volume's data. Refused while it is exported."""
     await call.control.volume_delete(
         call.caller, call.operation_id, f"{pool}/{volume}", force=force
@@ -72,7 +81,9 @@ async def delete_volume(call: Administer, pool: str, volume: str, force: bool = 
 
 
 @router.post(_ONE + "/resize", responses=error_responses(404, 409))
-async def resize_volume(call: Administer, pool: str, volume: str, body: VolumeResize) -> VolumeInfo:
+async def resize_volume(
+    call: Administer, pool: PoolPart, volume: VolumePart, body: VolumeResize
+) -> VolumeInfo:
     """Grow a volume, also while it is in use; to shrink takes `force`."""
     return await call.control.volume_resize(
         call.caller, call.operation_id, f"{pool}/{volume}", body.size, force=body.force
@@ -80,7 +91,9 @@ async def resize_volume(call: Administer, pool: str, volume: str, body: VolumeRe
 
 
 @router.post(_ONE + "/rename", responses=error_responses(404, 409))
-async def rename_volume(call: Administer, pool: str, volume: str, body: VolumeRename) -> VolumeInfo:
+async def rename_volume(
+    call: Administer, pool: PoolPart, volume: VolumePart, body: VolumeRename
+) -> VolumeInfo:
     """Give a volume a new name; its identity stays."""
     return await call.control.volume_rename(
         call.caller, call.operation_id, f"{pool}/{volume}", body.new_name
@@ -88,12 +101,12 @@ async def rename_volume(call: Administer, pool: str, volume: str, body: VolumeRe
 
 
 @router.post(_ONE + "/reopen", responses=error_responses(404, 409))
-async def reopen_volume(call: Operate, pool: str, volume: str) -> VolumeInfo:
+async def reopen_volume(call: Operate, pool: PoolPart, volume: VolumePart) -> VolumeInfo:
     """Close and open a volume again, which ends its sessions and clears a degraded state."""
     return await call.control.volume_reopen(call.caller, call.operation_id, f"{pool}/{volume}")
 
 
 @router.post(_ONE + "/forget", status_code=204, responses=error_responses(404, 409))
-async def forget_volume(call: Administer, pool: str, volume: str) -> None:
+async def forget_volume(call: Administer, pool: PoolPart, volume: VolumePart) -> None:
     """Know a volume no longer; its data and label stay where they are."""
     await call.control.volume_forget(call.caller, call.operation_id, f"{pool}/{volume}")
