@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import time
 from collections.abc import Callable
 
@@ -152,3 +153,63 @@ def test_a_stop_while_the_disk_hangs(
     gateway.start()
     with Client.open(f"127.0.0.1:{gateway.nbd_port}", export) as nbd:
         assert nbd.read(8192, 4096) == DATA
+
+
+def test_a_stop_while_making_stable_hangs(
+    faults: FaultFS, start_gateway: Callable[..., Gateway]
+) -> None:
+    """The daemon says whose data is not known to be stable, and goes."""
+    gateway = start_gateway(drain_seconds=1)
+    gateway.add_pool("still", faults.root / "still")
+    faults.sync_all()
+    exports = [
+        gateway.add_export(gateway.add_volume("1MiB", pool="still", name=name))
+        for name in ("hung", "sound")
+    ]
+    for export in exports:
+        with Client.open(f"127.0.0.1:{gateway.nbd_port}", export) as nbd:
+            nbd.write(0, DATA)
+    rule = faults.hang("sync", path="/still/hung.img")
+    assert gateway.process is not None
+    start = time.monotonic()
+    gateway.process.terminate()
+    wait_until(lambda: "still/hung.img: its data is still being made stable" in gateway.log(), 15)
+    wait_until(lambda: not gateway.api_socket.exists(), 15)
+    assert time.monotonic() - start < 15
+    assert "still/sound.img" not in gateway.log()
+    # The kernel keeps the process until its disk answers; then the data is stable after all.
+    faults.remove(rule)
+    gateway.wait(30)
+    faults.power_loss()
+    gateway.start()
+    for export in exports:
+        with Client.open(f"127.0.0.1:{gateway.nbd_port}", export) as nbd:
+            assert nbd.read(0, 4096) == DATA
+
+
+@pytest.mark.parametrize("export", ["buffered"], indirect=True)
+def test_removing_an_export_while_making_stable_hangs(site: Site, export: str) -> None:
+    """It answers in time and says why; closing is tried again by itself."""
+    with site.connect(export) as nbd:
+        nbd.write(0, DATA)
+    rule = site.faults.hang("sync", path=site.path(export))
+    start = time.monotonic()
+    done = site.gateway.run_cli("export", "remove", export)
+    assert time.monotonic() - start < 30
+    assert done.returncode == 6, done.stdout + done.stderr
+    assert "still being made stable" in done.stderr
+    assert site.faults.remove(rule) >= 1
+    path = str(site.pool / f"{export}.img")
+
+    def is_closed() -> bool:
+        with open(path, "rb") as data:
+            try:
+                fcntl.flock(data, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+    wait_until(is_closed, 40)
+    assert site.gateway.add_export(f"frail/{export}", f"{export}-again")
+    with site.connect(f"{export}-again") as nbd:
+        assert nbd.read(0, 4096) == DATA
