@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::block::command::Errno;
+use crate::block::command::{Errno, Op};
 use crate::block::health::HealthCell;
 
 /// A failed request, before it is narrowed to an errno.
@@ -13,6 +13,11 @@ pub enum Fault {
     /// Making it stable failed. The kernel may have dropped what it could not write,
     /// acknowledged data among it, and says so once only.
     Sync(Errno),
+    /// Not to be done: it says nothing about the storage.
+    Refused(Errno),
+    /// Bytes that the volume does not have were asked for; the gate that let it through is being
+    /// replaced. The errno is what the gate itself would have answered.
+    Beyond(Errno),
     /// The file is shorter than the volume.
     Shrunk { have: u64, want: u64 },
     /// The file has no name any more: what is written to it ends with the process.
@@ -30,15 +35,20 @@ impl Fault {
     /// acknowledged before is for the next FLUSH to tell (its descriptor has a memory of its own).
     pub fn of_stable_write(error: &io::Error) -> Self {
         match error.raw_os_error().unwrap_or(libc::EIO) {
-            errno @ (libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::EINVAL) => Fault::Os(errno),
+            errno @ (libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::EINVAL | libc::EROFS) => Fault::Os(errno),
             errno => Fault::Sync(errno),
         }
+    }
+
+    /// A request for bytes that the volume does not have.
+    pub fn beyond(op: Op) -> Self {
+        Fault::Beyond(if op.is_write() { libc::ENOSPC } else { libc::EINVAL })
     }
 
     /// The errno that the front end is told.
     fn errno(&self) -> Errno {
         match self {
-            Fault::Os(errno) => *errno,
+            Fault::Os(errno) | Fault::Refused(errno) | Fault::Beyond(errno) => *errno,
             Fault::Sync(_) | Fault::Shrunk { .. } | Fault::Deleted => libc::EIO,
         }
     }
@@ -47,8 +57,9 @@ impl Fault {
     /// `during` names what was going on.
     pub fn settle(self, during: &str, health: &HealthCell) -> Errno {
         match &self {
-            // Not a failure of the storage: what it does not do, or what was not to be done.
-            Fault::Os(libc::EOPNOTSUPP | libc::EROFS | libc::ESHUTDOWN | libc::ENOMEM | libc::ECANCELED) => {}
+            Fault::Refused(_) | Fault::Beyond(_) => {}
+            // Not a failure of the storage: what it does not do, or the machine cannot at the moment.
+            Fault::Os(libc::EOPNOTSUPP | libc::ENOMEM | libc::ECANCELED) => {}
             Fault::Os(errno) => health.degrade(|| format!("{during}: {}", describe(*errno))),
             Fault::Sync(errno) => health.refuse_writes(|| {
                 format!("{during}: not stable: {}; writes are refused until it is reopened", describe(*errno))

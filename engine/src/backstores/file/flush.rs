@@ -78,7 +78,7 @@ impl File {
             return Ok(());
         }
         if self.health.writes_refused() {
-            return Err(Fault::Os(libc::EIO));
+            return Err(Fault::Refused(libc::EIO));
         }
         sys::sync(self.fd.as_raw_fd()).map_err(|e| Fault::Sync(e.raw_os_error().unwrap_or(libc::EIO)))?;
         self.check_present()

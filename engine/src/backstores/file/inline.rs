@@ -8,6 +8,9 @@ use super::{buf_of, sys, File};
 use crate::backstores::{Attempt, RingTarget};
 use crate::block::command::{Op, Request};
 
+/// The page cache's unit, bytes (a larger folio is asked for in the same way).
+const PAGE: u64 = 4096;
+
 impl File {
     /// See [`Backstore::try_now`](crate::backstores::Backstore::try_now).
     pub fn try_now(&self, req: &mut Request) -> Attempt {
@@ -53,10 +56,37 @@ impl File {
         if !self.traits.inline_write {
             return Attempt::NotNow;
         }
+        if self.may_read_first(self.base + req.offset, req.len) {
+            return Attempt::NotNow;
+        }
         match self.quick.run(|| self.execute(req)) {
             Some(result) => Attempt::Done(result),
             None => Attempt::NotNow,
         }
+    }
+
+    /// A part of a page can only be written when the rest of it is in the page cache: would the kernel
+    /// have to read it from the disk? Whole pages, the common case, cost no question.
+    pub fn may_read_first(&self, start: u64, len: u64) -> bool {
+        let end = start + len;
+        let (head, tail) = (start % PAGE != 0, end % PAGE != 0);
+        if !(head || tail) || self.traits.inline_read == InlineRead::Plain {
+            return false;
+        }
+        if self.no_nowait.load(Ordering::Relaxed) {
+            return true;
+        }
+        // The first and the last byte to be written stand for the rest of their pages.
+        let is_cached = |at: u64| {
+            let mut byte = [0];
+            let got = sys::read_cached(self.fd.as_raw_fd(), &mut byte, at);
+            if got.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EOPNOTSUPP)) {
+                self.no_nowait.store(true, Ordering::Relaxed);
+            }
+            got.is_ok_and(|got| got == 1)
+        };
+        let is_one_page = start / PAGE == (end - 1) / PAGE;
+        (head || is_one_page) && !is_cached(start) || tail && !is_one_page && !is_cached(end - 1)
     }
 
     /// See [`Backstore::ring_target`](crate::backstores::Backstore::ring_target). Buffered writes are not the

@@ -130,28 +130,34 @@ impl File {
     /// May the request be carried out at all, as things are?
     fn check_allowed(&self, req: &Request) -> Result<(), Fault> {
         if self.closed.load(Ordering::Relaxed) {
-            return Err(Fault::Os(libc::ESHUTDOWN));
+            return Err(Fault::Refused(libc::ESHUTDOWN));
         }
         if req.op.is_write() || req.op == Op::Flush {
             if self.health.writes_refused() {
-                return Err(Fault::Os(libc::EIO));
+                return Err(Fault::Refused(libc::EIO));
             }
             if self.read_only && req.op != Op::Flush {
-                return Err(Fault::Os(libc::EROFS));
+                return Err(Fault::Refused(libc::EROFS));
             }
         }
         // The gate has checked the range against what clients see. Once more against what there
         // is, for behind the volume may be a pool's label.
         match req.offset.checked_add(req.len) {
             Some(end) if end <= self.size() => Ok(()),
-            _ if req.op.is_write() => Err(Fault::Os(libc::ENOSPC)),
-            _ => Err(Fault::Shrunk { have: self.size(), want: req.offset.saturating_add(req.len) }),
+            _ => Err(Fault::beyond(req.op)),
         }
     }
 
     /// Carry out anything but a FLUSH. Blocks.
     fn execute(&self, req: &mut Request) -> Result<(), Errno> {
-        self.attempt(req).map_err(|fault| fault.settle(req.op.name(), &self.health))
+        self.attempt(req).map_err(|fault| {
+            // Either the file is short, or the clients' view of its size is just being changed.
+            let fault = match fault {
+                Fault::Beyond(_) => self.check_present().err().unwrap_or(fault),
+                other => other,
+            };
+            fault.settle(req.op.name(), &self.health)
+        })
     }
 
     fn attempt(&self, req: &mut Request) -> Result<(), Fault> {
@@ -229,9 +235,12 @@ impl File {
         }
     }
 
-    /// A read came to the file's end early.
+    /// A read came to the file's end early, at `have`.
     fn shrunk(&self, have: u64) -> Fault {
-        Fault::Shrunk { have, want: self.base + self.expected.load(Ordering::Relaxed) }
+        match self.base + self.expected.load(Ordering::Relaxed) {
+            want if have < want => Fault::Shrunk { have, want },
+            _ => Fault::beyond(Op::Read),
+        }
     }
 
     fn refresh_size(&self) -> io::Result<u64> {
@@ -359,7 +368,9 @@ impl Backstore for FileBackstore {
     fn note_ring_result(&self, req: &Request, result: &Result<(), Errno>) {
         if let Err(errno) = result {
             // A read behind the end of a shrunk file says EIO too: find out which it is.
-            let fault = self.file.check_present().err().unwrap_or(Fault::Os(*errno));
+            let is_beyond = req.end() > self.file.expected.load(Ordering::Relaxed);
+            let otherwise = if is_beyond { Fault::beyond(req.op) } else { Fault::Os(*errno) };
+            let fault = self.file.check_present().err().unwrap_or(otherwise);
             fault.settle(req.op.name(), &self.file.health);
         }
     }

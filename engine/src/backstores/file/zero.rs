@@ -22,6 +22,16 @@ pub struct Lacks {
     punch: AtomicBool,
     zero_range: AtomicBool,
     discard: AtomicBool,
+    allocate: AtomicBool,
+}
+
+#[cfg(test)]
+impl Lacks {
+    /// Storage with holes and nothing else.
+    pub fn lack_all_but_punch(&self) {
+        self.zero_range.store(true, Ordering::Relaxed);
+        self.allocate.store(true, Ordering::Relaxed);
+    }
 }
 
 impl File {
@@ -51,7 +61,7 @@ impl File {
         self.maybe_stable(stable, |fd| {
             let done = match self.is_device {
                 true => self.zero_device(fd, start, end, flags)?,
-                false => self.zero_file(fd, start, end, flags.no_hole)?,
+                false => self.zero_file(fd, start, end, flags)?,
             };
             match (done, flags.fast_zero) {
                 (true, _) => Ok(()),
@@ -62,18 +72,23 @@ impl File {
     }
 
     /// Did the file system do it?
-    fn zero_file(&self, fd: RawFd, start: u64, end: u64, no_hole: bool) -> io::Result<bool> {
-        if !no_hole && self.punch(fd, start, end)? {
+    fn zero_file(&self, fd: RawFd, start: u64, end: u64, flags: Flags) -> io::Result<bool> {
+        if !flags.no_hole && self.punch(fd, start, end)? {
             return Ok(true);
         }
         if known(&self.lacks.zero_range, || sys::fallocate(fd, ZERO, start, end - start))? {
             return Ok(true);
         }
-        // tmpfs has no ZERO_RANGE; a hole that is filled again comes to the same.
-        if !no_hole || !self.punch(fd, start, end)? {
+        // tmpfs has no ZERO_RANGE; a hole that is filled again comes to the same. Whether it can be filled
+        // is found out first: that alters nothing.
+        if !flags.no_hole || !self.allocate(fd, start, end)? || !self.punch(fd, start, end)? {
             return Ok(false);
         }
-        sys::fallocate(fd, ALLOCATE, start, end - start).map(|()| true)
+        self.allocate(fd, start, end)
+    }
+
+    fn allocate(&self, fd: RawFd, start: u64, end: u64) -> io::Result<bool> {
+        known(&self.lacks.allocate, || sys::fallocate(fd, ALLOCATE, start, end - start))
     }
 
     /// Did the device do it? Whole blocks by itself, the bytes at the edges by small writes after

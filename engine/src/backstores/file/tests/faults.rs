@@ -1,6 +1,12 @@
 //! Storage that fails: the right errno, and a volume that says so until it is opened anew.
 
+use std::os::fd::AsRawFd;
+
+use super::super::fault::Fault;
+use super::super::probe::{InlineRead, Traits};
+use super::super::File;
 use super::*;
+use crate::backstores::Attempt;
 
 fn degraded(volume: &Volume, told: &Told, word: &str) {
     let health = volume.health();
@@ -141,5 +147,111 @@ impl Drop for Mount {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("--lazy").arg(&self.path).status();
         let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// A volume as on a local file system, whatever this machine's is.
+fn local(file: &TempFile) -> (File, Told) {
+    let told = Told::default();
+    let sink = told.clone();
+    let mut opened = File::open(&spec(&file.0), Box::new(move |why| sink.lock().unwrap().push(why.into()))).unwrap();
+    opened.traits =
+        Traits { name: "local", inline_read: InlineRead::Cached, inline_write: true, ring: true, dsync: true };
+    (opened, told)
+}
+
+fn request(op: Op, offset: u64, len: usize) -> Request {
+    Request::with_buf(op, plain(), offset, IoBuf::zeroed(len))
+}
+
+#[test]
+fn a_part_of_a_page_that_is_not_cached_is_not_written_at_once() {
+    const LEN: usize = 1 << 20;
+    let file = TempFile::new(DISK, &[1; LEN]);
+    let (opened, _) = local(&file);
+    opened.flush().unwrap();
+    let forget = || {
+        // SAFETY: no pointers.
+        assert_eq!(unsafe { libc::posix_fadvise(opened.fd.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) }, 0);
+    };
+    forget();
+    if sys::read_cached(opened.fd.as_raw_fd(), &mut [0], 65536).is_ok() {
+        println!("SKIPPED: this file system does not forget its pages");
+        return;
+    }
+    let now = |offset, len| opened.try_now(&mut request(Op::Write, offset, len)) == Attempt::Done(Ok(()));
+    assert!(now(8192, 8192), "whole pages need no reading");
+    opened.flush().unwrap();
+    // (offset, length): within a page, its first part, its last part, over an edge, only the end, only the start.
+    let parts = [(65546, 10), (65536, 512), (69120, 512), (69000, 5000), (65536, 5000), (66000, 7728)];
+    for (offset, len) in parts {
+        forget();
+        assert!(!now(offset, len), "{len} at {offset}");
+        sys::read(opened.fd.as_raw_fd(), &mut [0; 16384], 65536).unwrap();
+        assert!(now(offset, len), "{len} at {offset}, cached");
+        opened.flush().unwrap();
+    }
+}
+
+#[test]
+fn a_request_behind_the_end_of_a_sound_file_does_not_degrade_the_volume() {
+    for place in PLACES {
+        for direct in [false, true] {
+            let file = TempFile::new(place, &[1; 64 << 10]);
+            let (volume, told) = open(&VolumeSpec { direct, ..spec(&file.0) });
+            // Made smaller: a request that an older gate let through comes late.
+            volume.expect_size(32 << 10);
+            file.set_len(32 << 10);
+            for refreshed in [false, true] {
+                for ring in [false, true] {
+                    let shard = Shard::new(&volume, ring);
+                    assert!(shard.read(48 << 10, 4096).is_err());
+                    assert!(shard.read(100, 40_000).is_err());
+                    assert_eq!(volume.health().reason, None, "{place} direct={direct} ring={ring} {refreshed}");
+                }
+                volume.refresh_size().unwrap();
+            }
+            let shard = Shard::new(&volume, false);
+            assert_eq!(shard.write(48 << 10, &[2; 512], plain()), Err(libc::ENOSPC));
+            assert_eq!(shard.simple(Op::Discard, plain(), 48 << 10, 4096), Err(libc::ENOSPC));
+            assert_eq!(volume.health().reason, None);
+            assert_eq!(file.bytes().len(), 32 << 10);
+            assert!(told.lock().unwrap().is_empty());
+            // A file that really is short says so.
+            volume.expect_size(64 << 10);
+            assert_eq!(shard.read(48 << 10, 4096), Err(libc::EIO));
+            degraded(&volume, &told, "32768 bytes");
+        }
+    }
+}
+
+#[test]
+fn a_file_system_that_has_gone_read_only_degrades_the_volume() {
+    let file = TempFile::new("/dev/shm", &[1; 8192]);
+    let (opened, told) = local(&file);
+    assert_eq!(Fault::Refused(libc::EROFS).settle("write", &opened.health), libc::EROFS);
+    assert!(told.lock().unwrap().is_empty(), "a volume that was opened read-only");
+    assert_eq!(Fault::Os(libc::EROFS).settle("write", &opened.health), libc::EROFS);
+    assert!(told.lock().unwrap()[0].contains("Read-only file system"));
+    assert!(!opened.health.writes_refused());
+}
+
+#[test]
+fn zeroes_are_written_where_a_hole_cannot_be_filled() {
+    for place in PLACES {
+        let file = TempFile::new(place, &[7; 64 << 10]);
+        let (opened, told) = local(&file);
+        opened.lacks.lack_all_but_punch();
+        let zero = |fast_zero| {
+            let flags = Flags { no_hole: true, fast_zero, ..plain() };
+            opened.execute(&mut Request::new(Op::WriteZeroes, flags, 4096, 8192))
+        };
+        assert_eq!(zero(true), Err(libc::EOPNOTSUPP));
+        assert!(file.bytes() == [7; 64 << 10], "nothing was altered");
+        assert_eq!(zero(false), Ok(()));
+        let mut wanted = vec![7; 64 << 10];
+        wanted[4096..12288].fill(0);
+        assert!(file.bytes() == wanted);
+        assert!(told.lock().unwrap().is_empty());
     }
 }
