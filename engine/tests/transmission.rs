@@ -220,8 +220,10 @@ fn counters_and_sessions_tell_what_was_done() {
         client.read(0, 0, 500).unwrap();
         assert_eq!(client.ask(0, 0, MIB, 1), 22);
         let session = &server.engine.sessions()[0];
-        assert_eq!((session.reads, session.writes), (1, 1));
-        assert_eq!((session.read_bytes, session.written_bytes), (500, 1000));
+        let [read, write, ..] = &session.counts.as_ref().expect("requests have ended").0;
+        assert_eq!((read.ops, read.bytes, read.errors), (2, 500, 1));
+        assert_eq!((write.ops, write.bytes, write.errors), (1, 1000, 0));
+        assert_eq!(read.latency.iter().sum::<u64>(), 2);
         assert_eq!((session.phase, session.export.as_str()), ("transmission", "export"));
         assert!(session.peer.starts_with("127.0.0.1:"));
         let (_, exports) = server.engine.counters();

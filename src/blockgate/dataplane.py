@@ -318,25 +318,7 @@ class EngineDataPlane:
 
     async def sessions(self) -> Sequence[ports.SessionStatus]:
         """See :meth:`ports.DataPlane.sessions`."""
-        found = await self._status(self._engine.sessions)
-        return [
-            ports.SessionStatus(
-                conn=one.conn,
-                handle=one.volume,
-                export=one.export,
-                peer=one.peer,
-                tls=one.tls,
-                since=one.since,
-                reads=one.reads,
-                writes=one.writes,
-                read_bytes=one.read_bytes,
-                written_bytes=one.written_bytes,
-                in_flight=one.in_flight,
-                unsent_bytes=one.unsent_bytes,
-                phase=one.phase,
-            )
-            for one in found
-        ]
+        return await self._status(_sessions, self._engine)
 
     def identity(self, conn: int) -> str:
         """Whom TLS has shown a connection's client to be; "" if nobody, or no such connection."""
@@ -461,6 +443,24 @@ def _counters(engine: _engine.Engine) -> ports.Counters:
         shards=[_shard_counters(one) for one in found.shards],
         latency_bounds_us=engine.LATENCY_BOUNDS_US,
     )
+
+
+def _sessions(engine: _engine.Engine) -> list[ports.SessionStatus]:
+    return [
+        ports.SessionStatus(
+            conn=one.conn,
+            handle=one.volume,
+            export=one.export,
+            peer=one.peer,
+            tls=one.tls,
+            since=one.since,
+            in_flight=one.in_flight,
+            unsent_bytes=one.unsent_bytes,
+            phase=one.phase,
+            counters=_op_counters(one.counters) if one.counters is not None else None,
+        )
+        for one in engine.sessions()
+    ]
 
 
 def _op_counters(one: _engine.OpCounters) -> ports.OpCounters:

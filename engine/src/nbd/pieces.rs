@@ -4,10 +4,8 @@ use super::admit::No;
 use super::large::{Large, Mode, GATHER_BYTES, WINDOW};
 use super::link::{End, Link};
 use super::replies::{self, Asked};
-use super::requests::count_task;
 use super::transmission::{Transmission, FLUSH_BYTES};
 use super::wire::{self, ChunkOf};
-use crate::block::command::Op;
 use crate::shard::buffers::{BufPool, IoBuf};
 use crate::shard::context::{Ctx, Role};
 use crate::shard::limits::PIECE_BYTES;
@@ -198,7 +196,7 @@ impl Transmission {
         let mut large = self.larges.remove(handle).expect("ends once");
         let asked = large.asked;
         self.active.retain(|other| *other != handle);
-        count_task(&self.attachment, ctx, &asked, large.error.is_some(), large.started_ns);
+        self.count_task(ctx, &asked, large.error.is_some(), large.started_ns);
         if self.stream == Some(handle) {
             self.stream = None;
             if let Some(mut aside) = self.aside.take() {
@@ -217,13 +215,6 @@ impl Transmission {
 
     fn say_success(&mut self, link: &mut Link, large: &mut Large) {
         let asked = large.asked;
-        if asked.op == Op::Read {
-            self.tally.reads += 1;
-            self.tally.read_bytes += asked.len;
-        } else {
-            self.tally.writes += 1;
-            self.tally.written_bytes += asked.len;
-        }
         match large.mode {
             Mode::Write => self.say(link, &asked, Ok(())),
             Mode::Gather => {

@@ -263,13 +263,11 @@ impl Transmission {
             Role::Whole { ids } => ids,
         };
         match started_ns {
-            Some(started_ns) => count_task(&self.attachment, ctx, &asked, result.is_err(), started_ns),
+            Some(started_ns) => self.count_task(ctx, &asked, result.is_err(), started_ns),
             None => ctx.ended.push((asked.op, asked.len, result.is_err())),
         }
         match (asked.op, result, request.buf) {
             (Op::Read, Ok(()), Some(buf)) => {
-                self.tally.reads += 1;
-                self.tally.read_bytes += asked.len;
                 self.held -= buf.capacity();
                 let terms = &self.terms;
                 replies::data(self.aside.as_mut().unwrap_or(&mut link.out), terms, &asked, buf);
@@ -282,10 +280,6 @@ impl Transmission {
                 return Ok(());
             }
             _ => {}
-        }
-        if asked.op == Op::Write && result.is_ok() {
-            self.tally.writes += 1;
-            self.tally.written_bytes += asked.len;
         }
         self.say(link, &asked, result);
         Ok(())
@@ -337,22 +331,33 @@ impl Transmission {
     }
 
     /// Books the requests that ended inline, all with the time of their batch.
-    pub(super) fn count_ended(&self, ctx: &mut Ctx) {
+    pub(super) fn count_ended(&mut self, ctx: &mut Ctx) {
         if ctx.ended.is_empty() {
             return;
         }
         let started = ctx.now_ns.get();
         let latency_us = (ctx.tick() - started) / 1000;
         let mut counts = self.attachment.counts.borrow_mut();
+        let own = self.counts.get_or_insert_default();
         for (op, bytes, failed) in ctx.ended.drain(..) {
             counts.count(op, bytes, failed, latency_us);
+            own.count(op, bytes, failed, latency_us);
         }
     }
+
+    /// Books a request that took its time.
+    pub(super) fn count_task(&mut self, ctx: &Ctx, asked: &Asked, failed: bool, started_ns: u64) {
+        let latency_us = count_task(&self.attachment, ctx, asked, failed, started_ns);
+        self.counts.get_or_insert_default().count(asked.op, asked.len, failed, latency_us);
+    }
 }
-/// Books a request that took its time.
-pub fn count_task(attachment: &Attachment, ctx: &Ctx, asked: &Asked, failed: bool, started_ns: u64) {
+
+/// Books a request that took its time with its export; gives back how long that was, microseconds.
+/// This alone is for one whose connection is gone.
+pub fn count_task(attachment: &Attachment, ctx: &Ctx, asked: &Asked, failed: bool, started_ns: u64) -> u64 {
     let latency_us = ctx.now_ns.get().saturating_sub(started_ns) / 1000;
     attachment.counts.borrow_mut().count(asked.op, asked.len, failed, latency_us);
+    latency_us
 }
 
 pub(super) fn op_of(kind: u16) -> Option<Op> {

@@ -401,22 +401,15 @@ impl Session {
             peer: self.peer.clone(),
             tls: self.tls_version.to_owned(),
             since: self.since,
-            reads: 0,
-            writes: 0,
-            read_bytes: 0,
-            written_bytes: 0,
             in_flight: 0,
             unsent_bytes: self.link.out.bytes() as u64,
             phase: "handshake",
+            counts: None,
         };
         if let Phase::Transmission(transmission) = &self.phase {
-            let tally = transmission.tally();
             status.volume = transmission.attachment().entry.volume.id();
             status.export.clone_from(&transmission.attachment().export);
-            status.reads = tally.reads;
-            status.writes = tally.writes;
-            status.read_bytes = tally.read_bytes;
-            status.written_bytes = tally.written_bytes;
+            status.counts = transmission.counts().map(|counts| Box::new(counts.clone()));
             status.in_flight = transmission.in_flight() as u64;
             status.phase = "transmission";
         }

@@ -17,6 +17,7 @@ use crate::block::command::Op;
 use crate::shard::buffers::IoBuf;
 use crate::shard::context::{Attachment, Ctx, Scratch};
 use crate::shard::outqueue::OutQueue;
+use crate::shard::status::OpCounts;
 use crate::shard::tasks::{Slab, TaskHandle};
 
 /// Replies of so many bytes are sent before more are made: their buffers are then still hot.
@@ -25,15 +26,6 @@ pub(super) const FLUSH_BYTES: usize = 256 << 10;
 const TURN_BYTES: usize = 2 << 20;
 /// Replies to large WRITEs that wait for each other: eight simple ones, four extended ones.
 const DEFER_BYTES: usize = 128;
-
-/// What a session has done so far.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
-    pub reads: u64,
-    pub writes: u64,
-    pub read_bytes: u64,
-    pub written_bytes: u64,
-}
 
 /// See the module's text.
 pub struct Transmission {
@@ -52,7 +44,8 @@ pub struct Transmission {
     pub(super) in_flight: usize,
     /// Buffer capacity held, what waits in `out` apart.
     pub(super) held: usize,
-    pub(super) tally: Tally,
+    /// What the session has done so far; none before its first request, so that idle ones stay small.
+    pub(super) counts: Option<Box<OpCounts>>,
     /// The last payload was received straight into its buffer: expect the next to be like it.
     pub(super) direct: bool,
     /// Nothing more is read; the connection ends when all is answered.
@@ -75,7 +68,7 @@ impl Transmission {
             aside: None,
             in_flight: 0,
             held: 0,
-            tally: Tally::default(),
+            counts: None,
             direct: false,
             closing: None,
             turn_left: 0,
@@ -92,9 +85,9 @@ impl Transmission {
         self.in_flight
     }
 
-    /// What the session has done so far.
-    pub fn tally(&self) -> Tally {
-        self.tally
+    /// What the session has done so far; `None` before its first request has ended.
+    pub fn counts(&self) -> Option<&OpCounts> {
+        self.counts.as_deref()
     }
 
     /// Is a request half received, or waiting for room? Then its (op, offset, length, "collecting" or "queued").

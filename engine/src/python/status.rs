@@ -1,6 +1,7 @@
 //! Snapshots and counters, as Python sees them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 
@@ -48,48 +49,19 @@ frozen! {
         peer: String,
         tls: String,
         since: f64,
-        reads: u64,
-        writes: u64,
-        read_bytes: u64,
-        written_bytes: u64,
         in_flight: u64,
         unsent_bytes: u64,
         phase: &'static str,
+        counters: Option<OpCounters>,
     }
 }
 
 impl From<status::SessionStatus> for SessionStatus {
     fn from(from: status::SessionStatus) -> Self {
-        let status::SessionStatus {
-            conn,
-            volume,
-            export,
-            peer,
-            tls,
-            since,
-            reads,
-            writes,
-            read_bytes,
-            written_bytes,
-            in_flight,
-            unsent_bytes,
-            phase,
-        } = from;
-        Self {
-            conn,
-            volume,
-            export,
-            peer,
-            tls,
-            since,
-            reads,
-            writes,
-            read_bytes,
-            written_bytes,
-            in_flight,
-            unsent_bytes,
-            phase,
-        }
+        let status::SessionStatus { conn, volume, export, peer, tls, since, in_flight, unsent_bytes, phase, counts } =
+            from;
+        let counters = counts.map(|counts| OpCounters(Arc::from(counts)));
+        Self { conn, volume, export, peer, tls, since, in_flight, unsent_bytes, phase, counters }
     }
 }
 
@@ -145,9 +117,10 @@ impl From<status::ShardCounters> for ShardCounters {
     }
 }
 
-/// Counters of one volume, or of one export.
+/// Counters of one volume, of one export, or of one session.
+#[derive(Clone, Debug)]
 #[pyclass(frozen, module = "blockgate._engine")]
-pub struct OpCounters(OpCounts);
+pub struct OpCounters(Arc<OpCounts>);
 
 impl OpCounters {
     fn each<T>(&self, what: impl Fn(&OpCount) -> T) -> BTreeMap<&'static str, T> {
@@ -222,7 +195,7 @@ impl Counters {
             volumes.entry(part.volume).or_default().add(&part.counts);
             exports.entry(part.export).or_default().add(&part.counts);
         }
-        let wrap = |counts| Py::new(py, OpCounters(counts));
+        let wrap = |counts| Py::new(py, OpCounters(Arc::new(counts)));
         Ok(Self {
             volumes: volumes.into_iter().map(|(id, counts)| Ok((id, wrap(counts)?))).collect::<PyResult<_>>()?,
             exports: exports.into_iter().map(|(name, counts)| Ok((name, wrap(counts)?))).collect::<PyResult<_>>()?,

@@ -22,7 +22,7 @@ pub struct OpCount {
     pub latency: [u64; LATENCY_BOUNDS_US.len() + 1],
 }
 
-/// Counters of one export, or of one volume: one for each of [`OPS`].
+/// Counters of one session, of one export, or of one volume: one for each of [`OPS`].
 #[derive(Clone, Debug, Default)]
 pub struct OpCounts(pub [OpCount; OPS.len()]);
 
@@ -89,14 +89,12 @@ pub struct SessionStatus {
     pub tls: String,
     /// Seconds since 1970.
     pub since: f64,
-    pub reads: u64,
-    pub writes: u64,
-    pub read_bytes: u64,
-    pub written_bytes: u64,
     pub in_flight: u64,
     pub unsent_bytes: u64,
     /// "handshake" or "transmission".
     pub phase: &'static str,
+    /// What it has done so far; `None` before its first request has ended.
+    pub counts: Option<Box<OpCounts>>,
 }
 
 /// One request in flight.

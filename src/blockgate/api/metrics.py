@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TypeAlias
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -29,6 +30,9 @@ from blockgate.control.views import SessionInfo, VolumeInfo
 
 __all__ = ["CONTENT_TYPE", "render"]
 
+# By the values of the labels that name whose counters they are.
+_Counted: TypeAlias = Mapping[tuple[str, ...], OpCounters]
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -38,7 +42,7 @@ class Snapshot:
     counters: Counters
     volume_names: Mapping[int, str]
     volumes: Sequence[VolumeInfo]
-    sessions: Sequence[SessionInfo]
+    sessions: Sequence[tuple[SessionInfo, OpCounters | None]]
     stalls: Sequence[tuple[str, int]]
     stall_max_s: float
     stall_sum_s: float
@@ -53,7 +57,7 @@ async def render(call: Call) -> bytes:
         counters=counters,
         volume_names=names,
         volumes=await control.volume_list(call.caller),
-        sessions=await control.sessions(call.caller),
+        sessions=await control.session_counters(call.caller),
         stalls=stalls.cumulative(),
         stall_max_s=stalls.max_s,
         stall_sum_s=stalls.sum_s,
@@ -78,16 +82,24 @@ class _SnapshotCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         snapshot = self._snapshot
         bounds = [bound / 1e6 for bound in snapshot.counters.latency_bounds_us]
-        by_name = {
-            snapshot.volume_names[handle]: counters
+        names = snapshot.volume_names
+        by_volume: _Counted = {
+            (names[handle],): counters
             for handle, counters in snapshot.counters.volumes.items()
-            if handle in snapshot.volume_names
+            if handle in names
+        }
+        by_export: _Counted = {
+            (name,): counters for name, counters in snapshot.counters.exports.items()
+        }
+        by_session: _Counted = {
+            _session_labels(one): counters for one, counters in snapshot.sessions if counters
         }
         yield _build(snapshot.gateway)
-        yield from _operations("volume", by_name, bounds)
-        yield from _operations("export", snapshot.counters.exports, bounds)
+        yield from _operations("volume", ["volume"], by_volume, bounds)
+        yield from _operations("export", ["export"], by_export, bounds)
+        yield from _operations("session", _SESSION_LABELS, by_session, bounds)
         yield from _volumes(snapshot.volumes)
-        yield from _sessions(snapshot.sessions)
+        yield from _sessions([one for one, _ in snapshot.sessions])
         yield from _shards(snapshot)
         yield from _loop(snapshot)
 
@@ -98,10 +110,13 @@ def _build(gateway: GatewayInfo) -> Metric:
 
 
 def _operations(
-    kind: str, counters: Mapping[str, OpCounters], bounds: Sequence[float]
+    kind: str,
+    whose: Sequence[str],
+    counters: _Counted,
+    bounds: Sequence[float],
 ) -> Iterator[Metric]:
-    """Operations, bytes, errors and latency of each volume or export, by operation."""
-    labels = [kind, "op"]
+    """Operations, bytes, errors and latency by operation; of each that the labels `whose` name."""
+    labels = [*whose, "op"]
     prefix = f"blockgate_{kind}"
     operations = CounterMetricFamily(f"{prefix}_operations", "Commands answered", labels=labels)
     moved = CounterMetricFamily(f"{prefix}_bytes", "Bytes read or written", labels=labels)
@@ -109,20 +124,20 @@ def _operations(
     latency = HistogramMetricFamily(
         f"{prefix}_latency_seconds", "From a command's arrival to its answer", labels=labels
     )
-    names = [*(repr(bound) for bound in bounds), "+Inf"]
-    for name, one in sorted(counters.items()):
+    buckets = [*(repr(bound) for bound in bounds), "+Inf"]
+    for values, one in sorted(counters.items()):
         # An operation that never came has no lines: a thousand volumes have seven each.
         for op, count in one.ops.items():
             if not count:
                 continue
-            operations.add_metric([name, op], count)
-            moved.add_metric([name, op], one.bytes.get(op, 0))
-            errors.add_metric([name, op], one.errors.get(op, 0))
+            operations.add_metric([*values, op], count)
+            moved.add_metric([*values, op], one.bytes.get(op, 0))
+            errors.add_metric([*values, op], one.errors.get(op, 0))
         for op, counts in one.latency_us.items():
             if not any(counts):
                 continue
-            buckets = list(zip(names, accumulate(counts), strict=True))
-            latency.add_metric([name, op], buckets, one.latency_sum_us.get(op, 0) / 1e6)
+            cumulative = list(zip(buckets, accumulate(counts), strict=True))
+            latency.add_metric([*values, op], cumulative, one.latency_sum_us.get(op, 0) / 1e6)
     return iter((operations, moved, errors, latency))
 
 
@@ -139,26 +154,27 @@ def _volumes(volumes: Sequence[VolumeInfo]) -> Iterator[Metric]:
     return iter((size, degraded))
 
 
+_SESSION_LABELS = ("session", "export", "peer")
+
+
+def _session_labels(one: SessionInfo) -> tuple[str, str, str]:
+    return str(one.id), one.export, one.peer
+
+
 def _sessions(sessions: Sequence[SessionInfo]) -> Iterator[Metric]:
-    labels = ["session", "export", "peer"]
-    prefix = "blockgate_session"
-    operations = CounterMetricFamily(
-        f"{prefix}_operations", "Commands answered", labels=[*labels, "op"]
+    in_flight = GaugeMetricFamily(
+        "blockgate_session_in_flight", "Commands in flight", labels=_SESSION_LABELS
     )
-    moved = CounterMetricFamily(f"{prefix}_bytes", "Bytes read or written", labels=[*labels, "op"])
-    in_flight = GaugeMetricFamily(f"{prefix}_in_flight", "Commands in flight", labels=labels)
     unsent = GaugeMetricFamily(
-        f"{prefix}_unsent_bytes", "Replies that the client has not taken", labels=labels
+        "blockgate_session_unsent_bytes",
+        "Replies that the client has not taken",
+        labels=_SESSION_LABELS,
     )
     for one in sessions:
-        values = [str(one.id), one.export, one.peer]
-        operations.add_metric([*values, "read"], one.reads)
-        operations.add_metric([*values, "write"], one.writes)
-        moved.add_metric([*values, "read"], one.read_bytes)
-        moved.add_metric([*values, "write"], one.written_bytes)
+        values = _session_labels(one)
         in_flight.add_metric(values, one.in_flight)
         unsent.add_metric(values, one.unsent_bytes)
-    return iter((operations, moved, in_flight, unsent))
+    return iter((in_flight, unsent))
 
 
 def _shards(snapshot: Snapshot) -> Iterator[Metric]:

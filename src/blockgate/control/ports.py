@@ -84,7 +84,10 @@ class VolumeStatus:
 
 @dataclass(frozen=True, slots=True)
 class SessionStatus:
-    """One client connection. `since` is in Unix seconds, `phase` "handshake" or "transmission"."""
+    """One client connection. `since` is in Unix seconds, `phase` "handshake" or "transmission".
+
+    `counters` is None before its first command has been answered.
+    """
 
     conn: int
     handle: int
@@ -92,13 +95,10 @@ class SessionStatus:
     peer: str
     tls: str
     since: float
-    reads: int
-    writes: int
-    read_bytes: int
-    written_bytes: int
     in_flight: int
     unsent_bytes: int
     phase: str
+    counters: OpCounters | None
 
 
 @dataclass(frozen=True, slots=True)

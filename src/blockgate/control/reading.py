@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from blockgate.control.core import Core
-from blockgate.control.ports import Counters, SessionStatus, VolumeStatus
+from blockgate.control.ports import Counters, OpCounters, SessionStatus, VolumeStatus
 from blockgate.control.views import (
     ExportInfo,
     PoolInfo,
@@ -138,10 +138,15 @@ class Reading:
 
     async def sessions(self, caller: Caller) -> list[SessionInfo]:
         """All client connections, the oldest first."""
+        return [session for session, _ in await self.session_counters(caller)]
+
+    async def session_counters(self, caller: Caller) -> list[tuple[SessionInfo, OpCounters | None]]:
+        """All client connections, the oldest first; with what each has done, if anything."""
         caller.require(Role.VIEW)
         names = self._core.names_by_handle()
         found = await self._core.data_plane.sessions()
-        return [_session(s, names) for s in sorted(found, key=lambda s: (s.since, s.conn))]
+        oldest_first = sorted(found, key=lambda s: (s.since, s.conn))
+        return [(_session(s, names), s.counters) for s in oldest_first]
 
     async def tasks(self, caller: Caller) -> list[TaskInfo]:
         """Every command in flight, the oldest first."""
@@ -271,6 +276,8 @@ class _Glance:
 
 
 def _session(session: SessionStatus, names: dict[int, VolumeRef]) -> SessionInfo:
+    reads, read_bytes = _succeeded(session.counters, "read")
+    writes, written_bytes = _succeeded(session.counters, "write")
     return SessionInfo(
         id=session.conn,
         export=session.export,
@@ -279,10 +286,15 @@ def _session(session: SessionStatus, names: dict[int, VolumeRef]) -> SessionInfo
         tls=session.tls,
         since=session.since,
         phase=session.phase,
-        reads=session.reads,
-        writes=session.writes,
-        read_bytes=session.read_bytes,
-        written_bytes=session.written_bytes,
+        reads=reads,
+        writes=writes,
+        read_bytes=read_bytes,
+        written_bytes=written_bytes,
         in_flight=session.in_flight,
         unsent_bytes=session.unsent_bytes,
     )
+
+
+def _succeeded(done: OpCounters | None, op: str) -> tuple[int, int]:
+    """Commands answered without an error, and their bytes."""
+    return (done.ops[op] - done.errors[op], done.bytes[op]) if done else (0, 0)

@@ -15,7 +15,7 @@ from blockgate.control.core import Core, Settings
 from blockgate.control.documents import Documents
 from blockgate.control.exports import Exports
 from blockgate.control.pools import Pools
-from blockgate.control.ports import Counters, DataPlane
+from blockgate.control.ports import Counters, DataPlane, OpCounters
 from blockgate.control.psk import PskUsers
 from blockgate.control.reading import Reading
 from blockgate.control.views import (
@@ -237,6 +237,10 @@ class Control:
     async def sessions(self, caller: Caller) -> list[SessionInfo]:
         """All client connections."""
         return await self._reading.sessions(caller)
+
+    async def session_counters(self, caller: Caller) -> list[tuple[SessionInfo, OpCounters | None]]:
+        """All client connections, with what each has done, if anything."""
+        return await self._reading.session_counters(caller)
 
     async def disconnect(self, caller: Caller, operation_id: str, session: int) -> None:
         """Close one client's connection."""

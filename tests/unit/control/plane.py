@@ -117,7 +117,7 @@ class PlainDataPlane:
         view = self.exports[export]
         self.live.append(
             SessionStatus(
-                conn, view.handle, export, "127.0.0.1:1", "", 0.0, 0, 0, 0, 0, 0, 0, "transmission"
+                conn, view.handle, export, "127.0.0.1:1", "", 0.0, 0, 0, "transmission", None
             )
         )
 
