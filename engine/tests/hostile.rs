@@ -231,6 +231,31 @@ fn one_that_reads_in_drops_gets_everything() {
 }
 
 #[test]
+fn resumes_reading_slowly() {
+    const READS: u64 = 12_000;
+    const LEN: u64 = 4096;
+    on_all(&[], |server| {
+        for mode in [SIMPLE, STRUCTURED, EXTENDED] {
+            let mut client = server.connect(mode);
+            let bytes: Vec<u8> =
+                (0..READS).flat_map(|cookie| client.request(0, 0, cookie, cookie % 256 * LEN, LEN)).collect();
+            let mut sender = client.stream.try_clone().unwrap();
+            let sending = std::thread::spawn(move || sender.write_all(&bytes).unwrap());
+            std::thread::sleep(Duration::from_millis(300));
+            for index in 0..READS {
+                let chunk = client.reply(LEN as usize);
+                let head = if mode.structured { 8 } else { 0 };
+                assert_eq!((chunk.cookie, chunk.payload.len()), (index, head + LEN as usize));
+                if index % 37 == 0 {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            }
+            sending.join().unwrap();
+        }
+    });
+}
+
+#[test]
 fn room_that_a_connection_makes_itself_is_used() {
     // The bound is two pieces; back-end completions fill it, and only its own sending empties it.
     for path in paths() {

@@ -1,7 +1,7 @@
 //! A real session on a socket pair, over a volume in memory that answers at once.
 
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
@@ -103,6 +103,7 @@ pub fn run(data: &[u8]) {
     *ctx.entry(&volume).gate.borrow_mut() = Some(Arc::new(gate));
 
     let (ours, mut theirs) = UnixStream::pair().unwrap();
+    shrink_send_buffer(&ours);
     ours.set_nonblocking(true).unwrap();
     theirs.set_nonblocking(true).unwrap();
     let new =
@@ -114,17 +115,19 @@ pub fn run(data: &[u8]) {
 
     let mut out = Vec::new();
     let mut alive = true;
+    // The peer reads some bytes after each turn, in sizes that follow from the input.
+    let mut appetite = appetite(data);
     for part in stream.chunks(portion(*portions).min(stream.len().max(1))) {
         let mut part = part;
         while alive && !part.is_empty() {
             // A full socket is emptied by the turn that follows.
             part = &part[theirs.write(part).unwrap_or(0)..];
-            alive = turn(&mut session, &mut ctx, &mut theirs, &mut out);
+            alive = turn(&mut session, &mut ctx, &mut theirs, &mut out, appetite());
         }
     }
     let _ = theirs.shutdown(std::net::Shutdown::Write);
     while alive {
-        alive = turn(&mut session, &mut ctx, &mut theirs, &mut out);
+        alive = turn(&mut session, &mut ctx, &mut theirs, &mut out, appetite());
     }
     session.release(&mut ctx);
     assert_eq!(ctx.bufs.lent_bytes(), 0, "a buffer was lost");
@@ -132,16 +135,44 @@ pub fn run(data: &[u8]) {
     check_replies(stream, &out, extended);
 }
 
-/// Gives the session a turn and reads what it sends; false: it has ended.
-fn turn(session: &mut Session, ctx: &mut Ctx, theirs: &mut UnixStream, out: &mut Vec<u8>) -> bool {
+/// The least that a kernel gives: replies then wait in the session, not in the socket.
+fn shrink_send_buffer(stream: &UnixStream) {
+    let bytes: libc::c_int = 1;
+    // SAFETY: a valid option with its value and size.
+    let set = unsafe {
+        libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, (&raw const bytes).cast(), 4)
+    };
+    assert_eq!(set, 0);
+}
+
+/// How much the peer reads after each turn: some thousand bytes, or all there is.
+fn appetite(data: &[u8]) -> impl FnMut() -> usize + '_ {
+    let (mut at, mut mixed) = (0, 0usize);
+    move || {
+        at += 1;
+        mixed = mixed.wrapping_mul(31).wrapping_add(usize::from(data[at % data.len()]) + at);
+        match mixed % 8 {
+            0 => usize::MAX,
+            eighth => eighth * 1000 + mixed / 8 % 1000,
+        }
+    }
+}
+
+/// Gives the session a turn and reads at most `most` bytes of what it sends; false: it has ended.
+fn turn(session: &mut Session, ctx: &mut Ctx, theirs: &mut UnixStream, out: &mut Vec<u8>, most: usize) -> bool {
     session.note_ready(true, true);
     let alive = session.turn(ctx).is_ok();
+    let mut left = if alive { most } else { usize::MAX };
     let mut bytes = [0; 65_536];
-    while let Ok(count) = theirs.read(&mut bytes) {
-        if count == 0 {
-            break;
+    while left > 0 {
+        let portion = left.min(bytes.len());
+        match theirs.read(&mut bytes[..portion]) {
+            Ok(count) if count > 0 => {
+                out.extend_from_slice(&bytes[..count]);
+                left -= count;
+            }
+            _ => break,
         }
-        out.extend_from_slice(&bytes[..count]);
     }
     alive
 }

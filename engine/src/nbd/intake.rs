@@ -7,7 +7,7 @@ use super::replies::Asked;
 use super::transmission::{Transmission, FLUSH_BYTES};
 use super::wire::{self, Header};
 use crate::block::command::Flags;
-use crate::shard::buffers::{BufPool, IoBuf, PAGE};
+use crate::shard::buffers::{BufPool, IoBuf};
 use crate::shard::context::{Ctx, Role, Scratch, SCRATCH_BYTES};
 use crate::shard::limits::PIECE_BYTES;
 use crate::shard::tasks::TaskHandle;
@@ -70,11 +70,9 @@ impl Transmission {
             self.filled(link, ctx, into_payload)?;
         }
         let left = link.input.len();
-        if left > PAGE {
-            debug_assert!(false, "{left} bytes were not parsed");
+        if !scratch.put_before(&link.input) {
             return Err("lost track of what was received".into());
         }
-        scratch.put_before(&link.input);
         link.input.clear();
         let bytes = scratch.filled(left, count - into_payload);
         let taken = self.parse(link, ctx, bytes)?;

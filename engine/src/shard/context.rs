@@ -85,9 +85,14 @@ impl Scratch {
         Self { bytes, start }
     }
 
-    /// Puts `left` (at most a page) right before the area.
-    pub fn put_before(&mut self, left: &[u8]) {
+    /// Puts `left` right before the area. False: it is longer than the page that there is room for.
+    #[must_use]
+    pub fn put_before(&mut self, left: &[u8]) -> bool {
+        if left.len() > PAGE {
+            return false;
+        }
         self.bytes[self.start - left.len()..self.start].copy_from_slice(left);
+        true
     }
 
     /// The area to receive into.
@@ -289,4 +294,18 @@ pub fn monotonic_ns() -> u64 {
     // SAFETY: a valid timespec to fill; this clock always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scratch_takes_a_page_before_its_area_and_no_more() {
+        let mut scratch = Scratch::new();
+        assert_eq!(scratch.area(1).as_ptr() as usize % PAGE, 0);
+        assert!(scratch.put_before(&[7; PAGE]));
+        assert_eq!(scratch.filled(PAGE, 0), [7; PAGE]);
+        assert!(!scratch.put_before(&[7; PAGE + 1]));
+    }
 }
