@@ -85,6 +85,16 @@ def test_fua_is_kept_without_flush(site: Site, settled: str, length: int) -> Non
 
 
 @IO
+def test_fua_goes_the_way_that_it_should(site: Site, settled: str, treated_as: str) -> None:
+    """What these tests are worth: on a local file system the write itself is the stable one."""
+    before = site.faults.seen("dsync", site.path(settled))
+    with site.connect(settled) as nbd:
+        nbd.write(8192, NEW, flags=CmdFlag.FUA)
+    after = site.faults.seen("dsync", site.path(settled))
+    assert (after > before) == (treated_as == "local")
+
+
+@IO
 @pytest.mark.parametrize("flags", [CmdFlag.FUA, CmdFlag.FUA | CmdFlag.NO_HOLE])
 def test_zeroes_with_fua_are_kept(site: Site, settled: str, flags: int) -> None:
     with site.connect(settled) as nbd:
