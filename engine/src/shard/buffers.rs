@@ -16,6 +16,8 @@ pub const CLASSES: [usize; 4] = [4 << 10, 16 << 10, 64 << 10, 256 << 10];
 /// A page-aligned, owned block of initialised bytes; dereferences to its first `len` bytes.
 pub struct IoBuf {
     start: NonNull<u8>,
+    /// What was allocated: it starts less than a page before.
+    block: NonNull<u8>,
     capacity: usize,
     len: usize,
 }
@@ -30,15 +32,19 @@ impl IoBuf {
     pub fn zeroed(len: usize) -> Self {
         let capacity =
             CLASSES.iter().copied().find(|class| *class >= len).unwrap_or_else(|| len.next_multiple_of(PAGE));
+        // Aligned and zeroed at once the allocator would write all of it. Zeroed alone, with a page
+        // to spare, it leaves fresh pages as they are: what is not used stays out of memory.
         let layout = Self::layout(capacity);
         // SAFETY: the layout's size is not zero (the smallest class is a page).
-        let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Self { start, capacity, len }
+        let block = unsafe { alloc_zeroed(layout) };
+        let Some(block) = NonNull::new(block) else { handle_alloc_error(layout) };
+        // SAFETY: at most a page further, and the block is longer by a page.
+        let start = unsafe { block.add(block.as_ptr().align_offset(PAGE)) };
+        Self { start, block, capacity, len }
     }
 
     fn layout(capacity: usize) -> Layout {
-        Layout::from_size_align(capacity, PAGE).expect("buffer sizes are small")
+        Layout::from_size_align(capacity + PAGE, 16).expect("buffer sizes are small")
     }
 
     /// Bytes behind this buffer, whatever its length.
@@ -81,7 +87,7 @@ impl DerefMut for IoBuf {
 impl Drop for IoBuf {
     fn drop(&mut self) {
         // SAFETY: allocated in `zeroed` with this very layout, and freed once.
-        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) }
+        unsafe { dealloc(self.block.as_ptr(), Self::layout(self.capacity)) }
     }
 }
 
@@ -143,6 +149,11 @@ impl BufPool {
         }
     }
 
+    /// Counts `bytes` as lent that are not of the pool; [`forget`](Self::forget) ends that.
+    pub fn charge(&mut self, bytes: usize) {
+        self.lent_bytes += bytes;
+    }
+
     /// Counts off a lent buffer that will not come back.
     pub fn forget(&mut self, capacity: usize) {
         debug_assert!(self.lent_bytes >= capacity, "more given back than lent");
@@ -186,6 +197,23 @@ mod tests {
             assert!(buf.iter().all(|byte| *byte == 0));
         }
         assert_eq!(IoBuf::zeroed(5000).capacity(), 16 << 10);
+    }
+
+    #[test]
+    fn what_is_not_used_is_not_resident() {
+        let mut bufs: Vec<_> = (0..64).map(|_| IoBuf::zeroed(PIECE)).collect();
+        let resident: usize = bufs
+            .iter_mut()
+            .map(|buf| {
+                buf[0] = 1;
+                let mut pages = [0u8; PIECE / PAGE];
+                // SAFETY: the range is the buffer's own, and there is a byte for each of its pages.
+                let told = unsafe { libc::mincore(buf.as_mut_ptr().cast(), PIECE, pages.as_mut_ptr()) };
+                assert_eq!(told, 0);
+                pages.iter().filter(|page| **page & 1 != 0).count()
+            })
+            .sum();
+        assert!(resident < 64 * 16, "{resident} pages of 64 buffers with one byte each");
     }
 
     #[test]
