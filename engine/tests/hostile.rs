@@ -97,6 +97,58 @@ fn half_a_request_and_silence_ends_in_time() {
 }
 
 #[test]
+fn a_request_in_drops_ends_in_time() {
+    on_all(&[("receive_stall_ms", 300)], |server| {
+        for mode in [SIMPLE, EXTENDED] {
+            for sent_before in [1, 40] {
+                let mut client = server.connect(mode);
+                let bytes = client.write_request(0, 1, 0, &[1; 8192]);
+                client.send(&bytes[..sent_before]);
+                let start = Instant::now();
+                // Never silent for long, and never done: it is as long in coming as its length allows.
+                let dropped = bytes[sent_before..].iter().find(|byte| {
+                    std::thread::sleep(Duration::from_millis(20));
+                    client.stream.write_all(&[**byte]).is_err()
+                });
+                assert!(dropped.is_some());
+                assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+                assert!(server.wait_lost().contains("begun and not finished"));
+            }
+        }
+    });
+}
+
+#[test]
+fn half_sent_writes_do_not_lock_others_out() {
+    // A quarter of 8 MiB, on each of two shards: sixteen half sent writes at most.
+    on_all(&[("shard_soft_bytes", 4 << 20), ("shard_hard_bytes", 8 << 20)], |server| {
+        let mut half: Vec<_> = (0..100).map(|_| server.connect(SIMPLE)).collect();
+        for client in &mut half {
+            let bytes = client.write_request(0, 1, 0, &[1; 256 << 10]);
+            client.send(&bytes[..29]);
+        }
+        server.eventually("all have begun", |engine| engine.tasks().len() == 100);
+        let phases: Vec<_> = server.engine.tasks().iter().map(|task| task.phase).collect();
+        assert_eq!(phases.iter().filter(|phase| **phase == "collecting").count(), 16);
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(server.engine.tasks().iter().all(|task| task.age_us >= 300_000), "it counts from the beginning");
+        for _ in 0..4 {
+            // Whoever sends what he promised is served, and so is who reads.
+            let mut other = server.connect(SIMPLE);
+            assert_eq!(other.write(0, 0, &[2; 4096]), 0);
+            assert_eq!(other.read(0, 0, 1 << 20).unwrap().len(), 1 << 20);
+        }
+        // As they go on, the others get their turn.
+        for client in &mut half {
+            client.send(&[1; (256 << 10) - 1]);
+        }
+        for client in &mut half {
+            assert_eq!(client.answer(), 0);
+        }
+    });
+}
+
+#[test]
 fn a_handshake_must_get_on() {
     on_all(&[("handshake_ms", 300), ("option_bytes", 4096)], |server| {
         let mut silent = Client::raw(server.address, SIMPLE);

@@ -350,3 +350,75 @@ fn the_newest_gate_stays_in_force_however_many_are_put_in_at_once() {
         }
     });
 }
+
+#[test]
+fn a_volume_that_hangs_leaves_room_for_others() {
+    const READS: u64 = 256;
+    for path in paths() {
+        let (hung, healthy) = (Held::new(64 * MIB), Held::new(64 * MIB));
+        let limits = [("tasks_per_shard", 2048), ("shard_soft_bytes", 8 << 20), ("shard_hard_bytes", 16 << 20)];
+        let server = Server::start_with(path, &limits, |engine| hung.volume(engine));
+        let other = healthy.volume(&server.engine);
+        let mut crowd: Vec<_> = (0..70).map(|_| server.connect(SIMPLE)).collect();
+        for client in &mut crowd {
+            let bytes: Vec<u8> = (0..READS).flat_map(|k| client.request(0, 0, k, k * 4096, 4096)).collect();
+            client.send(&bytes);
+        }
+        server.eventually("all that fits is held", |_| hung.count() > 500);
+        std::thread::sleep(Duration::from_millis(100));
+        // On both shards: sixteen at a time, not one after the other.
+        let mut served: Vec<_> = (0..4).map(|_| server.connect_to(other, SIMPLE)).collect();
+        for _ in 0..2 {
+            for client in &mut served {
+                let bytes: Vec<u8> = (0..16).flat_map(|k| client.request(0, 0, k, k * 4096, 4096)).collect();
+                client.send(&bytes);
+            }
+            server.eventually("the healthy volume has them", |_| healthy.count() == 4 * 16);
+            healthy.finish(Ok(()));
+            for client in &mut served {
+                (0..16).for_each(|_| assert_eq!(client.reply(4096).error, 0));
+            }
+        }
+        // When it goes on, so do all who waited for it.
+        let readers: Vec<_> = crowd
+            .into_iter()
+            .map(|mut client| {
+                std::thread::spawn(move || (0..READS).for_each(|_| assert_eq!(client.reply(4096).error, 0)))
+            })
+            .collect();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while readers.iter().any(|reader| !reader.is_finished()) {
+            assert!(Instant::now() < deadline, "some were forgotten");
+            hung.finish(Ok(()));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    }
+}
+
+#[test]
+fn answers_about_blocks_count_before_they_are_there() {
+    on_all(|server, held| {
+        let mut client = server.connect(EXTENDED);
+        let bytes: Vec<u8> = (0..200).flat_map(|k| client.request(7, 0, k, 0, MIB)).collect();
+        client.send(&bytes);
+        // Each may become 64 KiB long, and a connection may hold 2 MiB.
+        server.eventually("a share is held", |_| held.count() == 31);
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(held.count(), 31);
+        assert!(server.buffer_bytes_in_use() > 31 * 65_536);
+        let mut done = 0;
+        while done < 200 {
+            (0..held.finish(Ok(()))).for_each(|_| assert!(client.reply(0).is_done()));
+            done = server.engine.sessions()[0].counts.as_ref().map_or(0, |counts| counts.0[6].ops);
+        }
+        server.eventually("nothing is left", |_| server.buffer_bytes_in_use() < 256 << 10);
+        // A lost connection's are given back as well.
+        client.send(&bytes[..32 * 20]);
+        server.eventually("they are held", |_| held.count() == 20);
+        assert!(server.engine.disconnect(server.engine.sessions()[0].conn));
+        server.wait_lost();
+        held.finish(Ok(()));
+        server.eventually("nothing is left", |_| server.buffer_bytes_in_use() < 256 << 10);
+    });
+}

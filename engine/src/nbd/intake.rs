@@ -75,15 +75,18 @@ impl Transmission {
         }
         link.input.clear();
         let bytes = scratch.filled(left, count - into_payload);
-        let taken = self.parse(link, ctx, bytes)?;
+        let taken = self.parse(link, ctx, bytes, left > 0)?;
         link.keep_input(&bytes[taken..]);
         Ok(received)
     }
 
     /// Takes bytes off the front of `bytes` until they, or the room for requests, are used up;
-    /// says how many.
-    pub(super) fn parse(&mut self, link: &mut Link, ctx: &mut Ctx, bytes: &[u8]) -> Result<usize, End> {
+    /// says how many. `begun`: the first of them were here before.
+    pub(super) fn parse(&mut self, link: &mut Link, ctx: &mut Ctx, bytes: &[u8], begun: bool) -> Result<usize, End> {
         let mut at = 0;
+        if !begun && matches!(self.rx, Rx::Header) {
+            self.begin(ctx);
+        }
         while self.closing.is_none() {
             if self.parked.is_some() || self.stream.is_some() || self.turn_left == 0 {
                 break;
@@ -97,6 +100,7 @@ impl Transmission {
                 break;
             }
             at += taken;
+            self.begin_next(ctx);
             // One that was parked now may wait for this very flush, which the turn watches then.
             if link.out.bytes() >= FLUSH_BYTES && self.parked.is_none() {
                 link.flush(ctx)?;
@@ -108,13 +112,28 @@ impl Transmission {
         Ok(at)
     }
 
+    /// The clock of the next request starts.
+    fn begin(&mut self, ctx: &Ctx) {
+        self.begun_ns = ctx.now_ns.get();
+        self.paused_ms = 0;
+    }
+
+    /// Starts it if the last one is all here.
+    fn begin_next(&mut self, ctx: &Ctx) {
+        if matches!(self.rx, Rx::Header) && self.parked.is_none() {
+            self.begin(ctx);
+        }
+    }
+
     fn parse_header(&mut self, link: &mut Link, ctx: &mut Ctx, bytes: &[u8]) -> Result<usize, End> {
         match wire::parse(bytes, self.terms.extended) {
             Ok(None) => Ok(0),
             Ok(Some(header)) => {
                 self.turn_left = self.turn_left.saturating_sub(REQUEST_COST);
+                let size = wire::header_bytes(self.terms.extended);
+                self.at_hand = bytes.len() - size;
                 self.request(link, ctx, header)?;
-                Ok(wire::header_bytes(self.terms.extended))
+                Ok(size)
             }
             Err(wire::BadMagic(magic)) => Err(format!("request with wrong magic number {magic:#010x}").into()),
         }
@@ -166,7 +185,7 @@ impl Transmission {
                 if *filled < buf.len() {
                     return Ok(());
                 }
-                ctx.reserved_tasks -= 1;
+                ctx.end_collecting(buf.capacity());
                 if let Rx::Payload { asked, buf, .. } = std::mem::replace(&mut self.rx, Rx::Header) {
                     self.start(link, ctx, asked, Some(buf), Role::Whole { ids: None })?;
                 }
@@ -179,12 +198,12 @@ impl Transmission {
                     return Ok(());
                 }
                 *filled = 0;
-                ctx.reserved_tasks -= 1;
-                let (large, left, buf) = (*large, *left, place.take());
+                let (large, left, buf) = (*large, *left, place.take().expect("it was full"));
+                ctx.end_collecting(buf.capacity());
                 if left == 0 {
                     self.rx = Rx::Header;
                 }
-                self.write_piece(link, ctx, large, left, buf.expect("it was full"))
+                self.write_piece(link, ctx, large, left, buf)
             }
             _ => unreachable!("only payloads are filled"),
         }
@@ -194,7 +213,8 @@ impl Transmission {
     fn piece_buffer(&mut self, link: &mut Link, ctx: &mut Ctx) -> bool {
         let Rx::Pieces { left, .. } = self.rx else { return false };
         let len = left.min(PIECE_BYTES as u64) as usize;
-        if !self.has_room(link, ctx, BufPool::cost(len), 1) {
+        self.at_hand = 0;
+        if !self.has_room_to_collect(link, ctx, len) {
             return false;
         }
         let fresh = self.take_for_payload(ctx, len);
@@ -206,7 +226,7 @@ impl Transmission {
 
     /// Promises a task to a payload that is coming, and takes its buffer.
     pub(super) fn take_for_payload(&mut self, ctx: &mut Ctx, len: usize) -> IoBuf {
-        ctx.reserved_tasks += 1;
+        ctx.begin_collecting(BufPool::cost(len));
         self.take(ctx, len)
     }
 
@@ -220,12 +240,12 @@ impl Transmission {
     pub(super) fn abandon_rx(&mut self, link: &mut Link, ctx: &mut Ctx) {
         match std::mem::replace(&mut self.rx, Rx::Header) {
             Rx::Payload { buf, .. } => {
-                ctx.reserved_tasks -= 1;
+                ctx.end_collecting(buf.capacity());
                 self.give(ctx, buf);
             }
             Rx::Pieces { large, buf, .. } => {
                 if let Some(buf) = buf {
-                    ctx.reserved_tasks -= 1;
+                    ctx.end_collecting(buf.capacity());
                     self.give(ctx, buf);
                 }
                 self.abandon_large(link, ctx, large);

@@ -102,6 +102,11 @@ impl Link {
         !self.out.is_empty() || self.transport.has_unsent()
     }
 
+    /// Memory that it holds beside the pool's buffers, bytes.
+    pub fn beside_buffers(&self) -> usize {
+        self.input.capacity() + self.out.beside_buffers() + self.transport.ciphertext_bytes()
+    }
+
     /// Keeps `rest` for later; frees what an idle connection need not hold.
     pub fn keep_input(&mut self, rest: &[u8]) {
         self.input.clear();

@@ -7,7 +7,7 @@ use super::link::{End, Link};
 use super::replies::{self, Asked};
 use super::transmission::Transmission;
 use super::wire::{self, error, Header};
-use crate::block::command::{Extent, Flags, Op, Request};
+use crate::block::command::{Extent, Flags, Op, Request, MAX_EXTENTS};
 use crate::block::gate::Refusal;
 use crate::block::volume::Step;
 use crate::shard::buffers::{BufPool, IoBuf};
@@ -28,6 +28,9 @@ impl Transmission {
             Verdict::Disconnect => self.close(link, ctx, "disconnected by the client".into()),
             Verdict::Fatal(why) => return Err(why.into()),
             Verdict::Refuse { no, payload } => self.skip(link, ctx, header, payload, no),
+            Verdict::CollectStatus { flags, .. } if !self.has_room(link, ctx, self.status_cost(flags), 1) => {
+                self.parked = Some(header);
+            }
             Verdict::CollectStatus { bytes, flags } => {
                 self.rx = Rx::Status { header, flags, bytes: Vec::with_capacity(bytes), need: bytes };
             }
@@ -59,8 +62,13 @@ impl Transmission {
         if has_data && asked.len > PIECE_BYTES as u64 {
             return self.run_large(link, ctx, header, asked, unfragmented);
         }
-        let cost = if has_data { BufPool::cost(asked.len as usize) } else { 0 };
-        if !self.has_room(link, ctx, cost, 1) {
+        let room = match asked.op {
+            Op::Write => self.has_room_to_collect(link, ctx, asked.len as usize),
+            Op::Read => self.has_room(link, ctx, BufPool::cost(asked.len as usize), 1),
+            Op::BlockStatus => self.has_room(link, ctx, self.status_cost(asked.flags), 1),
+            _ => self.has_room(link, ctx, 0, 1),
+        };
+        if !room {
             self.parked = Some(header);
             return Ok(());
         }
@@ -73,6 +81,12 @@ impl Transmission {
         self.direct = false;
         let buf = has_data.then(|| self.take(ctx, asked.len as usize));
         self.start(link, ctx, asked, buf, Role::Whole { ids: None })
+    }
+
+    /// The longest answer that a BLOCK_STATUS may have, bytes.
+    fn status_cost(&self, flags: Flags) -> usize {
+        let extents = if flags.req_one { 1 } else { MAX_EXTENTS };
+        self.terms.contexts.len() * wire::status_bytes(self.terms.extended, extents)
     }
 
     fn run_large(
@@ -188,6 +202,7 @@ impl Transmission {
         let mut insert = |ring: Option<RingJob>| {
             let role = role.take().expect("a request becomes one task");
             let attachment = attachment.clone();
+            attachment.entry.task_begins(cost);
             let task = Task { conn, conn_id, attachment, asked, role, started_ns, cost, waiting: false, ring };
             tasks.insert(task).ok().expect("room was checked before the request was started")
         };
@@ -206,6 +221,14 @@ impl Transmission {
                 // Its completion is ours to read, so the task is still there.
                 if let Some(task) = made.and_then(|handle| ctx.tasks.get_mut(handle)) {
                     task.waiting = waiting;
+                    if asked.op == Op::BlockStatus {
+                        // No buffer is behind it, but its answer may become as long.
+                        task.cost = self.status_cost(asked.flags);
+                        self.held += task.cost;
+                        ctx.bufs.charge(task.cost);
+                        let bytes = &self.attachment.entry.task_bytes;
+                        bytes.set(bytes.get() + task.cost);
+                    }
                 }
                 Ok(())
             }
@@ -222,7 +245,7 @@ impl Transmission {
 
     /// The ring did not take a task's I/O.
     fn ring_refused(&mut self, link: &mut Link, ctx: &mut Ctx, handle: TaskHandle, errno: i32) -> Result<(), End> {
-        let mut task = ctx.tasks.remove(handle).expect("it was just made");
+        let mut task = ctx.end_task(handle).expect("it was just made");
         let job = task.ring.take().expect("a ring task");
         task.attachment.entry.volume.ring_done(&job.request, &Err(errno));
         self.task_ended(link, ctx, task, job.request, Err(errno))
@@ -239,7 +262,7 @@ impl Transmission {
     ) -> Result<(), End> {
         self.in_flight -= 1;
         if request.buf.is_none() && task.cost > 0 {
-            // A back end that lost the request lost its buffer too.
+            // Room for an answer; or a back end that lost the request lost its buffer too.
             self.held -= task.cost;
             ctx.bufs.forget(task.cost);
         }

@@ -61,6 +61,8 @@ pub struct Session {
     tls_version: &'static str,
     /// The time of the earliest timer that is set for this connection.
     armed_ms: u64,
+    /// Its part of the shard's `session_bytes`.
+    counted_bytes: usize,
     /// In the shard's list of connections with something to do.
     pub queued: bool,
     /// In the shard's list of connections that wait for what others hold.
@@ -96,6 +98,7 @@ impl Session {
             step_ms: started_ms,
             tls_version: "",
             armed_ms: u64::MAX,
+            counted_bytes: 0,
             queued: false,
             starved: false,
         }
@@ -126,8 +129,27 @@ impl Session {
                 Turn::Over
             }
         };
+        self.count_bytes(ctx);
         self.arm(ctx);
         Ok(turn)
+    }
+
+    /// Memory that it holds beside the pool's buffers.
+    pub fn beside_buffers(&self) -> usize {
+        match &self.phase {
+            Phase::Transmission(transmission) => transmission.beside_buffers(&self.link),
+            _ => self.link.beside_buffers(),
+        }
+    }
+
+    /// Tells the shard what it holds now. A handshake is bounded by itself: a crowd in it must not
+    /// take from those that have come further.
+    fn count_bytes(&mut self, ctx: &mut Ctx) {
+        if let Phase::Transmission(transmission) = &self.phase {
+            let now = transmission.beside_buffers(&self.link);
+            ctx.session_bytes = ctx.session_bytes + now - self.counted_bytes;
+            self.counted_bytes = now;
+        }
     }
 
     fn handshake_turn(&mut self, ctx: &mut Ctx) -> Result<(), End> {
@@ -209,6 +231,9 @@ impl Session {
         match self.link.transport.handshake() {
             Ok(false) => Ok(false),
             Ok(true) => {
+                // The client's next bytes may have come with its last of the handshake: they are then
+                // in memory already, and the socket will not tell of them.
+                self.link.readable = true;
                 let Phase::Tls { framer } = std::mem::replace(&mut self.phase, gone()) else { return Ok(false) };
                 self.phase = Phase::Handshake { framer, asked: false };
                 if let Some(tls) = self.link.transport.tls() {
@@ -343,10 +368,9 @@ impl Session {
             .map(|since| (since + limits.send_stall_ms, "the client does not read its replies"));
         match &self.phase {
             Phase::Transmission(transmission) => {
-                let midway = transmission.expects_bytes(&self.link);
-                let stalled = midway.then(|| {
-                    (self.link.received_ms + limits.receive_stall_ms, "a request was begun and not finished in time")
-                });
+                let stalled = transmission
+                    .receive_deadline_ms(&self.link, limits.receive_stall_ms)
+                    .map(|at_ms| (at_ms, "a request was begun and not finished in time"));
                 [stuck, stalled].into_iter().flatten().min()
             }
             Phase::Closing { since_ms, .. } => Some((since_ms + limits.linger_ms, "closed")),
@@ -385,6 +409,7 @@ impl Session {
 
     /// Lets go of its buffers. The socket is closed with the session.
     pub fn release(&mut self, ctx: &mut Ctx) {
+        ctx.session_bytes -= std::mem::take(&mut self.counted_bytes);
         self.link.out.discard(&mut ctx.bufs);
         if let Phase::Transmission(transmission) = &mut self.phase {
             transmission.release(ctx);
@@ -417,7 +442,7 @@ impl Session {
     }
 
     /// What it is collecting, has parked, or cannot get rid of: no tasks yet, or no more.
-    pub fn waiting_requests(&self, now_ms: u64) -> Option<TaskStatus> {
+    pub fn waiting_requests(&self, now_ns: u64) -> Option<TaskStatus> {
         let Phase::Transmission(transmission) = &self.phase else { return None };
         let attachment = transmission.attachment();
         let mut status = TaskStatus {
@@ -434,12 +459,12 @@ impl Session {
         if let Some((op, offset, length, phase)) = transmission.unfinished_request() {
             status.op = op.name();
             (status.offset, status.length, status.phase) = (offset, length, phase);
-            status.age_us = now_ms.saturating_sub(self.link.received_ms) * 1000;
+            status.age_us = now_ns.saturating_sub(transmission.begun_ns()) / 1000;
             return Some(status);
         }
         let since_ms = self.link.stuck_since_ms?;
         status.length = self.link.out.bytes() as u64;
-        status.age_us = now_ms.saturating_sub(since_ms) * 1000;
+        status.age_us = (now_ns / 1000).saturating_sub(since_ms * 1000);
         (status.op, status.phase) = ("reply", "sending");
         Some(status)
     }

@@ -14,8 +14,8 @@ use super::link::{End, Link, Received, Turn};
 use super::requests::op_of;
 use super::wire::Header;
 use crate::block::command::Op;
-use crate::shard::buffers::IoBuf;
-use crate::shard::context::{Attachment, Ctx, Scratch};
+use crate::shard::buffers::{BufPool, IoBuf};
+use crate::shard::context::{is_fair, Attachment, Ctx, Scratch};
 use crate::shard::outqueue::OutQueue;
 use crate::shard::status::OpCounts;
 use crate::shard::tasks::{Slab, TaskHandle};
@@ -26,6 +26,9 @@ pub(super) const FLUSH_BYTES: usize = 256 << 10;
 const TURN_BYTES: usize = 2 << 20;
 /// Replies to large WRITEs that wait for each other: eight simple ones, four extended ones.
 const DEFER_BYTES: usize = 128;
+
+/// A payload must come at this rate at least, bytes per second, beside the time that every request has.
+const SLOWEST_RATE: u64 = 64 << 10;
 
 /// See the module's text.
 pub struct Transmission {
@@ -48,6 +51,14 @@ pub struct Transmission {
     pub(super) counts: Option<Box<OpCounts>>,
     /// The last payload was received straight into its buffer: expect the next to be like it.
     pub(super) direct: bool,
+    /// Bytes that were received together with the header that is looked at, and lie behind it.
+    pub(super) at_hand: usize,
+    /// When the request that is being received, or is parked, began.
+    pub(super) begun_ns: u64,
+    /// How long it has not been read since then, by our own doing.
+    pub(super) paused_ms: u64,
+    /// Since when it is not being read.
+    paused_since_ms: Option<u64>,
     /// Nothing more is read; the connection ends when all is answered.
     pub(super) closing: Option<End>,
     /// What is left of the connection's turn, in bytes.
@@ -70,6 +81,10 @@ impl Transmission {
             held: 0,
             counts: None,
             direct: false,
+            at_hand: 0,
+            begun_ns: 0,
+            paused_ms: 0,
+            paused_since_ms: None,
             closing: None,
             turn_left: 0,
         }
@@ -115,10 +130,36 @@ impl Transmission {
         }
     }
 
-    /// Must the peer send something soon? (A request is half received, and it is read.)
-    pub fn expects_bytes(&self, link: &Link) -> bool {
-        let midway = !matches!(self.rx, Rx::Header) || !link.input.is_empty();
-        midway && self.closing.is_none() && !self.is_paused(link)
+    /// When the request that is half received (or parked) began, on the shard's clock.
+    pub fn begun_ns(&self) -> u64 {
+        self.begun_ns
+    }
+
+    /// Until when the peer must send more: it may be silent for `stall_ms`, and has as long for a
+    /// request, and the time for its payload. `None`: nothing is half received, or it is not read.
+    pub fn receive_deadline_ms(&self, link: &Link, stall_ms: u64) -> Option<u64> {
+        let payload = match &self.rx {
+            Rx::Header if link.input.is_empty() => return None,
+            Rx::Header => 0,
+            Rx::Payload { asked, .. } => asked.len,
+            Rx::Pieces { large, .. } => self.larges.get(*large).map_or(0, |large| large.asked.len),
+            Rx::Status { need, .. } => *need as u64,
+            Rx::Skip { header, .. } => header.length,
+        };
+        if self.closing.is_some() || self.is_paused(link) {
+            return None;
+        }
+        let whole = self.begun_ns / 1_000_000 + self.paused_ms + payload * 1000 / SLOWEST_RATE;
+        Some(link.received_ms.min(whole) + stall_ms)
+    }
+
+    /// The time in which it was not read does not count against the peer.
+    fn resume_clock(&mut self, link: &mut Link, now_ms: u64) {
+        if let Some(since_ms) = self.paused_since_ms.take() {
+            let paused_ms = now_ms.saturating_sub(since_ms);
+            self.paused_ms += paused_ms;
+            link.received_ms += paused_ms;
+        }
     }
 
     fn is_paused(&self, link: &Link) -> bool {
@@ -133,10 +174,16 @@ impl Transmission {
         !link.writable && link.out.bytes() >= FLUSH_BYTES
     }
 
-    /// Buffer capacity that the connection holds, all in all.
+    /// What the connection holds that goes as it gets on: buffers, and replies in whatever form.
+    /// (What was received and not parsed has a bound of its own, the scratch's size.)
     pub(super) fn held_bytes(&self, link: &Link) -> usize {
-        let aside = self.aside.as_ref().map_or(0, OutQueue::buffer_bytes);
-        self.held + aside + link.out.buffer_bytes()
+        let aside = self.aside.as_ref().map_or(0, OutQueue::waiting_bytes);
+        self.held + aside + link.out.waiting_bytes() + link.transport.unsent()
+    }
+
+    /// Memory that the connection holds beside the pool's buffers.
+    pub fn beside_buffers(&self, link: &Link) -> usize {
+        link.beside_buffers() + self.aside.as_ref().map_or(0, OutQueue::beside_buffers)
     }
 
     /// Where replies go.
@@ -148,9 +195,13 @@ impl Transmission {
     pub fn turn(&mut self, link: &mut Link, ctx: &mut Ctx) -> Result<Turn, End> {
         let mut scratch = ctx.scratch.take().expect("one turn at a time");
         self.turn_left = TURN_BYTES;
+        self.resume_clock(link, ctx.now_ms());
         let result = self.turn_with(link, ctx, &mut scratch);
         ctx.scratch = Some(scratch);
         self.count_ended(ctx);
+        if self.is_paused(link) {
+            self.paused_since_ms = Some(ctx.now_ms());
+        }
         result
     }
 
@@ -158,7 +209,7 @@ impl Transmission {
         let mut tried_at = usize::MAX;
         loop {
             self.progress(link, ctx)?;
-            let held = link.out.buffer_bytes();
+            let held = self.held_bytes(link);
             if !self.may_defer(link) {
                 link.flush(ctx)?;
                 self.count_ended(ctx);
@@ -171,7 +222,7 @@ impl Transmission {
             // is followed by another.
             if self.waits_for_room() {
                 let quiet = self.in_flight == 0 && !link.has_unsent() && self.turn_left != tried_at;
-                if quiet || link.out.buffer_bytes() < held {
+                if quiet || self.held_bytes(link) < held {
                     tried_at = self.turn_left;
                     continue;
                 }
@@ -225,11 +276,12 @@ impl Transmission {
     fn progress(&mut self, link: &mut Link, ctx: &mut Ctx) -> Result<(), End> {
         self.pump(link, ctx)?;
         if let Some(header) = self.parked.take() {
+            self.at_hand = link.input.len();
             self.request(link, ctx, header)?;
         }
         if !link.input.is_empty() && !self.is_paused(link) || matches!(self.rx, Rx::Pieces { buf: None, .. }) {
             let input = std::mem::take(&mut link.input);
-            let taken = self.parse(link, ctx, &input)?;
+            let taken = self.parse(link, ctx, &input, true)?;
             link.keep_input(&input[taken..]);
         }
         Ok(())
@@ -237,9 +289,18 @@ impl Transmission {
 
     /// May buffers of `cost` bytes be taken, and `tasks` be made?
     pub(super) fn has_room(&self, link: &Link, ctx: &Ctx, cost: usize, tasks: usize) -> bool {
-        ctx.task_room() >= tasks
+        let (entry, room) = (&self.attachment.entry, ctx.task_room());
+        room >= tasks
+            && is_fair(entry.tasks.get(), room)
             && self.in_flight < ctx.limits.tasks_per_connection as usize
-            && (cost == 0 || ctx.may_take(self.held_bytes(link), cost))
+            && (cost == 0 || ctx.may_take(entry, self.held_bytes(link), cost))
+    }
+
+    /// The same for a payload of `len` bytes that is to be collected. One that is here already is
+    /// not held up by those that are slow to come.
+    pub(super) fn has_room_to_collect(&self, link: &Link, ctx: &Ctx, len: usize) -> bool {
+        let cost = BufPool::cost(len);
+        (self.at_hand >= len || ctx.may_collect(cost)) && self.has_room(link, ctx, cost, 1)
     }
 
     /// A buffer out of the shard's pool.
@@ -259,7 +320,7 @@ impl Transmission {
     pub fn release(&mut self, ctx: &mut Ctx) {
         match std::mem::replace(&mut self.rx, Rx::Header) {
             Rx::Payload { buf, .. } | Rx::Pieces { buf: Some(buf), .. } => {
-                ctx.reserved_tasks -= 1;
+                ctx.end_collecting(buf.capacity());
                 self.give(ctx, buf);
             }
             _ => {}

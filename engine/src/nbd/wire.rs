@@ -229,6 +229,14 @@ impl ChunkOf {
     }
 }
 
+/// The longest that a chunk of BLOCK_STATUS with `extents` extents may be, bytes.
+pub fn status_bytes(extended: bool, extents: usize) -> usize {
+    match extended {
+        true => 32 + 8 + 16 * extents,
+        false => 20 + 4 + 8 * extents,
+    }
+}
+
 /// The longest extent in a compact reply: below 2^32, and a multiple of any block size.
 const COMPACT_EXTENT: u64 = (1 << 32) - (1 << 16);
 

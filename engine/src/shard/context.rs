@@ -25,6 +25,38 @@ pub struct Entry {
     pub volume: Arc<Volume>,
     /// `None` until Python has set one, and again once the volume is being closed.
     pub gate: RefCell<Option<Arc<Gate>>>,
+    /// Its tasks on this shard.
+    pub tasks: Cell<usize>,
+    /// What those cost: their buffers, and room for their answers.
+    pub task_bytes: Cell<usize>,
+}
+
+impl Entry {
+    /// Counts a task of it.
+    pub fn task_begins(&self, cost: usize) {
+        self.tasks.set(self.tasks.get() + 1);
+        self.task_bytes.set(self.task_bytes.get() + cost);
+    }
+
+    fn task_ends(&self, cost: usize) {
+        self.tasks.set(self.tasks.get() - 1);
+        self.task_bytes.set(self.task_bytes.get() - cost);
+    }
+}
+
+/// May one that holds `mine` take more of what it shares with others, `free` being left? A
+/// volume whose storage hangs ends up with a third; what is left is shared in the same way.
+pub fn is_fair(mine: usize, free: usize) -> bool {
+    2 * mine < free
+}
+
+/// What others hold when a connection begins to wait for it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    lent_bytes: usize,
+    session_bytes: usize,
+    collecting_bytes: usize,
+    ended_tasks: u64,
 }
 
 /// One export of one volume, as a shard's connections use it.
@@ -60,7 +92,7 @@ pub struct Task {
     pub asked: Asked,
     pub role: Role,
     pub started_ns: u64,
-    /// Capacity of the pool's buffer that it holds.
+    /// Capacity of the pool's buffer that it holds, or bytes that its answer may have.
     pub cost: usize,
     /// Another request's range is in its way.
     pub waiting: bool,
@@ -129,10 +161,16 @@ pub struct Ctx {
     pub ready: VecDeque<TaskHandle>,
     /// Connections that wait for buffers or tasks of the shard.
     pub starved: Vec<TaskHandle>,
-    /// The most that was taken (buffer bytes, tasks) when one of them began to wait.
-    pub starved_at: (usize, usize),
+    /// The most that was taken when one of them began to wait.
+    starved_at: Taken,
     /// Tasks promised to WRITEs whose payload is still coming.
     pub reserved_tasks: usize,
+    /// Capacity of the buffers of such payloads.
+    pub collecting_bytes: usize,
+    /// What connections in transmission hold beside the pool's buffers.
+    pub session_bytes: usize,
+    /// Tasks that have ended.
+    ended_tasks: u64,
     pub scratch: Option<Scratch>,
     pub iovecs: Vec<libc::iovec>,
     /// Requests that ended inline in this turn: operation, bytes, failed.
@@ -160,8 +198,11 @@ impl Ctx {
             attachments: HashMap::new(),
             ready: VecDeque::new(),
             starved: Vec::new(),
-            starved_at: (0, 0),
+            starved_at: Taken::default(),
             reserved_tasks: 0,
+            collecting_bytes: 0,
+            session_bytes: 0,
+            ended_tasks: 0,
             scratch: Some(Scratch::new()),
             iovecs: Vec::new(),
             ended: Vec::new(),
@@ -189,30 +230,81 @@ impl Ctx {
         self.tasks.room().saturating_sub(self.reserved_tasks)
     }
 
-    /// What is taken at the moment: buffer bytes, and tasks.
-    pub fn taken(&self) -> (usize, usize) {
-        (self.bufs.lent_bytes(), self.tasks.len() + self.reserved_tasks)
+    /// Ends a task, for its shard and its volume; `None`: it has ended before.
+    pub fn end_task(&mut self, handle: TaskHandle) -> Option<Task> {
+        let task = self.tasks.remove(handle)?;
+        task.attachment.entry.task_ends(task.cost);
+        self.ended_tasks += 1;
+        Some(task)
+    }
+
+    fn taken(&self) -> Taken {
+        Taken {
+            lent_bytes: self.bufs.lent_bytes(),
+            session_bytes: self.session_bytes,
+            collecting_bytes: self.collecting_bytes,
+            ended_tasks: self.ended_tasks,
+        }
     }
 
     /// Puts a connection among those that wait for what others hold.
     pub fn note_starved(&mut self, handle: TaskHandle) {
-        let (bytes, tasks) = self.taken();
+        let now = self.taken();
         // The highest mark stands until all are woken: a newcomer must not hide from the others
         // that something was given back since they began to wait.
-        let (most_bytes, most_tasks) = if self.starved.is_empty() { (0, 0) } else { self.starved_at };
-        self.starved_at = (bytes.max(most_bytes), tasks.max(most_tasks));
+        let before = if self.starved.is_empty() { now } else { self.starved_at };
+        self.starved_at = Taken {
+            lent_bytes: now.lent_bytes.max(before.lent_bytes),
+            session_bytes: now.session_bytes.max(before.session_bytes),
+            collecting_bytes: now.collecting_bytes.max(before.collecting_bytes),
+            ended_tasks: before.ended_tasks,
+        };
         self.starved.push(handle);
     }
 
-    /// May a connection that holds `held` buffer bytes take `cost` more?
+    /// Is there something for those that wait, who may then try again?
+    pub fn may_feed(&self) -> bool {
+        let (now, then) = (self.taken(), self.starved_at);
+        !self.starved.is_empty()
+            && (now.lent_bytes < then.lent_bytes
+                || now.session_bytes < then.session_bytes
+                || now.collecting_bytes < then.collecting_bytes
+                || now.ended_tasks != then.ended_tasks)
+    }
+
+    /// May a connection that holds `held` bytes take `cost` more for a request to `entry`?
     ///
-    /// One that holds nothing may, up to the shard's hard bound: so everybody makes progress.
-    pub fn may_take(&self, held: usize, cost: usize) -> bool {
-        let lent = self.bufs.lent_bytes() + cost;
-        if held == 0 {
-            return lent <= self.limits.shard_hard_bytes as usize;
-        }
-        held + cost <= self.limits.connection_bytes as usize && lent <= self.limits.shard_soft_bytes as usize
+    /// One that holds nothing may, up to the shard's hard bound: so everybody makes progress. No
+    /// volume gets more than its share of either bound. Half received payloads have a bound of
+    /// their own; they leave the soft one to those that get on.
+    pub fn may_take(&self, entry: &Entry, held: usize, cost: usize) -> bool {
+        let fits = |bound: u64, used: usize| {
+            let bound = bound as usize;
+            used + cost <= bound && is_fair(entry.task_bytes.get(), bound - used)
+        };
+        let lent = self.bufs.lent_bytes();
+        let beside = lent - self.collecting_bytes + self.session_bytes;
+        fits(self.limits.shard_hard_bytes, lent)
+            && (held == 0
+                || held + cost <= self.limits.connection_bytes as usize && fits(self.limits.shard_soft_bytes, beside))
+    }
+
+    /// May a payload of `cost` bytes, which is yet to come, get its buffer and its task now?
+    pub fn may_collect(&self, cost: usize) -> bool {
+        self.collecting_bytes + cost <= self.limits.shard_hard_bytes as usize / 4
+            && self.reserved_tasks < self.limits.tasks_per_shard as usize / 4
+    }
+
+    /// A payload of `cost` bytes begins to come.
+    pub fn begin_collecting(&mut self, cost: usize) {
+        self.reserved_tasks += 1;
+        self.collecting_bytes += cost;
+    }
+
+    /// It is complete, or given up.
+    pub fn end_collecting(&mut self, cost: usize) {
+        self.reserved_tasks -= 1;
+        self.collecting_bytes -= cost;
     }
 
     /// Starts, or goes on with, a task's ring I/O. `Err`: it could not be started.
@@ -283,7 +375,10 @@ impl Ctx {
     pub fn entry(&mut self, volume: &Arc<Volume>) -> Rc<Entry> {
         self.volumes
             .entry(volume.id())
-            .or_insert_with(|| Rc::new(Entry { volume: volume.clone(), gate: RefCell::new(None) }))
+            .or_insert_with(|| {
+                let (tasks, task_bytes) = (Cell::new(0), Cell::new(0));
+                Rc::new(Entry { volume: volume.clone(), gate: RefCell::new(None), tasks, task_bytes })
+            })
             .clone()
     }
 }

@@ -52,6 +52,16 @@ impl OutQueue {
         self.buffer_bytes
     }
 
+    /// Memory that goes as the replies leave: the buffers, and the heads that wait.
+    pub fn waiting_bytes(&self) -> usize {
+        self.buffer_bytes + self.heads.len() - self.heads_sent
+    }
+
+    /// Memory beside the pool's buffers.
+    pub fn beside_buffers(&self) -> usize {
+        self.heads.capacity() + self.parts.capacity() * std::mem::size_of::<Part>()
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()

@@ -106,7 +106,7 @@ impl Reactor {
 
     fn take_ring_result(&mut self, handle: TaskHandle, result: i32) {
         let Some(result) = self.ctx.ring_result(handle, result) else { return };
-        let Some(mut task) = self.ctx.tasks.remove(handle) else { return };
+        let Some(mut task) = self.ctx.end_task(handle) else { return };
         let Some(job) = task.ring.take() else { return };
         task.attachment.entry.volume.ring_done(&job.request, &result);
         self.finish(task, job.request, result);
@@ -116,7 +116,7 @@ impl Reactor {
         while let Some(done) = self.ctx.mailbox.next_done() {
             let Outcome { request, result } = done.outcome;
             // A task that is gone has ended before: its slot counts the late news.
-            if let Some(task) = self.ctx.tasks.remove(done.task) {
+            if let Some(task) = self.ctx.end_task(done.task) {
                 self.finish(task, request, result);
             }
         }
@@ -161,9 +161,7 @@ impl Reactor {
     /// Gives those another try that waited for buffers or tasks which others held, once there
     /// is less taken than when they began to wait.
     fn wake_starved(&mut self) {
-        let (bytes, tasks) = self.ctx.taken();
-        let (bytes_then, tasks_then) = self.ctx.starved_at;
-        if self.ctx.starved.is_empty() || (bytes >= bytes_then && tasks >= tasks_then) {
+        if !self.ctx.may_feed() {
             return;
         }
         for handle in std::mem::take(&mut self.ctx.starved) {
@@ -396,12 +394,12 @@ impl Reactor {
             age_us: now_ns.saturating_sub(task.started_ns) / 1000,
             phase: if task.waiting { "waiting-range" } else { "submitted" },
         });
-        let now_ms = self.ctx.now_ms();
-        let waiting = self.sessions.iter().filter_map(|(_, session)| session.waiting_requests(now_ms));
+        let waiting = self.sessions.iter().filter_map(|(_, session)| session.waiting_requests(now_ns));
         running.chain(waiting).collect()
     }
 
     fn counters(&self) -> ShardCounters {
+        let sessions: usize = self.sessions.iter().map(|(_, session)| session.beside_buffers()).sum();
         ShardCounters {
             connections: self.sessions.len() as u64,
             tasks: self.ctx.tasks.len() as u64,
@@ -409,7 +407,7 @@ impl Reactor {
             ring_in_flight: self.ctx.ring_in_flight as u64,
             wakeups: self.wakeups,
             late_completions: self.ctx.tasks.stale(),
-            buffer_bytes: self.ctx.bufs.held_bytes() as u64,
+            buffer_bytes: (self.ctx.bufs.held_bytes() + sessions) as u64,
         }
     }
 

@@ -14,6 +14,8 @@ use super::tls_config::{Identity, TlsConfig};
 const RECORD: usize = 16 << 10;
 /// Ciphertext that is made before the socket is asked to take it.
 const SEND_BYTES: usize = 256 << 10;
+/// What a spare buffer may hold: ciphertext of so much plaintext, one record more, and what records add.
+const SPARE_BYTES: usize = SEND_BYTES + 2 * RECORD;
 /// Ciphertext that is received at once.
 const RECV_BYTES: usize = 64 << 10;
 
@@ -32,7 +34,7 @@ fn give_spare(vec: &mut Vec<u8>) {
     let mut vec = std::mem::take(vec);
     vec.clear();
     SPARE.with_borrow_mut(|spare| {
-        if spare.len() < 4 {
+        if spare.len() < 4 && vec.capacity() <= SPARE_BYTES {
             spare.push(vec);
         }
     });
@@ -63,6 +65,10 @@ impl Read for Memory {
 impl Write for Memory {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         take_spare(&mut self.output);
+        if self.output.capacity() < self.output.len() + buf.len() && self.output.len() > RECORD {
+            // Once, and not by doubling.
+            self.output.reserve_exact(SPARE_BYTES.saturating_sub(self.output.len()).max(buf.len()));
+        }
         self.output.extend_from_slice(buf);
         Ok(buf.len())
     }
@@ -225,8 +231,14 @@ impl TlsStream {
             if self.ssl.get_ref().unsent() >= SEND_BYTES {
                 break;
             }
-            taken += slice.len();
-            self.encrypt(slice, &mut gather)?;
+            // Whole records as long as there is room, at least one.
+            let room = (SEND_BYTES - self.ssl.get_ref().unsent()).next_multiple_of(RECORD);
+            let portion = &slice[..slice.len().min(room)];
+            taken += portion.len();
+            self.encrypt(portion, &mut gather)?;
+            if portion.len() < slice.len() {
+                break;
+            }
         }
         self.write_record(&gather)?;
         give_spare(&mut gather);
@@ -266,7 +278,18 @@ impl TlsStream {
 
     /// Is ciphertext waiting for the socket?
     pub fn has_unsent(&self) -> bool {
-        self.ssl.get_ref().unsent() > 0
+        self.unsent() > 0
+    }
+
+    /// How much of it, bytes.
+    pub fn unsent(&self) -> usize {
+        self.ssl.get_ref().unsent()
+    }
+
+    /// Memory held for ciphertext of either direction, bytes.
+    pub fn ciphertext_bytes(&self) -> usize {
+        let memory = self.ssl.get_ref();
+        memory.input.capacity() + memory.output.capacity()
     }
 
     /// Sends the closing alert, if the socket takes it.

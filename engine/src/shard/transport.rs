@@ -73,7 +73,17 @@ impl Transport {
 
     /// Are there bytes, taken by `send_parts`, that the socket has not taken yet?
     pub fn has_unsent(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.has_unsent())
+        self.unsent() > 0
+    }
+
+    /// Ciphertext that waits for the socket, bytes.
+    pub fn unsent(&self) -> usize {
+        self.tls.as_ref().map_or(0, |tls| tls.unsent())
+    }
+
+    /// Memory that TLS holds for ciphertext, bytes.
+    pub fn ciphertext_bytes(&self) -> usize {
+        self.tls.as_ref().map_or(0, |tls| tls.ciphertext_bytes())
     }
 
     /// Says goodbye: the end of TLS, then of our direction.
