@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::acceptor::{Accepted, Acceptor};
 use super::context::{Ctx, Role, Task};
@@ -19,6 +20,10 @@ use crate::nbd::session::Session;
 
 /// Turns of all connections between two looks at what has come from outside.
 const ROUND: usize = 64;
+
+/// How often in a row waiting may fail, and the pause before it is tried again: ten seconds in all.
+const WAIT_TRIES: u32 = 1000;
+const WAIT_PAUSE: Duration = Duration::from_millis(10);
 
 /// A shard. Lives in, and never leaves, its own thread.
 pub struct Reactor {
@@ -81,9 +86,14 @@ impl Reactor {
         if !self.ctx.ready.is_empty() || !self.ctx.mailbox.may_sleep() {
             timeout_ms = Some(0);
         }
-        if let Err(error) = self.ctx.poller.wait(timeout_ms, ready) {
-            // Nothing is left that could be waited on: the data plane cannot go on.
-            panic!("shard {}: waiting failed: {error}", self.index);
+        let mut tries = 0;
+        while let Err(error) = self.ctx.poller.wait(timeout_ms, ready) {
+            // Want of memory passes. An error that does not leaves nothing that could be waited on,
+            // and EBADR says that completions are lost: the data plane cannot go on.
+            tries += 1;
+            let passes = tries < WAIT_TRIES && error.raw_os_error() != Some(libc::EBADR);
+            assert!(passes, "shard {}: waiting failed: {error}", self.index);
+            std::thread::sleep(WAIT_PAUSE);
         }
         self.ctx.mailbox.awake();
         self.wakeups += 1;
@@ -426,5 +436,59 @@ fn queue(session: &mut Session, handle: TaskHandle, ctx: &mut Ctx) {
     if !session.queued {
         session.queued = true;
         ctx.ready.push_back(handle);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::events::Lanes;
+    use crate::shard::limits::Limits;
+    use crate::shard::mailbox::Mailbox;
+    use crate::shard::poller::{open, FileIo, IoPath, Poller};
+    use std::io;
+    use std::os::fd::RawFd;
+
+    /// A poller whose first waits fail.
+    struct Failing {
+        inner: Box<dyn Poller>,
+        failures: u32,
+    }
+
+    impl Poller for Failing {
+        fn name(&self) -> &'static str {
+            self.inner.name()
+        }
+        fn add(&mut self, fd: RawFd, source: Source, write: bool) -> io::Result<()> {
+            self.inner.add(fd, source, write)
+        }
+        fn remove(&mut self, fd: RawFd, source: Source) {
+            self.inner.remove(fd, source);
+        }
+        fn has_ring(&self) -> bool {
+            false
+        }
+        unsafe fn submit_file(&mut self, _: TaskHandle, _: FileIo) -> io::Result<()> {
+            unreachable!("it has no ring")
+        }
+        fn wait(&mut self, timeout_ms: Option<u64>, out: &mut Vec<Ready>) -> io::Result<()> {
+            if self.failures > 0 {
+                self.failures -= 1;
+                return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+            }
+            self.inner.wait(timeout_ms, out)
+        }
+    }
+
+    #[test]
+    fn waiting_that_fails_for_a_while_is_tried_again() {
+        let lanes = Arc::new(Lanes::new(1).unwrap());
+        let mailbox = Mailbox::new(64).unwrap();
+        let poller = Failing { inner: open(IoPath::Epoll).unwrap(), failures: 5 };
+        let ctx = Ctx::new(Limits::default(), lanes.clone(), mailbox.clone(), Box::new(poller));
+        let shared = Arc::new(Shared::new(lanes, vec![mailbox.clone()]));
+        let reactor = Reactor::new(0, ctx, shared).unwrap();
+        mailbox.post_control(Control::Stop { drain_ms: 0 });
+        reactor.run();
     }
 }

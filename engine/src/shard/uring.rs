@@ -212,10 +212,14 @@ impl Poller for Uring {
         self.enter(timeout_ms)?;
         self.reap();
         out.append(&mut self.backlog);
-        for token in std::mem::take(&mut self.ended) {
+        while let Some(token) = self.ended.pop() {
             // A multishot poll that the kernel ended (its completion queue overflowed, say).
             if let Some((fd, mask)) = self.watched.get(&token).copied() {
-                self.arm(token, fd, mask)?;
+                if let Err(error) = self.arm(token, fd, mask) {
+                    // The wait that is tried again does it.
+                    self.ended.push(token);
+                    return Err(error);
+                }
             }
         }
         Ok(())
