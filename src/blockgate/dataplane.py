@@ -316,6 +316,11 @@ class EngineDataPlane:
 
     # Sessions.
 
+    def _warn_of_silence(self) -> None:
+        """A view without a part of the truth must not look like all of it."""
+        if silent := self._engine.silent_shards:
+            log.warning("%d shard(s) did not answer: what they have is not shown", silent)
+
     async def sessions(self) -> Sequence[ports.SessionStatus]:
         """See :meth:`ports.DataPlane.sessions`."""
         return await self._status(_sessions, self._engine)
@@ -328,6 +333,7 @@ class EngineDataPlane:
     async def tasks(self) -> Sequence[ports.TaskStatus]:
         """See :meth:`ports.DataPlane.tasks`."""
         found = await self._status(self._engine.tasks)
+        self._warn_of_silence()
         return [
             ports.TaskStatus(
                 task=one.handle,
