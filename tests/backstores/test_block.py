@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from blockgate.backstores.base import no_progress
 from blockgate.backstores.block import RESERVED_BYTES, BlockBackstore
+from blockgate.backstores.claims import Claims
 from blockgate.model.config import Pool, PoolKind, Volume
 from blockgate.model.errors import Conflict, InUse, InvalidInput, Refused, Unavailable
 from blockgate.model.identity import new_uuid
@@ -111,8 +113,9 @@ def test_a_device_holds_one_volume(pool: BlockBackstore) -> None:
 
 def test_an_adopted_device_is_not_touched(pool: BlockBackstore) -> None:
     before = content(pool)
-    path, size, label = pool.adoptable(None)
-    assert (path, size, label) == (pool.pool.path, 8 * MIB, None)
+    found_here = pool.adoptable(None)
+    path, size = found_here.path, found_here.size
+    assert (path, size, found_here.label) == (pool.pool.path, 8 * MIB, None)
     one = make(pool, volume(size, adopted=True, path=path))
     assert content(pool) == before
     (found,) = pool.scan()
@@ -154,7 +157,7 @@ def test_a_small_device_can_only_be_adopted(
         small.check_new(volume(4096))
     with pytest.raises(InvalidInput, match="smaller than 1 MiB"):
         small.write_label(volume(4096))
-    assert small.adoptable(None)[1] == 512 * 1024
+    assert small.adoptable(None).size == 512 * 1024
 
 
 def test_what_is_no_device(tmp_path: Path) -> None:
@@ -162,3 +165,74 @@ def test_what_is_no_device(tmp_path: Path) -> None:
         pool = BlockBackstore(Pool(PoolName("p"), PoolKind.BLOCK, str(path)), str(tmp_path / "l"))
         with pytest.raises(Unavailable):
             pool.probe()
+
+
+def attach(loop: str, file: Path) -> None:
+    subprocess.run(["losetup", "--detach", loop], check=True)
+    subprocess.run(["losetup", loop, str(file)], check=True)
+
+
+def test_another_device_never_gets_an_adopted_ones_identity(
+    pool: BlockBackstore, tmp_path: Path
+) -> None:
+    found = pool.adoptable(None)
+    assert found.uuid is not None
+    one = make(pool, volume(found.size, adopted=True, path=found.path, uuid=found.uuid))
+    pool.check_open(one)
+    other = tmp_path / "another"
+    other.write_bytes(bytes(8 * MIB))
+    attach(pool.pool.path, other)
+    assert pool.scan() == [] and pool.read_label(one) is None
+    assert "no label" in pool.missing(one)
+    with pytest.raises(Unavailable, match="cannot be served"):
+        pool.check_open(one)
+    taken = pool.adoptable(None)
+    assert taken.label is None and taken.uuid not in (None, one.uuid)
+    attach(pool.pool.path, tmp_path / "disk0")
+    pool.check_open(one)
+    assert pool.adoptable(None).uuid == one.uuid, "it follows from the device alone"
+
+
+def test_an_adopted_device_is_known_under_any_pool(pool: BlockBackstore, tmp_path: Path) -> None:
+    path = pool.pool.path
+    one = make(pool, volume(8 * MIB, adopted=True, path=path))
+    again = BlockBackstore(Pool(PoolName("other"), PoolKind.BLOCK, path), str(tmp_path / "labels"))
+    (found,) = again.scan()
+    assert found.label is not None and not found.problem
+    assert found.label.volume == replace(one, pool=PoolName("other"))
+    new = replace(volume(MIB), pool=PoolName("other"))
+    with pytest.raises(Conflict, match="was adopted as volume a") as caught:
+        again.check_new(new)
+    assert "pool scan other" in caught.value.hint
+    with pytest.raises(Conflict):
+        again.write_label(new)
+
+
+def test_a_device_with_anothers_label_is_not_served(pool: BlockBackstore) -> None:
+    one = make(pool, volume(MIB))
+    pool.check_open(one)
+    with pytest.raises(Unavailable, match=one.uuid):
+        pool.check_open(volume(MIB, "b"))
+
+
+def test_a_device_is_claimed_by_one_daemon(pool: BlockBackstore, tmp_path: Path) -> None:
+    first, second = Claims("first"), Claims("second")
+    link = tmp_path / "link"
+    link.symlink_to(pool.pool.path)
+    linked = Pool(PoolName("linked"), PoolKind.BLOCK, str(link))
+    first.hold(pool.pool)
+    first.hold(pool.pool)
+    with pytest.raises(InUse, match="another daemon"):
+        second.hold(linked)
+    served = os.open(pool.pool.path, os.O_RDWR | os.O_EXCL)  # as the engine does
+    fcntl.flock(served, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(served)
+    with pytest.raises(InUse):
+        second.hold(linked)
+    first.release(pool.pool.name)
+    second.hold(linked)
+    with pytest.raises(InUse):
+        first.hold(pool.pool)
+    second.release_others(frozenset())
+    first.hold(pool.pool)
+    first.release_others(frozenset())

@@ -64,6 +64,7 @@ class Rig:
         volumes = self.gateway.api("GET", "volumes")
         labels = self.gateway.api("POST", "pools/main/scan", {"dry_run": True})
         self._known = {one["uuid"]: f"uuid {one['name']}" for one in [*volumes, *labels]}
+        self._known |= {key: f"key {number}" for number, key in enumerate(self._keys())}
         state = self.look()
         self.gateway.stop()
         shutil.copytree(self.gateway.state_dir, self._saved / "state")
@@ -129,12 +130,18 @@ class Rig:
                 for f in api("POST", "pools/main/scan", {"dry_run": True})
             },
             "users": [user["user"] for user in api("GET", "tls/psk")],
+            "keys": [self._identity(key) for key in self._keys()],
             "files": {
                 str(path.relative_to(self.pool)): _content(path)
                 for path in sorted(self.pool.rglob("*"))
-                if path.is_file()
+                if path.is_file() and path.name != "lock"
             },
         }
+
+    def _keys(self) -> list[str]:
+        """The ids of the keys that encrypt secrets."""
+        lines = (self.gateway.state_dir / "secret.key").read_text().splitlines()
+        return [line.split()[0] for line in lines]
 
     def _identity(self, value: str) -> str:
         return self._known.get(value, "new")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -94,6 +95,11 @@ def with_history(gateway: Gateway) -> None:
     gateway.add_volume("1M", pool="main", name="c")
 
 
+def with_directory(gateway: Gateway) -> None:
+    """A directory that could be a pool."""
+    (gateway.directory / "beside").mkdir()
+
+
 def empty_pool(gateway: Gateway) -> None:
     """A second pool, with nothing in it."""
     gateway.add_pool("spare")
@@ -103,6 +109,11 @@ DOCUMENT = {
     "volumes": [{"name": "main/b", "size": "1M"}, {"name": "main/c", "size": "2M"}],
     "exports": [{"volume": "main/b"}, {"volume": "main/c", "name": "c", "read_only": True}],
 }
+
+
+def _add_pool(send: Send) -> httpx.Response:
+    beside = Path(send("GET", "pools/main").json()["path"]).parent / "beside"
+    return send("POST", "pools", {"name": "p", "directory": str(beside)})
 
 
 def _create(send: Send, **more: Any) -> httpx.Response:
@@ -118,7 +129,7 @@ def _rename(send: Send) -> httpx.Response:
 
 
 SCENARIOS = (
-    Scenario("pool-add", nothing, lambda s: s("POST", "pools", {"name": "p", "directory": "/tmp"})),
+    Scenario("pool-add", with_directory, _add_pool),
     Scenario("pool-remove", empty_pool, lambda s: s("DELETE", "pools/spare")),
     Scenario("create", nothing, _create),
     Scenario("create-preallocated", nothing, lambda s: _create(s, prealloc=True)),
@@ -143,6 +154,7 @@ SCENARIOS = (
     Scenario("export-remove", exported, lambda s: s("DELETE", "exports/web")),
     Scenario("psk-add", nothing, lambda s: s("POST", "tls/psk", {"user": "host", "key": PSK})),
     Scenario("psk-remove", with_user, lambda s: s("DELETE", "tls/psk/host")),
+    Scenario("rotate-key", with_user, lambda s: s("POST", "secrets/rotate-key")),
     Scenario("restore", with_history, lambda s: s("POST", "config/restore", {"number": 3})),
     Scenario(
         "create-fails",

@@ -75,6 +75,19 @@ class Found:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Adoptable:
+    """Data that could be adopted: its plain path, and its size in bytes.
+
+    `label` is one that it has already; `uuid` is the identity that it has by nature, if any.
+    """
+
+    path: str
+    size: int
+    label: Label | None
+    uuid: str | None = None
+
+
 class Progress(Protocol):
     """Is told how many bytes of how many are allocated."""
 
@@ -130,8 +143,16 @@ class PoolBackstore(ABC):
         """How much the data takes in the pool, in bytes."""
 
     @abstractmethod
-    def adoptable(self, path: str | None) -> tuple[str, int, Label | None]:
-        """What `adopt` would take: its plain path, its size, and a label that it has already."""
+    def adoptable(self, path: str | None) -> Adoptable:
+        """What `adopt` would take."""
+
+    @abstractmethod
+    def missing(self, volume: Volume) -> str:
+        """What of the volume is gone, as a clause; empty if data and label are there."""
+
+    @abstractmethod
+    def check_open(self, volume: Volume) -> None:
+        """Refuse to serve data that is known to be another volume's, or no volume's at all."""
 
     @abstractmethod
     def prepare_data(self, volume: Volume, progress: Progress) -> None:

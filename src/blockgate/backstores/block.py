@@ -1,7 +1,8 @@
 """Pools that are one block device, which holds one volume from its first byte on.
 
 The label is in the last MiB of the device, out of the volume's reach. An adopted device is used
-whole, with no byte of our own on it: its label is kept in the state directory.
+whole, with no byte of our own on it: its label is kept in the state directory, under the device's
+own identity, so that it is found again under any name and never taken for another device's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 
 from blockgate.backstores import labels
 from blockgate.backstores.base import (
+    Adoptable,
     Capabilities,
     Fence,
     Found,
@@ -24,6 +26,7 @@ from blockgate.backstores.base import (
     Progress,
     Sharing,
 )
+from blockgate.backstores.devices import DeviceIdentity, identify
 from blockgate.backstores.labels import LABEL_BYTES_MAX, Label, LabelError
 from blockgate.durable import replace_durably, sync_directory, unlink_if_exists, write_all
 from blockgate.model.config import Pool, Volume
@@ -113,10 +116,13 @@ class BlockBackstore(PoolBackstore):
         return fd
 
     def _device_size(self) -> int:
+        return self._device().size
+
+    def _device(self) -> DeviceIdentity:
         fd = self._open(os.O_RDONLY)
         try:
             size: int = struct.unpack("Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))[0]
-            return size
+            return identify(self.pool.path, os.fstat(fd).st_rdev, size)
         finally:
             os.close(fd)
 
@@ -142,9 +148,8 @@ class BlockBackstore(PoolBackstore):
 
     # Labels
 
-    @property
-    def _kept_path(self) -> str:
-        return os.path.join(self._labels_directory, f"{self.pool.name}.json")
+    def _kept_path(self, device: DeviceIdentity) -> str:
+        return os.path.join(self._labels_directory, f"{device.key}.json")
 
     def read_label(self, volume: Volume) -> Label | None:
         """The device's label, whatever volume it names."""
@@ -158,12 +163,15 @@ class BlockBackstore(PoolBackstore):
             ) from error
 
     def _read_kept(self) -> Label | None:
+        """The label that is kept for the device that is here now."""
+        device = self._device()
         try:
-            with open(self._kept_path, "rb") as file:
+            with open(self._kept_path(device), "rb") as file:
                 data = file.read(LABEL_BYTES_MAX + 1)
         except FileNotFoundError:
             return None
-        return labels.decode(data, self.pool.name, adopted_path=self.pool.path)
+        label = labels.decode(data, self.pool.name, adopted_path=self.pool.path)
+        return label if device.is_of(label.device, label.volume.size) else None
 
     def _read_device(self) -> Label | None:
         if self._device_size() < RESERVED_BYTES:
@@ -192,10 +200,12 @@ class BlockBackstore(PoolBackstore):
         existing = self.read_label(volume)
         if existing is not None and existing.volume.uuid != volume.uuid:
             raise self._taken(existing)
-        data = labels.encode(Label(volume, None))
         if volume.adopted:
-            replace_durably(self._kept_path, data)
+            device = self._device()
+            data = labels.encode(Label(volume, None, device.text))
+            replace_durably(self._kept_path(device), data)
         else:
+            data = labels.encode(Label(volume, None))
             header = _HEADER.pack(_MAGIC, len(data))
             self._write_block(header + data)
 
@@ -215,17 +225,47 @@ class BlockBackstore(PoolBackstore):
         if label is None or (label.volume.uuid, label.volume.name) != (volume.uuid, volume.name):
             return
         if label.volume.adopted:
-            unlink_if_exists(self._kept_path)
+            unlink_if_exists(self._kept_path(self._device()))
         else:
             self._write_block(b"")
 
     def _taken(self, existing: Label) -> Conflict:
+        if existing.volume.adopted:
+            return Conflict(
+                f"The device {self.pool.path} was adopted as volume {existing.volume.name} "
+                f"({existing.volume.uuid}), and all of it is that volume's data.",
+                f"Register it: blockgate pool scan {self.pool.name}. If its data is to go, remove "
+                f"{self._kept_path(self._device())} first.",
+                code="exists",
+            )
         return Conflict(
             f"The device {self.pool.path} carries the volume {existing.volume.name} "
             f"({existing.volume.uuid}).",
             f"Register it: blockgate pool scan {self.pool.name}; or delete it first.",
             code="exists",
         )
+
+    def missing(self, volume: Volume) -> str:
+        """Whether the device that is here now is the volume's."""
+        label = self.read_label(volume)
+        if label is None:
+            return f"the device that is now {self.pool.path} has no label of it"
+        if label.volume.uuid != volume.uuid:
+            return (
+                f"the device that is now {self.pool.path} is that of volume {label.volume.name} "
+                f"({label.volume.uuid})"
+            )
+        return ""
+
+    def check_open(self, volume: Volume) -> None:
+        """Refuse a device that has come to be where the volume's was."""
+        gone = self.missing(volume)
+        if gone:
+            raise Unavailable(
+                f"Volume {volume.ref} cannot be served: {gone}.",
+                f"Attach its own device there; or: blockgate volume forget {volume.ref}.",
+                code="volume-missing",
+            )
 
     # Checks before anything is written
 
@@ -258,7 +298,7 @@ class BlockBackstore(PoolBackstore):
                 code="no-space",
             )
 
-    def adoptable(self, path: str | None) -> tuple[str, int, Label | None]:
+    def adoptable(self, path: str | None) -> Adoptable:
         """The device itself, whole."""
         if path is not None and os.path.realpath(path) != os.path.realpath(self.pool.path):
             raise Refused(
@@ -268,7 +308,8 @@ class BlockBackstore(PoolBackstore):
         os.close(self._open(os.O_RDONLY | os.O_EXCL))
         found = self.scan()
         label = found[0].label if found else None
-        return self.pool.path, self._device_size(), label
+        device = self._device()
+        return Adoptable(self.pool.path, device.size, label, device.uuid)
 
     # Data: a device is there already, so that most of these have nothing to do
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 from blockgate.backstores import labels
 from blockgate.backstores.base import (
+    Adoptable,
     Capabilities,
     Fence,
     Found,
@@ -38,6 +39,7 @@ from blockgate.model.config import Volume
 from blockgate.model.errors import Conflict, Failed, InUse, InvalidInput, Refused, Unavailable
 
 LABEL_DIRECTORY = ".blockgate"
+_IS = ("", "is", "are")
 ALLOCATION_STEP = 256 * 1024 * 1024
 """Bytes that are preallocated in one call: progress is told, and a stop is heard, in between."""
 
@@ -238,7 +240,23 @@ class DirectoryBackstore(PoolBackstore):
                 code="no-space",
             )
 
-    def adoptable(self, path: str | None) -> tuple[str, int, Label | None]:
+    def missing(self, volume: Volume) -> str:
+        """Whether the file and its label are there."""
+        self._must_be_directory()
+        gone = [
+            what
+            for what, path in (
+                ("data", self._data_path(volume)),
+                ("label", self._label_path(volume)),
+            )
+            if not os.path.lexists(path)
+        ]
+        return f"its {' and its '.join(gone)} {_IS[len(gone)]} gone" if gone else ""
+
+    def check_open(self, volume: Volume) -> None:
+        """Nothing: whoever opens the file sees whether it is there."""
+
+    def adoptable(self, path: str | None) -> Adoptable:
         """A regular file inside the pool's directory."""
         self._must_be_directory()
         if path is None:
@@ -260,10 +278,11 @@ class DirectoryBackstore(PoolBackstore):
             raise InvalidInput(
                 f"{path} is not a regular file.", "Name a file, or use a pool of kind block."
             )
+        plain = os.path.join(self.pool.path, relative)
         for found in self.scan():
             if found.label and self._same_file(found.label, info):
-                return os.path.join(self.pool.path, relative), info.st_size, found.label
-        return os.path.join(self.pool.path, relative), info.st_size, None
+                return Adoptable(plain, info.st_size, found.label)
+        return Adoptable(plain, info.st_size, None)
 
     def _same_file(self, label: Label, info: os.stat_result) -> bool:
         try:

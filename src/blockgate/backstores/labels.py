@@ -28,10 +28,14 @@ class LabelError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What a label says. `file` is the name of the data, relative to the pool, if it is a file."""
+    """What a label says. `file` is the name of the data, relative to the pool, if it is a file.
+
+    `device` is the identity of the device that it belongs to, where it is not kept on it.
+    """
 
     volume: Volume
     file: str | None
+    device: str | None = None
 
 
 def encode(label: Label) -> bytes:
@@ -50,6 +54,8 @@ def encode(label: Label) -> bytes:
         "adopted": volume.adopted,
         "file": label.file,
     }
+    if label.device is not None:
+        fields["device"] = label.device
     fields["checksum"] = _checksum(fields)
     data = (json.dumps(fields, indent=1) + "\n").encode()
     assert len(data) <= LABEL_BYTES_MAX
@@ -98,7 +104,8 @@ def _read(fields: dict[str, Any], pool: PoolName, adopted_path: str | None) -> L
     )
     if fields["wwn"] != wwn_of(volume.uuid):
         raise LabelError("its WWN does not follow from its UUID")
-    return Label(volume, file)
+    device = fields.get("device")
+    return Label(volume, file, None if device is None else str(device))
 
 
 def _checksum(fields: dict[str, Any]) -> str:

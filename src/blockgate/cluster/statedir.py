@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 
 from blockgate.durable import sync_directory
-from blockgate.model.errors import Failed, InUse
+from blockgate.model.errors import Failed, InUse, Refused
 
 
 class StateDirectory:
@@ -24,11 +25,13 @@ class StateDirectory:
     def take(cls, path: str) -> StateDirectory:
         """Create the directory if it is not there (mode 0700) and lock it.
 
-        Raises `InUse` if another process holds it, `Failed` if it cannot be used.
+        Raises `InUse` if another process holds it, `Failed` if it cannot be used, `Refused` if
+        others than its owner (this user, or root) could write there.
         """
         path = os.path.abspath(path)
         try:
             _make(path)
+            _check_private(path)
             lock_path = os.path.join(path, "lock")
             lock_fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -68,6 +71,29 @@ class StateDirectory:
     def release(self) -> None:
         """Let another daemon have it."""
         os.close(self._lock_fd)
+
+
+def _check_private(path: str) -> None:
+    """Refuse a state that somebody else could have written, or could write at any time."""
+    for name in ("", "lock", "state.db", "state.db-wal", "state.db-shm", "secret.key",
+                 "commands.log", "labels"):  # fmt: skip
+        place = os.path.join(path, name) if name else path
+        try:
+            info = os.stat(place)
+        except FileNotFoundError:
+            continue
+        what = "The state directory" if place == path else "The state"
+        if info.st_uid not in (0, os.geteuid()):
+            raise Refused(
+                f"{what} {place} belongs to user {info.st_uid}, who could change it at any time.",
+                f"If it is this daemon's own: chown -R {os.geteuid()} {path}; or name another with "
+                "--state-dir.",
+            )
+        if info.st_mode & 0o022:
+            raise Refused(
+                f"{what} {place} can be written by others (mode {stat.S_IMODE(info.st_mode):04o}).",
+                f"Protect it: chmod go-w {place}",
+            )
 
 
 def _make(path: str) -> None:

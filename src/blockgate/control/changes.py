@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blockgate.cluster.secrets import digest
+from blockgate.control.claiming import Claiming
 from blockgate.control.core import Core
 from blockgate.control.draft import Draft
 from blockgate.control.ledger import Ledger
@@ -81,10 +82,10 @@ class Changes:
         self._core = core
         self._locks = Locks()
         self._reconciler = Reconciler(core, self._locks)
+        self._claiming = Claiming(core)
         self._ledger = Ledger(core)
         self._running: dict[str, _Running] = {}
         self._ended: deque[str] = deque()
-        self.commit_lock = asyncio.Lock()
         self._stopping = False
 
     # From the use cases
@@ -144,6 +145,10 @@ class Changes:
             )
         return _info(Operation.decode(entry.value), Progress())
 
+    async def digest(self, data: bytes) -> str:
+        """A keyed digest of something secret, which may be kept and shown."""
+        return digest(await self._ledger.digest_key(), data)
+
     async def load_tls(self) -> None:
         """Give the data plane certificates and keys as they are now."""
         self._core.psk_loaded = None
@@ -172,7 +177,7 @@ class Changes:
     async def _begin(self, operation: Operation, build: Build) -> Draft:
         """Commit the intent, with the locks of all volumes that it touches."""
         for _ in range(BEGIN_TRIES):
-            async with self.commit_lock:
+            async with self._core.commit_lock:
                 if self._stopping:
                     raise errors.Unavailable("This gateway is stopping.", "Try again later.")
                 config = self._core.config
@@ -215,7 +220,7 @@ class Changes:
         """Take everything back; raises the error if that has to go on in the background."""
         operation.error = errors.to_record(error)
         log.warning("a change failed and is undone: %s: %s", operation.summary, error.message)
-        async with self.commit_lock:
+        async with self._core.commit_lock:
             await self._ledger.roll_back(operation)
         outcome = await self._reconcile(operation)
         if _undone(outcome):
@@ -230,6 +235,7 @@ class Changes:
             self._ledger.pools_of(operation),
             self._running[operation.id].progress,
             tls=bool(operation.psk_after),
+            rotate_key=operation.rotate_key and operation.state != UNDOING,
         )
 
     async def _end(self, operation: Operation, state: str) -> None:
@@ -244,6 +250,7 @@ class Changes:
             operation.state, operation.ended = before, None
             self._ended.extendleft(reversed(forgotten))
             raise
+        self._core.release_unwanted()
         self._ended.append(operation.id)
         await self._locks.release(operation.locks, operation.id)
         self._running.pop(operation.id, None)
@@ -252,6 +259,7 @@ class Changes:
 
     async def recover(self) -> None:
         """Take up what a former process left half done, then bring all volumes up."""
+        await self._claiming.start()
         operations = [Operation.decode(e.value) for e in await self._core.store.range(OPERATIONS)]
         for operation in sorted(operations, key=lambda o: o.ended or 0):
             if operation.ended_already:
@@ -277,6 +285,7 @@ class Changes:
         if running:
             await asyncio.wait([one.task for one in running])
         await self._reconciler.stop()
+        await self._claiming.stop()
 
     def _retry_later(self, operation: Operation, first_wait_s: float = RETRY_FIRST_S) -> None:
         self._spawn(operation, self._keep_trying(operation, first_wait_s), retried=True)
@@ -309,7 +318,7 @@ class Changes:
             # Nobody was told that it is done, so that going back is as right as going on; and
             # it gets the configuration to what was acknowledged even while a pool is away.
             operation.error = errors.to_record(error)
-            async with self.commit_lock:
+            async with self._core.commit_lock:
                 await self._ledger.roll_back(operation)
 
     # Identity of requests

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from blockgate.backstores.base import PoolBackstore
+from blockgate.backstores.claims import Claims
 from blockgate.backstores.registry import capabilities_of, open_pool
 from blockgate.cluster.secrets import Secret, SecretBox, find_key_file
 from blockgate.cluster.sqlite import SqliteStore
@@ -97,6 +98,9 @@ class Core:
         self.psk_loaded: dict[str, str] | None = None
         self.blocked: dict[str, Blocked] = {}
         self.gateway_id = ""
+        self.commit_lock = asyncio.Lock()
+        self.claim_lost = asyncio.Event()
+        self._claims: Claims | None = None
         self._generation = 0
         self._backstores: dict[PoolName, PoolBackstore] = {}
         self._workers: dict[PoolName, Workers] = {}
@@ -131,6 +135,7 @@ class Core:
         self.opened.clear()
         self.published.clear()
         await self.store.close()
+        self.claims.release_others(frozenset())
         assert self._directory is not None
         self._directory.release()
 
@@ -166,6 +171,7 @@ class Core:
         entry = await self.store.get(META + "gateway")
         assert entry is not None, "it was written above or on an earlier start"
         self.gateway_id = entry.value.decode()
+        self._claims = Claims(self.gateway_id)
 
     @property
     def store(self) -> ClusterStore:
@@ -178,6 +184,12 @@ class Core:
         """What encrypts secrets; only after `start`."""
         assert self._box is not None, "the core was not started"
         return self._box
+
+    @property
+    def claims(self) -> Claims:
+        """The pools that this gateway has to itself; only after `start`."""
+        assert self._claims is not None, "the core was not started"
+        return self._claims
 
     async def rewrite_secrets(self, compares: Sequence[Compare], writes: Sequence[Write]) -> None:
         """Store secrets that were encrypted anew; nothing else about them changes."""
@@ -218,10 +230,18 @@ class Core:
         )
 
     def plan(
-        self, scope: Iterable[str] | None, pools: Iterable[PoolName] = (), *, tls: bool = False
+        self,
+        scope: Iterable[str] | None,
+        pools: Iterable[PoolName] = (),
+        *,
+        tls: bool = False,
+        rotate_key: bool = False,
     ) -> Plan:
         """The steps that are missing for the volumes in scope."""
-        return plan(self.desired, self.observed(), capabilities_of, scope, pools, tls=tls)
+        observed = self.observed()
+        return plan(
+            self.desired, observed, capabilities_of, scope, pools, tls=tls, rotate_key=rotate_key
+        )
 
     def next_generation(self) -> int:
         """The number of the next gate; never the same twice while the engine lives."""
@@ -247,9 +267,32 @@ class Core:
             self._backstores[pool.name] = known
         return known
 
-    async def in_pool(self, name: PoolName, work: Callable[..., _T], *arguments: Any) -> _T:
-        """Blocking work on a pool, in that pool's own threads."""
-        workers = self._workers.get(name)
+    async def in_pool(self, pool: Pool, work: Callable[..., _T], *arguments: Any) -> _T:
+        """Blocking work on a pool that this gateway has to itself, in that pool's own threads.
+
+        `InUse` if another daemon has the pool. A pool that is not configured (yet, or any more)
+        is claimed for the time of the work.
+        """
+
+        def claimed() -> _T:
+            self.claims.hold(pool)
+            return work(*arguments)
+
+        try:
+            return await self.ask_pool(pool, claimed)
+        finally:
+            if pool.name not in self.config.pools:
+                self.claims.release(pool.name)
+            elif not self.claims.has(pool.name):
+                self.claim_lost.set()
+
+    async def ask_pool(self, pool: Pool, work: Callable[..., _T], *arguments: Any) -> _T:
+        """A look at a pool that changes nothing there, whoever has it, in the same threads."""
+        workers = self._workers.get(pool.name)
         if workers is None:
-            workers = self._workers[name] = Workers(f"pool-{name}")
+            workers = self._workers[pool.name] = Workers(f"pool-{pool.name}")
         return await workers.run(work, *arguments)
+
+    def release_unwanted(self) -> None:
+        """Let go of pools that are not in the configuration any more."""
+        self.claims.release_others(frozenset(self.config.pools))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 from blockgate.control.draft import Draft
@@ -14,8 +15,16 @@ _SAID_ELSEWHERE = ("name", "pool", "protocol")
 """Fields that the entry's own name says already."""
 
 
-def diff_of(draft: Draft, config: Configuration, missing: tuple[str, ...] = ()) -> Diff:
-    """What the draft changes of `config`; `missing` are volumes that cannot come back."""
+def diff_of(
+    draft: Draft,
+    config: Configuration,
+    missing: tuple[str, ...] = (),
+    users: Container[str] = (),
+) -> Diff:
+    """What the draft changes of `config`.
+
+    `missing` are volumes that cannot come back; `users` the TLS PSK users that there are.
+    """
     before, after = draft.before(config), draft.after()
     known = {volume.uuid for volume in draft.registered}
     former = {old["uuid"]: key for key, old in before.items() if old and "uuid" in old}
@@ -39,7 +48,8 @@ def diff_of(draft: Draft, config: Configuration, missing: tuple[str, ...] = ()) 
         else:
             entries.append(DiffEntry(_action(kind, old, new, known), kind, name, _fields(old, new)))
     for user, stored in draft.psk.items():
-        entries.append(DiffEntry("remove" if stored is None else "update", "tls-psk", user))
+        change = "update" if user in users else "create"
+        entries.append(DiffEntry("remove" if stored is None else change, "tls-psk", user))
     entries += [DiffEntry("missing", "volume", name) for name in missing]
     order = {"pool": 0, "volume": 1, "export": 2, "tls-psk": 3}
     return Diff(tuple(sorted(entries, key=lambda e: (order[e.kind], e.name))))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from blockgate.backstores.base import PoolBackstore
+from blockgate.backstores.base import Adoptable, PoolBackstore
 from blockgate.backstores.registry import capabilities_of
 from blockgate.control import views
 from blockgate.control.changes import Build, Changes, Request
@@ -18,9 +18,10 @@ from blockgate.control.draft import Draft
 from blockgate.control.exports import export_tightens
 from blockgate.control.failures import explain
 from blockgate.control.history import History
-from blockgate.control.pools import check_place, labelled
-from blockgate.control.psk import PskUsers
-from blockgate.control.resolve import Adoptable, Facts, resolve, restore
+from blockgate.control.places import DataPlaces, check_place
+from blockgate.control.pools import labelled
+from blockgate.control.psk import SECRETS_LOCK, PskUsers
+from blockgate.control.resolve import Facts, resolve, restore
 from blockgate.control.views import Diff, HistoryEntry, plain
 from blockgate.model.callers import Caller, Role
 from blockgate.model.config import Configuration, Pool, Volume
@@ -53,7 +54,7 @@ class Documents:
 
             def build(config: Configuration) -> Draft:
                 draft = replace(resolve(parsed, config, facts), psk=psk)
-                return replace(draft, answer=plain(diff_of(draft, config)))
+                return replace(draft, answer=plain(self._diff(draft, config)))
 
             await self._check(await asyncio.to_thread(build, self._core.config), force)
             return build
@@ -62,16 +63,20 @@ class Documents:
             config = self._core.config
             draft = (await prepare())(config)
             draft.apply_to(config)
-            return diff_of(draft, config)
+            return self._diff(draft, config)
         arguments = {"document": _for_digest(document), "force": force}
         things = [f"pool {pool.name}" for pool in parsed.pools]
         things += [f"volume {entry.ref}" for entry in parsed.volumes]
         things += [f"export {entry.name}" for entry in parsed.exports]
         things += [f"psk {entry.user}" for entry in parsed.psk]
+        things += [SECRETS_LOCK] if parsed.psk else []
         answer = await self._changes.run(
             Request(caller, operation_id, "apply", arguments, things, prepare)
         )
         return views.diff(answer)
+
+    def _diff(self, draft: Draft, config: Configuration, missing: tuple[str, ...] = ()) -> Diff:
+        return diff_of(draft, config, missing, users=self._core.desired.psk)
 
     async def _facts(self, document: Document) -> Facts:
         """Look up what the document's new volumes find in their pools."""
@@ -82,23 +87,25 @@ class Documents:
         await self._look_up_labels(
             facts, (pools.get(entry.ref.pool) for entry in new if entry.uuid is not None)
         )
+        places: DataPlaces | None = None
         for entry in new:
             pool = pools.get(entry.ref.pool)
             if entry.adopt is None or pool is None or entry.uuid in facts.labelled:
                 continue
-            found = await self._in_pool(
+            found: Adoptable = await self._in_pool(
                 pool,
                 f"adopting {entry.adopt}",
                 lambda b, e=entry: b.adoptable(e.adopt),  # type: ignore[misc]
             )
-            path, size, label = found
-            if label is not None:
+            if found.label is not None:
                 raise InvalidInput(
                     f"{entry.adopt} has a label already: it is the data of volume "
-                    f"{label.volume.name}.",
+                    f"{found.label.volume.name}.",
                     f"Register it: blockgate pool scan {pool.name}.",
                 )
-            facts.adoptable[entry.ref] = Adoptable(path, size, None)
+            places = places or await DataPlaces.of(self._core)
+            await places.claim(self._core, pool, found.path, entry.ref)
+            facts.adoptable[entry.ref] = found
         return facts
 
     async def _look_up_labels(self, facts: Facts, pools: Iterable[Pool | None]) -> None:
@@ -110,11 +117,12 @@ class Documents:
         """Refuse, before anything is written, what cannot be or would destroy something."""
         config = self._core.config
         after = draft.apply_to(config)
-        for pool in draft.pools.values():
-            if pool is not None:
-                await self._core.in_pool(pool.name, check_place, pool)
-        registered = {volume.uuid for volume in draft.registered}
         before = {volume.uuid: volume for volume in config.volumes.values()}
+        used = {pool.name for pool in draft.pools.values() if pool is not None}
+        used |= {v.pool for v in draft.volumes.values() if v and v.uuid not in before}
+        for name in sorted(used):
+            await check_place(self._core, after.pools[name], after.pools.values())
+        registered = {volume.uuid for volume in draft.registered}
         checks: defaultdict[PoolName, list[Callable[[PoolBackstore], None]]] = defaultdict(list)
         for volume in draft.volumes.values():
             if volume is None:
@@ -165,7 +173,7 @@ class Documents:
 
     async def _in_pool(self, pool: Pool, what: str, work: Callable[[PoolBackstore], Any]) -> Any:
         try:
-            return await self._core.in_pool(pool.name, work, self._core.backstore(pool))
+            return await self._core.in_pool(pool, work, self._core.backstore(pool))
         except OSError as error:
             raise explain(error, what) from error
 
@@ -194,7 +202,7 @@ class Documents:
         facts = await self._restorable(target)
         config = self._core.config
         draft, missing = restore(number, target, config, facts, leave_out=True)
-        return diff_of(draft, config, missing)
+        return self._diff(draft, config, missing)
 
     async def restore(self, caller: Caller, operation_id: str, number: int, force: bool) -> Diff:
         """Bring a former configuration back."""
@@ -205,7 +213,7 @@ class Documents:
 
             def build(config: Configuration) -> Draft:
                 draft, missing = restore(number, target, config, facts, leave_out=force)
-                return replace(draft, answer=plain(diff_of(draft, config, missing)))
+                return replace(draft, answer=plain(self._diff(draft, config, missing)))
 
             await self._check(await asyncio.to_thread(build, self._core.config), force)
             return build

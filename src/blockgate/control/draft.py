@@ -28,7 +28,8 @@ class Draft:
 
     `cleanups`: data that must go. `registered`: volumes that exist already, data and label.
     `reopen`: volumes to close and open again. `for_service`: whoever asked wants the volumes to
-    be served, so that one which cannot be opened fails the change. `answer` is the result, in
+    be served, so that one which cannot be opened fails the change. `rotate_key`: the key that
+    encrypts secrets is to be a new one. `answer` is the result, in
     plain values, of a change whose result is known beforehand.
     `touched` names the volumes (UUIDs) to reconcile beyond those that are set or removed.
     """
@@ -43,6 +44,7 @@ class Draft:
     reopen: frozenset[str] = frozenset()
     touched: frozenset[str] = frozenset()
     for_service: bool = False
+    rotate_key: bool = False
     answer: Any = None
 
     def apply_to(self, config: Configuration) -> Configuration:

@@ -12,6 +12,7 @@ from blockgate.backstores.base import PoolBackstore
 from blockgate.control.core import Core
 from blockgate.control.ports import ExportView, Gate, VolumeSpec
 from blockgate.control.progress import Progress
+from blockgate.control.rotation import rotate_key
 from blockgate.control.state import Opened, Published
 from blockgate.control.steps import (
     CloseVolume,
@@ -28,6 +29,7 @@ from blockgate.control.steps import (
     RemoveLabel,
     ResizeVolume,
     RestoreName,
+    RotateKey,
     SetTls,
     ShrinkData,
     Step,
@@ -69,6 +71,8 @@ class Executor:
                 await self._resize(volume)
             case SwapGate(volume, read_only):
                 await self._swap_gate(volume, read_only)
+            case RotateKey():
+                await rotate_key(self._core)
             case SetTls():
                 await self._set_tls()
             case PreparePool(pool):
@@ -117,7 +121,7 @@ class Executor:
         name = type(step).__name__
         words = "".join(f" {c.lower()}" if c.isupper() else c for c in name).strip()
         match step:
-            case PublishExports() | SetTls():
+            case PublishExports() | SetTls() | RotateKey():
                 return f"the step '{words}'"
             case DisconnectSessions(_, export):
                 return f"the step '{words}' for export {export}"

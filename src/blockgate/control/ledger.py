@@ -72,6 +72,7 @@ class Ledger:
             operation.psk_after = dict(draft.psk)
             operation.registered = [volume.uuid for volume in draft.registered]
             operation.for_service = draft.for_service
+            operation.rotate_key = draft.rotate_key
             operation.result = draft.answer
             writes = _config_writes(operation.after, operation.psk_after)
             writes += [Put(CLEANUPS + u, dump(cleanup_record(c))) for u, c in cleanups.items()]

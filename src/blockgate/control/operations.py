@@ -43,6 +43,7 @@ class Operation:
     psk_after: dict[str, str | None] = field(default_factory=dict)
     registered: list[str] = field(default_factory=list)
     for_service: bool = False
+    rotate_key: bool = False
 
     @property
     def key(self) -> str:

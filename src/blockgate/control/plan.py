@@ -34,6 +34,7 @@ from blockgate.control.steps import (
     RemoveLabel,
     ResizeVolume,
     RestoreName,
+    RotateKey,
     SetTls,
     ShrinkData,
     Step,
@@ -80,17 +81,21 @@ def plan(
     pools: Iterable[PoolName] = (),
     *,
     tls: bool = False,
+    rotate_key: bool = False,
 ) -> Plan:
     """The steps from `observed` to `desired` for the volumes in `scope` (UUIDs; None: all).
 
     Pools are made ready where a volume in scope needs them, and those in `pools` in any case.
-    TLS keys are looked at only with `tls`: they concern no volume.
+    TLS keys are looked at only with `tls`: they concern no volume. `rotate_key`: secrets are to
+    be encrypted with a new key, which cannot be told from looking at them.
     A plan of what is as wanted is empty.
     """
     planner = _Planner(desired, observed, capabilities_of)
     planner.want_pools(pools)
     if tls:
         planner.want_tls()
+    if rotate_key:
+        planner.want_new_key()
     return planner.run(scope)
 
 
@@ -165,6 +170,9 @@ class _Planner:
             pool = self._desired.config.pools.get(name)
             if pool is not None and name not in self._observed.ready_pools:
                 self._pools_touched[Stage.POOL][name] = pool
+
+    def want_new_key(self) -> None:
+        self._stages[Stage.WITHDRAW].append(RotateKey())
 
     def want_tls(self) -> None:
         if self._desired.psk != self._observed.psk:

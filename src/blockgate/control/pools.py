@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import stat
-from pathlib import Path
 from typing import Any
 
 from blockgate.backstores.base import Found
@@ -11,11 +9,12 @@ from blockgate.control.changes import Build, Changes, Request
 from blockgate.control.core import Core
 from blockgate.control.draft import Draft
 from blockgate.control.failures import explain
+from blockgate.control.places import check_place
 from blockgate.control.reading import Reading
 from blockgate.control.views import FoundVolume, PoolInfo, plain
 from blockgate.model.callers import Caller, Role
 from blockgate.model.config import Configuration, Pool, PoolKind, Volume, parse_path
-from blockgate.model.errors import Conflict, InUse, InvalidInput, Refused
+from blockgate.model.errors import Conflict, InUse, InvalidInput
 from blockgate.model.names import PoolName, VolumeRef, pool_name
 from blockgate.model.showing import among
 
@@ -40,9 +39,9 @@ class Pools:
         pool = pool_from_arguments(name, directory, device)
 
         async def prepare() -> Build:
-            await self._core.in_pool(pool.name, check_place, pool)
+            await check_place(self._core, pool, self._core.config.pools.values())
             backstore = self._core.backstore(pool)
-            await self._core.in_pool(pool.name, backstore.probe)
+            await self._core.in_pool(pool, backstore.probe)
             return build
 
         def build(config: Configuration) -> Draft:
@@ -136,21 +135,6 @@ def pool_from_arguments(name: str, directory: str | None, device: str | None) ->
         return Pool(pool_name(name), PoolKind.DIRECTORY, path)
     path = parse_path(device, "The pool's device")
     return Pool(pool_name(name), PoolKind.BLOCK, path)
-
-
-def check_place(pool: Pool) -> None:
-    """Refuse what is there but is of the other kind; what is away is for the probe to say."""
-    try:
-        mode = Path(pool.path).stat().st_mode
-    except OSError:
-        return
-    wanted = stat.S_ISDIR if pool.kind is PoolKind.DIRECTORY else stat.S_ISBLK
-    if not wanted(mode):
-        other = "--device" if stat.S_ISBLK(mode) else "--directory"
-        what = "a directory" if pool.kind is PoolKind.DIRECTORY else "a block device"
-        raise InvalidInput(f"{pool.path} is not {what}.", f"Use {other}, or another path.")
-    if pool.path == "/":
-        raise Refused("The root directory is not a pool.", "Make a directory for volumes.")
 
 
 def _judge(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets as _random
 from collections.abc import Iterable
+from typing import Any
 
-from blockgate.cluster.secrets import Secret
-from blockgate.cluster.store import Compare, Put, Write
 from blockgate.control.changes import Build, Changes, Request
 from blockgate.control.core import Core
 from blockgate.control.draft import Draft
-from blockgate.control.state import META, PSK
+from blockgate.control.state import PSK
 from blockgate.control.tls import REFERENCE, parse_psk, psk_key
 from blockgate.control.views import PskInfo
 from blockgate.model.callers import Caller, Role
@@ -21,6 +20,9 @@ from blockgate.model.errors import Conflict, NotFound
 from blockgate.model.names import UserName, user_name
 
 GENERATED_BYTES = 32
+
+SECRETS_LOCK = "secrets"
+"""Held by what stores a secret and by the rotation of the key: neither sees the other half done."""
 
 
 class PskUsers:
@@ -38,6 +40,9 @@ class PskUsers:
             given = key if key is not None else _random.token_hex(GENERATED_BYTES)
             stored = await asyncio.to_thread(self._sealed, user, given)
 
+            # A retry must not show a key that was given to the user later.
+            proof = await self._proof(user, stored) if key is None else None
+
             def build(config: Configuration) -> Draft:
                 if user in self._core.desired.psk:
                     raise Conflict(
@@ -45,23 +50,37 @@ class PskUsers:
                         f"Remove it first: blockgate tls psk remove {user}.",
                         code="exists",
                     )
-                return Draft(f"add TLS PSK user {user}", psk={user: stored})
+                return Draft(f"add TLS PSK user {user}", psk={user: stored}, answer=proof)
 
             return build
 
-        await self._changes.run(
+        answer = await self._changes.run(
             Request(
                 caller,
                 operation_id,
                 "psk-add",
                 {"user": user, "key": key},
-                [f"psk {user}"],
+                [f"psk {user}", SECRETS_LOCK],
                 prepare,
             )
         )
-        made_here = (await self.revealed([user])).get(user) if key is None else None
+        made_here = await self._made_by(user, answer) if key is None else None
         reference = key if key is not None and key.startswith(REFERENCE) else None
         return PskInfo(user, reference, made_here)
+
+    async def _made_by(self, user: UserName, proof: Any) -> str | None:
+        """The user's key, if it is still the one that `proof` was made of."""
+        stored = self._core.desired.psk.get(user)
+        if stored is None or stored.startswith(REFERENCE):
+            return None
+        if await self._proof(user, stored) != proof:
+            return None
+        return (await self.revealed([user])).get(user)
+
+    async def _proof(self, user: UserName, stored: str) -> dict[str, str]:
+        """Tells one key from another without telling anything of it, also after a rotation."""
+        key = await asyncio.to_thread(psk_key, self._core, user, stored)
+        return {"key_digest": await self._changes.digest(b"psk " + user.encode() + key.value)}
 
     def _sealed(self, user: UserName, key: str) -> str:
         """What to store for a key: a reference as it is, after a look at it, or the key sealed."""
@@ -120,33 +139,21 @@ class PskUsers:
                 raise NotFound(f"There is no TLS PSK user {user}.", "See: blockgate tls psk list.")
             return Draft(f"remove TLS PSK user {user}", psk={user: None})
 
+        things = [f"psk {user}", SECRETS_LOCK]
         await self._changes.run(
-            Request(caller, operation_id, "psk-remove", {"user": user}, [f"psk {user}"], prepare)
+            Request(caller, operation_id, "psk-remove", {"user": user}, things, prepare)
         )
 
     async def load(self) -> None:
         """Read certificates and referenced keys again."""
         await self._changes.load_tls()
 
-    async def rotate(self, caller: Caller) -> None:
-        """A new master key. Both keys are in the file while secrets are encrypted anew, so that a
-        crash in between loses nothing; doing it again finishes it."""
-        caller.require(Role.ADMINISTER)
-        box = self._core.box
-        async with self._changes.commit_lock:
-            if box.owned:
-                await asyncio.to_thread(box.add_key)
-            compares: list[Compare] = []
-            writes: list[Write] = []
-            for entry in [
-                *await self._core.store.range(PSK),
-                *await self._core.store.range(META + "digest"),
-            ]:
-                text = entry.value.decode()
-                if text.startswith(REFERENCE) or box.is_current(text):
-                    continue
-                secret: Secret = box.decrypt(entry.key, text)
-                compares.append(Compare(entry.key, entry.revision))
-                writes.append(Put(entry.key, box.encrypt(entry.key, secret).encode()))
-            await self._core.rewrite_secrets(compares, writes)
-            await asyncio.to_thread(box.drop_old_keys)
+    async def rotate(self, caller: Caller, operation_id: str) -> None:
+        """Make a new master key, and encrypt every secret with it."""
+
+        async def prepare() -> Build:
+            return lambda config: Draft("rotate the key of secrets", rotate_key=True)
+
+        await self._changes.run(
+            Request(caller, operation_id, "rotate-key", {}, [SECRETS_LOCK], prepare)
+        )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from blockgate.control.core import Core
 from blockgate.control.ports import Counters, OpCounters, SessionStatus, VolumeStatus
@@ -21,10 +22,14 @@ from blockgate.control.views import (
 from blockgate.model.callers import Caller, Role
 from blockgate.model.config import Export, Pool, Volume
 from blockgate.model.errors import BlockgateError, NotFound
-from blockgate.model.names import VolumeRef, export_name, pool_name
+from blockgate.model.names import PoolName, VolumeRef, export_name, pool_name
 
 PROBE_WAIT_S = 3.0
 """How long a listing waits for a pool to answer before it shows that pool as not reachable."""
+
+
+LOOKS_MAX = 4
+"""How many looks for a pool's data may hang before no other one is begun."""
 
 
 class Reading:
@@ -32,6 +37,7 @@ class Reading:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._looking: Counter[PoolName] = Counter()
 
     # One thing by its name
 
@@ -76,7 +82,7 @@ class Reading:
         try:
             async with asyncio.timeout(PROBE_WAIT_S):
                 backstore = self._core.backstore(pool)
-                status = await self._core.in_pool(pool.name, backstore.probe)
+                status = await self._core.in_pool(pool, backstore.probe)
         except TimeoutError:
             reason = f"It did not answer within {PROBE_WAIT_S:.0f} s."
         except (BlockgateError, OSError) as error:
@@ -99,16 +105,59 @@ class Reading:
         """All volumes, or a pool's, by name."""
         caller.require(Role.VIEW)
         only = self.find_pool(pool).name if pool is not None else None
-        refs = sorted(ref for ref in self._core.config.volumes if only in (None, ref.pool))
-        glance = await self._glance()
-        return [glance.volume(self._core.config.volumes[ref]) for ref in refs]
+        glance = await self._glance(v for r, v in self._volumes.items() if only in (None, r.pool))
+        refs = sorted(ref for ref in self._volumes if only in (None, ref.pool))
+        return [glance.volume(self._volumes[ref]) for ref in refs]
+
+    @property
+    def _volumes(self) -> Mapping[VolumeRef, Volume]:
+        return self._core.config.volumes
 
     async def volume(self, caller: Caller, text: str) -> VolumeInfo:
         """One volume, with what its data takes."""
         caller.require(Role.VIEW)
         volume = self.find_volume(text)
-        glance = await self._glance()
+        glance = await self._glance([volume])
         return glance.volume(volume, await self._allocated(volume))
+
+    async def missing(self, volumes: Iterable[Volume]) -> dict[Volume, str]:
+        """Those volumes whose data or label is gone, and what of it.
+
+        A volume that is being changed is left out, and so is one whose pool does not answer:
+        of its data nothing is known.
+        """
+        made = self._core.made
+        by_pool: dict[PoolName, list[Volume]] = {}
+        for volume in volumes:
+            if made.get(volume.uuid) == volume:
+                by_pool.setdefault(volume.pool, []).append(volume)
+        found = await asyncio.gather(*(self._missing_in(p, v) for p, v in by_pool.items()))
+        return {volume: gone for each in found for volume, gone in each.items()}
+
+    async def _missing_in(self, name: PoolName, volumes: list[Volume]) -> dict[Volume, str]:
+        pool = self._core.pool(name)
+        if pool is None or self._looking[name] >= LOOKS_MAX:
+            return {}
+        backstore = self._core.backstore(pool)
+
+        def look() -> dict[Volume, str]:
+            looked = ((volume, backstore.missing(volume)) for volume in volumes)
+            return {volume: gone for volume, gone in looked if gone}
+
+        async def counted() -> dict[Volume, str]:
+            self._looking[name] += 1
+            try:
+                return await self._core.in_pool(pool, look)
+            finally:
+                self._looking[name] -= 1
+
+        task = asyncio.create_task(counted())
+        try:
+            async with asyncio.timeout(PROBE_WAIT_S):
+                return await asyncio.shield(task)
+        except (TimeoutError, BlockgateError, OSError):
+            task.add_done_callback(_retrieve)
+            return {}
 
     async def _allocated(self, volume: Volume) -> int | None:
         pool = self._core.pool(volume.pool)
@@ -116,7 +165,7 @@ class Reading:
         backstore = self._core.backstore(pool)
         try:
             async with asyncio.timeout(PROBE_WAIT_S):
-                return await self._core.in_pool(pool.name, backstore.allocated, volume)
+                return await self._core.ask_pool(pool, backstore.allocated, volume)
         except (TimeoutError, BlockgateError, OSError):
             return None
 
@@ -177,7 +226,7 @@ class Reading:
     async def tree(self, caller: Caller) -> Tree:
         """Pools, their volumes, the exports of those, and their sessions."""
         pools = await self.pools(caller)
-        glance = await self._glance()
+        glance = await self._glance(self._volumes.values())
         sessions = await self.sessions(caller)
         by_export: dict[str, list[SessionInfo]] = {}
         for session in sessions:
@@ -194,20 +243,26 @@ class Reading:
             handshakes=tuple(s for s in sessions if s.phase == "handshake"),
         )
 
-    async def _glance(self) -> _Glance:
+    async def _glance(self, looked_at: Iterable[Volume] = ()) -> _Glance:
+        missing = await self.missing(looked_at)
         volumes, sessions = await asyncio.gather(
             self._core.data_plane.volumes(), self._core.data_plane.sessions()
         )
-        return _Glance(self._core, volumes, sessions)
+        return _Glance(self._core, volumes, sessions, missing)
 
 
 class _Glance:
     """One look at the data plane, from which many views are made."""
 
     def __init__(
-        self, core: Core, volumes: Iterable[VolumeStatus], sessions: Iterable[SessionStatus]
+        self,
+        core: Core,
+        volumes: Iterable[VolumeStatus],
+        sessions: Iterable[SessionStatus],
+        missing: Mapping[Volume, str],
     ) -> None:
         self._core = core
+        self._missing = missing
         self._status = {status.handle: status for status in volumes}
         self._sessions = Counter(s.export for s in sessions if s.phase == "transmission")
         self._exports: dict[VolumeRef, list[Export]] = {}
@@ -231,6 +286,16 @@ class _Glance:
             health, reason = "unavailable", str(blocked.error)
         elif status is not None:
             health, reason = status.health, status.reason
+        state, gone = "ready", self._missing.get(volume)
+        if core.made.get(volume.uuid) != volume:
+            state = "changing"
+        elif gone:
+            state = "missing"
+            reason = (
+                f"{reason} {gone[0].upper()}{gone[1:]}. If it has another name now: "
+                f"blockgate pool scan {volume.pool}. If it is lost: "
+                f"blockgate volume forget {volume.ref}."
+            ).strip()
         return VolumeInfo(
             pool=volume.pool,
             name=volume.name,
@@ -243,7 +308,7 @@ class _Glance:
             prealloc=volume.prealloc,
             adopted=volume.adopted,
             path=core.backstore(pool).locate(volume).path,
-            state="ready" if core.made.get(volume.uuid) == volume else "changing",
+            state=state,
             health=health,
             reason=reason,
             degraded_since=status.degraded_since if status else None,
@@ -273,6 +338,12 @@ class _Glance:
             reason=reason,
             sessions=self._sessions[export.name],
         )
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Look at the error of a task that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _session(session: SessionStatus, names: dict[int, VolumeRef]) -> SessionInfo:

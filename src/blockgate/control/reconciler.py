@@ -103,10 +103,11 @@ class Reconciler:
         progress: Progress | None = None,
         *,
         tls: bool = False,
+        rotate_key: bool = False,
     ) -> Outcome:
         """Carry out the plan for these volumes. The caller holds their locks."""
         scope = list(uuids)
-        plan = self._core.plan(scope, pools, tls=tls)
+        plan = self._core.plan(scope, pools, tls=tls, rotate_key=rotate_key)
         outcome = await self._carry_out(plan, progress or Progress())
         self._note(scope, outcome)
         return outcome

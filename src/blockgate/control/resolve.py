@@ -6,21 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from blockgate.backstores.base import Adoptable
 from blockgate.control.draft import Draft
 from blockgate.model.config import CacheMode, Configuration, Export, IoMode, Pool, Volume
 from blockgate.model.document import Document, ExportEntry, VolumeEntry
 from blockgate.model.errors import Conflict, InvalidInput, Refused
 from blockgate.model.identity import new_uuid
 from blockgate.model.names import ExportName, PoolName, VolumeRef
-
-
-@dataclass(frozen=True, slots=True)
-class Adoptable:
-    """Data that is there: its plain path, its size in bytes, and the volume of its label."""
-
-    path: str
-    size: int
-    labelled: Volume | None
 
 
 @dataclass(slots=True)
@@ -134,7 +126,7 @@ def _new_volume(place: str, entry: VolumeEntry, facts: Facts) -> tuple[Volume, V
         Volume,
         pool=entry.ref.pool,
         name=entry.ref.name,
-        uuid=entry.uuid or facts.uuid_for(entry.ref),
+        uuid=entry.uuid or (adoptable and adoptable.uuid) or facts.uuid_for(entry.ref),
         size=size,
         block_size=entry.block_size or 512,
         cache=entry.cache or CacheMode.WRITE_BACK,

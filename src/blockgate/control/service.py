@@ -325,7 +325,7 @@ class Control:
 
     async def rotate_key(self, caller: Caller, operation_id: str) -> None:
         """Make a new master key and encrypt every secret with it; the old key is dropped."""
-        await self._psk.rotate(caller)
+        await self._psk.rotate(caller, operation_id)
 
     async def reload_tls(self) -> None:
         """Read certificates and referenced keys again (the daemon does so on SIGHUP)."""

@@ -170,6 +170,11 @@ class SetTls:
     """Give the data plane the certificates and keys for handshakes to come."""
 
 
+@dataclass(frozen=True, slots=True)
+class RotateKey:
+    """Make a new key, encrypt every secret with it, drop the old one."""
+
+
 Step = (
     PublishExports
     | DisconnectSessions
@@ -191,6 +196,7 @@ Step = (
     | ResizeVolume
     | SwapGate
     | SetTls
+    | RotateKey
 )
 
 STEP_CLASSES: tuple[type[Step], ...] = get_args(Step)
@@ -205,7 +211,7 @@ def pool_of(step: Step) -> PoolName | None:
     match step:
         case PreparePool(pool) | SyncPool(pool):
             return pool.name
-        case CloseVolume() | DisconnectSessions() | PublishExports() | SetTls():
+        case CloseVolume() | DisconnectSessions() | PublishExports() | SetTls() | RotateKey():
             return None
         case _:
             return step.volume.pool
@@ -218,7 +224,7 @@ def volumes_of(step: Step) -> frozenset[str]:
             return frozenset([u for u, _ in withdraw] + [p.uuid for p in publish])
         case DisconnectSessions(uuid) | CloseVolume(uuid):
             return frozenset([uuid])
-        case PreparePool() | SyncPool() | SetTls():
+        case PreparePool() | SyncPool() | SetTls() | RotateKey():
             return frozenset()
         case _:
             return frozenset([step.volume.uuid])

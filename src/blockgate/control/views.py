@@ -60,7 +60,8 @@ class PoolInfo:
 class VolumeInfo:
     """A volume.
 
-    `state`: "ready", or "changing" while an operation works on its data. `health`: "ok" or
+    `state`: "ready"; "changing" while an operation works on its data; "missing" when its pool
+    answers and its data or label is not there (`reason` says what to do). `health`: "ok" or
     "degraded" while it is open, "closed" while no export needs it, "unavailable" when it should
     be open and cannot be, because its data or its pool is away (`reason` says why).
     `allocated` is what the data takes in the pool, filled in by `volume_info` only.

@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from blockgate.backstores.base import PoolBackstore
+from blockgate.backstores.base import Adoptable, PoolBackstore
 from blockgate.backstores.labels import Label
 from blockgate.control.changes import Build, Changes, Request
 from blockgate.control.core import Core
 from blockgate.control.draft import Draft
 from blockgate.control.failures import explain
+from blockgate.control.places import DataPlaces, check_place
 from blockgate.control.reading import Reading
 from blockgate.control.state import Cleanup, CleanupAction
 from blockgate.control.views import VolumeInfo, plain, volume_info
@@ -75,6 +76,7 @@ class Volumes:
                     f"Pool {pool.name} cannot preallocate: a device is wholly there.",
                     "Leave out --prealloc.",
                 )
+            await self._own_place(pool)
             await self._check(pool, f"creating {ref}", lambda b: b.check_new(volume))
             return build
 
@@ -187,20 +189,22 @@ class Volumes:
                     f"To leave it where it is: blockgate volume forget {ref}. "
                     "To delete an adopted file: --force.",
                 )
-            label = await self._check(pool, f"deleting {ref}", lambda b: b.read_label(volume))
-            if label is None or label.volume.uuid != volume.uuid:
+            if not await self._check(pool, f"deleting {ref}", lambda b: _is_own(b, volume)):
                 raise Refused(
                     f"The data of volume {ref} has not the volume's label: it may be somebody "
                     "else's.",
                     f"Use: blockgate volume forget {ref}, and remove the data yourself.",
                 )
-            return build
+            gone = (await self._reading.missing([volume])).get(volume)
 
-        def build(config: Configuration) -> Draft:
-            volume = self._reading.find_volume(text)
-            _guard_exported(config, ref)
-            cleanup = Cleanup(volume, CleanupAction.DELETE)
-            return Draft(f"delete volume {ref}", volumes={ref: None}, cleanups=(cleanup,))
+            def build(config: Configuration) -> Draft:
+                volume = self._reading.find_volume(text)
+                _guard_exported(config, ref)
+                cleanup = Cleanup(volume, CleanupAction.DELETE)
+                summary, answer = _said(f"delete volume {ref}", gone)
+                return Draft(summary, volumes={ref: None}, cleanups=(cleanup,), answer=answer)
+
+            return build
 
         arguments = {"volume": text, "force": force}
         things = [f"volume {ref}"]
@@ -230,15 +234,17 @@ class Volumes:
             if ref in self._core.config.volumes:
                 raise _exists(ref)
             what = f"adopting {path or pool.path}"
-            found = await self._check(pool, what, lambda b: b.adoptable(path))
-            real_path, real_size, label = found
+            await self._own_place(pool)
+            found: Adoptable = await self._check(pool, what, lambda b: b.adoptable(path))
+            real_path, real_size, label = found.path, found.size, found.label
             _check_adopted(real_path, real_size, stated, block_size)
             _check_relabelled(ref, real_path, label)
-            self._guard_unused(real_path)
+            places = await DataPlaces.of(self._core)
+            await places.claim(self._core, pool, real_path, ref)
             volume = Volume(
                 pool=ref.pool,
                 name=ref.name,
-                uuid=label.volume.uuid if label else new_uuid(),
+                uuid=label.volume.uuid if label else found.uuid or new_uuid(),
                 size=real_size,
                 block_size=block_size,
                 cache=modes[0],
@@ -261,17 +267,6 @@ class Volumes:
         }  # fmt: skip
         return await self._change(caller, operation_id, "volume-adopt", arguments, ref, prepare)
 
-    def _guard_unused(self, path: str) -> None:
-        for volume in self._core.config.volumes.values():
-            pool = self._core.pool(volume.pool)
-            assert pool is not None, "a volume has its pool"
-            if self._core.backstore(pool).locate(volume).path == path:
-                raise Conflict(
-                    f"{path} is the data of volume {volume.ref}.",
-                    f"Use that one, or rename it: blockgate volume rename {volume.ref} NEW.",
-                    code="exists",
-                )
-
     async def forget(self, caller: Caller, operation_id: str, text: str) -> None:
         """Know a volume no longer; data and label stay."""
         ref = VolumeRef.parse(text)
@@ -280,12 +275,15 @@ class Volumes:
             volume = self._reading.find_volume(text)
             _guard_exported(self._core.config, ref)
             await self._guard_sessions(volume)
-            return build
+            gone = (await self._reading.missing([volume])).get(volume)
 
-        def build(config: Configuration) -> Draft:
-            self._reading.find_volume(text)
-            _guard_exported(config, ref)
-            return Draft(f"forget volume {ref}", volumes={ref: None})
+            def build(config: Configuration) -> Draft:
+                self._reading.find_volume(text)
+                _guard_exported(config, ref)
+                summary, answer = _said(f"forget volume {ref}", gone)
+                return Draft(summary, volumes={ref: None}, answer=answer)
+
+            return build
 
         things = [f"volume {ref}"]
         await self._changes.run(
@@ -333,12 +331,35 @@ class Volumes:
         )
         return volume_info(answer) if answer else await self._reading.volume(caller, str(ref))
 
+    async def _own_place(self, pool: Pool) -> None:
+        """A link may lead elsewhere since the pool was added."""
+        await check_place(self._core, pool, self._core.config.pools.values())
+
     async def _check(self, pool: Pool, what: str, check: Check) -> Any:
         """A look at a pool before anything is written."""
         try:
             return await self._core.in_pool(pool, check, self._core.backstore(pool))
         except OSError as error:
             raise explain(error, what) from error
+
+
+def _is_own(backstore: PoolBackstore, volume: Volume) -> bool:
+    """Whether deleting the volume destroys no data but its own: it is labelled so, or gone."""
+    label = backstore.read_label(volume)
+    if label is not None and label.volume.uuid == volume.uuid:
+        return True
+    if not backstore.capabilities.stages_data:
+        return True  # a device's data stays in any case; what goes is a label that is its own
+    try:
+        backstore.real_size(volume)
+    except FileNotFoundError:
+        return True
+    return False
+
+
+def _said(summary: str, gone: str | None) -> tuple[str, dict[str, str] | None]:
+    """What history and operation say of a volume that leaves, and may have been lost before."""
+    return (f"{summary}: {gone}", {"note": gone}) if gone else (summary, None)
 
 
 def _exists(ref: VolumeRef) -> Conflict:

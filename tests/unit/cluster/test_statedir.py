@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from blockgate.cluster.statedir import StateDirectory
-from blockgate.model.errors import Failed, InUse
+from blockgate.model.errors import Failed, InUse, Refused
 
 HOLDER = """
 import sys, time
@@ -40,6 +40,34 @@ def test_a_second_daemon_is_refused_until_the_first_is_gone(tmp_path: Path) -> N
             StateDirectory.take(str(tmp_path))
         holder.send_signal(signal.SIGKILL)
         holder.wait()
+    StateDirectory.take(str(tmp_path)).release()
+
+
+@pytest.mark.parametrize("name", ["", "state.db", "secret.key", "commands.log"])
+def test_a_state_that_others_can_write_is_refused(tmp_path: Path, name: str) -> None:
+    tmp_path.chmod(0o755)
+    place = tmp_path / name
+    if name:
+        place.write_text("")
+    StateDirectory.take(str(tmp_path)).release()
+    for mode in (0o770, 0o702):
+        place.chmod(mode)
+        with pytest.raises(Refused, match=f"{place} can be written by others"):
+            StateDirectory.take(str(tmp_path))
+    place.chmod(0o755)
+    StateDirectory.take(str(tmp_path)).release()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("name", ["", "state.db"])
+def test_a_state_of_another_user_is_refused(tmp_path: Path, name: str) -> None:
+    place = tmp_path / name
+    if name:
+        place.write_text("")
+    os.chown(place, 12345, 0)
+    with pytest.raises(Refused, match=f"{place} belongs to user 12345"):
+        StateDirectory.take(str(tmp_path))
+    os.chown(place, 0, 0)
     StateDirectory.take(str(tmp_path)).release()
 
 

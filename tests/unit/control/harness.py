@@ -118,16 +118,18 @@ class Lab:
             with suppress(sqlite3.Error):  # the disk may have gone with the power
                 await asyncio.get_running_loop().run_in_executor(thread, connection.close)
             thread.shutdown()
+        if core._claims is not None:
+            core._claims.release_others(frozenset())
         if core._directory is not None:
             core._directory.release()
         self._control = None
 
     def files(self) -> dict[str, int]:
-        """Everything in the pool, with its size."""
+        """Everything in the pool but the lock, with its size."""
         return {
             str(path.relative_to(self.pool)): path.stat().st_size
             for path in sorted(self.pool.rglob("*"))
-            if path.is_file()
+            if path.is_file() and path.name != "lock"
         }
 
 

@@ -23,7 +23,7 @@ async def test_what_is_no_pool(lab: Lab) -> None:
         ("p", str(lab.root / "file"), InvalidInput),
         ("p", "relative", InvalidInput),
         ("p", "/", Refused),
-        ("p", str(lab.pool), InvalidInput),
+        ("p", str(lab.pool), Conflict),
         ("a b", str(lab.root), InvalidInput),
     ]:
         with pytest.raises(error):

@@ -93,11 +93,14 @@ async def test_removing(lab: Lab) -> None:
 async def test_keys_in_a_document(lab: Lab) -> None:
     document = {"tls_psk": [{"user": "host", "key": KEY}]}
     diff = await lab.control.apply(ADMIN, new_id(), document)
-    assert [(e.kind, e.name) for e in diff.entries] == [("tls-psk", "host")]
+    assert [(e.action, e.kind, e.name) for e in diff.entries] == [("create", "tls-psk", "host")]
     assert KEY not in str(diff)
     assert not (await lab.control.apply(ADMIN, new_id(), document)).entries
     assert lab.plane.tls is not None and lab.plane.tls.psk["host"] == bytes.fromhex(KEY)
     assert KEY.encode() not in everything_in(lab.state)
+    document["tls_psk"][0]["key"] = KEY[::-1]
+    diff = await lab.control.apply(ADMIN, new_id(), document, dry_run=True)
+    assert [e.action for e in diff.entries] == ["update"]
 
 
 async def test_rotating_the_master_key(lab: Lab) -> None:
@@ -113,6 +116,39 @@ async def test_rotating_the_master_key(lab: Lab) -> None:
     await lab.stop()
     await lab.start()
     assert lab.plane.tls is not None and lab.plane.tls.psk["host"] == bytes.fromhex(KEY)
+
+
+async def test_a_rotation_is_one_operation(lab: Lab) -> None:
+    await lab.control.psk_add(ADMIN, new_id(), "host", key=KEY)
+    number = new_id()
+    await lab.control.rotate_key(ADMIN, number)
+    after = (lab.state / "secret.key").read_bytes()
+    await lab.control.rotate_key(ADMIN, number)
+    assert (lab.state / "secret.key").read_bytes() == after, "the retry rotated again"
+    operation = await lab.control.operation(ADMIN, number)
+    assert (operation.kind, operation.state) == ("rotate-key", "done")
+    with pytest.raises(Conflict, match="used for something else"):
+        await lab.control.psk_remove(ADMIN, number, "host")
+    with pytest.raises(Forbidden):
+        await lab.control.rotate_key(Caller("o", Role.OPERATE), new_id())
+    await lab.control.rotate_key(ADMIN, new_id())
+    assert (lab.state / "secret.key").read_bytes() != after
+
+
+async def test_a_retry_shows_its_own_key_and_no_later_one(lab: Lab) -> None:
+    first, second = new_id(), new_id()
+    made = await lab.control.psk_add(ADMIN, first, "host")
+    assert made.key is not None
+    await lab.control.rotate_key(ADMIN, new_id())
+    assert (await lab.control.psk_add(ADMIN, first, "host")).key == made.key
+    await lab.control.psk_remove(ADMIN, new_id(), "host")
+    assert (await lab.control.psk_add(ADMIN, first, "host")).key is None
+    later = await lab.control.psk_add(ADMIN, second, "host")
+    assert later.key not in (None, made.key)
+    assert (await lab.control.psk_add(ADMIN, first, "host")).key is None
+    assert (await lab.control.psk_add(ADMIN, second, "host")).key == later.key
+    answer = await lab.control.operation(ADMIN, second)
+    assert later.key is not None and later.key not in str(answer)
 
 
 async def test_a_state_without_its_key_is_not_started(lab: Lab) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from blockgate.control.views import VolumeInfo
 from blockgate.model.callers import Caller, Role
 from blockgate.model.errors import (
     Conflict,
@@ -292,24 +293,59 @@ async def test_data_that_has_vanished_is_not_made_anew(lab: Lab) -> None:
     assert (await control.volume_info(ADMIN, "main/a")).health == "ok"
 
 
-async def test_a_volume_that_another_daemon_serves_is_refused(lab: Lab) -> None:
+async def test_data_that_another_program_has_open_is_refused(lab: Lab) -> None:
     await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M")
-    await lab.control.export_add(ADMIN, new_id(), "main/a")
-    other = Lab(lab.root / "second")
-    control = await other.start()
-    await control.pool_add(ADMIN, new_id(), "same", directory=str(lab.pool))
-    (found,) = await control.pool_scan(ADMIN, new_id(), "same")
-    assert found.status == "registered"
-    with pytest.raises(InUse, match="Another process has the data open"):
-        await control.export_add(ADMIN, new_id(), "same/a")
-    with pytest.raises(InUse, match="in use by another process"):
-        await control.volume_delete(ADMIN, new_id(), "same/a")
-    with pytest.raises(InUse):
-        await control.volume_resize(ADMIN, new_id(), "same/a", "512K", force=True)
+    with (lab.pool / "a.img").open("r+b") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        with pytest.raises(InUse, match="Another process has the data open"):
+            await lab.control.export_add(ADMIN, new_id(), "main/a")
+        with pytest.raises(InUse, match="in use by another process"):
+            await lab.control.volume_delete(ADMIN, new_id(), "main/a")
+        with pytest.raises(InUse):
+            await lab.control.volume_resize(ADMIN, new_id(), "main/a", "512K", force=True)
     assert (lab.pool / "a.img").stat().st_size == MIB
-    await lab.stop()
-    assert (await control.export_add(ADMIN, new_id(), "same/a")).ready
-    await other.stop()
-    await lab.start()
-    info = await lab.control.volume_info(ADMIN, "main/a")
-    assert info.health == "ok"
+    info = await wait_for_health(lab, "closed")
+    assert info.state == "ready"
+
+
+async def wait_for_health(lab: Lab, health: str) -> VolumeInfo:
+    async with asyncio.timeout(10):  # what was undone in the background
+        while (info := await lab.control.volume_info(ADMIN, "main/a")).health != health:
+            await asyncio.sleep(0.05)
+    return info
+
+
+async def test_what_is_lost_is_said_and_can_be_forgotten_or_deleted(lab: Lab) -> None:
+    for name in ("kept", "no-data", "no-label", "nothing", "renamed"):
+        await lab.control.volume_create(ADMIN, new_id(), f"main/{name}", "1M")
+    for file in ("no-data.img", ".blockgate/no-label.json", "nothing.img"):
+        (lab.pool / file).unlink()
+    (lab.pool / ".blockgate" / "nothing.json").unlink()
+    (lab.pool / "renamed.img").rename(lab.root / "elsewhere")
+    infos = {v.name: v for v in await lab.control.volume_list(ADMIN)}
+    states = {name: info.state for name, info in infos.items()}
+    assert states.pop("kept") == "ready" and set(states.values()) == {"missing"}
+    assert infos["no-data"].reason.startswith("Its data is gone.")
+    assert infos["no-label"].reason.startswith("Its label is gone.")
+    assert infos["nothing"].reason.startswith("Its data and its label are gone.")
+    assert "pool scan main" in infos["nothing"].reason
+    assert "volume forget main/nothing" in infos["nothing"].reason
+    one = await lab.control.volume_info(ADMIN, "main/no-data")
+    assert (one.state, one.reason) == ("missing", infos["no-data"].reason)
+    (lab.root / "elsewhere").rename(lab.pool / "renamed.img")
+    assert (await lab.control.volume_info(ADMIN, "main/renamed")).state == "ready"
+
+    with pytest.raises(Refused, match="not the volume's label"):
+        await lab.control.volume_delete(ADMIN, new_id(), "main/no-label")
+    for name, what in (("no-data", "data is"), ("nothing", "data and its label are")):
+        number = new_id()
+        await lab.control.volume_delete(ADMIN, number, f"main/{name}")
+        operation = await lab.control.operation(ADMIN, number)
+        assert operation.result == {"note": f"its {what} gone"}
+    number = new_id()
+    await lab.control.volume_forget(ADMIN, number, "main/no-label")
+    assert (await lab.control.operation(ADMIN, number)).result == {"note": "its label is gone"}
+    history = await lab.control.config_history(ADMIN)
+    assert history[0].summary == "forget volume main/no-label: its label is gone"
+    assert (lab.pool / "no-label.img").exists()
+    assert [v.name for v in await lab.control.volume_list(ADMIN)] == ["kept", "renamed"]

@@ -1,0 +1,197 @@
+"""Claims: one daemon at a time works in a pool, by a lock that the kernel releases with it.
+
+A directory's lock is flock(2) on `.blockgate/lock`, which names its holder. A device's is a lock
+on a byte range of its node that belongs to the open file description (fcntl(2), F_OFD_SETLK): it
+gets in the way neither of O_EXCL nor of flock, with which whoever serves the device holds it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from blockgate.backstores.directory import LABEL_DIRECTORY
+from blockgate.model.config import Pool, PoolKind
+from blockgate.model.errors import InUse, Unavailable
+from blockgate.model.names import PoolName
+
+LOCK_FILE = "lock"
+
+_HELD = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK)
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+# struct flock: type, whence, start, length, pid (0 for this kind of lock).
+_FLOCK = struct.Struct("@hhqqi4x")
+_LOCKED_BYTE = 0x424C4F434B474154  # "BLOCKGAT": beyond any device's end, where nobody else locks
+
+_Identity = tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Held:
+    fd: int
+    users: set[PoolName] = field(default_factory=set)
+
+
+class Claims:
+    """The pools that this process has claimed. Thread-safe; `hold` blocks as its pool does."""
+
+    def __init__(self, gateway_id: str) -> None:
+        self._gateway_id = gateway_id
+        self._guard = threading.Lock()  # for the dictionaries: no I/O happens under it
+        self._held: dict[_Identity, _Held] = {}
+        self._by_pool: dict[PoolName, _Identity] = {}
+        self._taking: dict[PoolName, threading.Lock] = {}
+
+    def hold(self, pool: Pool) -> None:
+        """Claim a pool, or see that it is still claimed: another disk may be mounted there now.
+
+        `InUse` if another daemon has it, `Unavailable` if it is away.
+        """
+        with self._guard:
+            taking = self._taking.setdefault(pool.name, threading.Lock())
+        with taking:
+            now = _identity(pool)
+            with self._guard:
+                if now is not None and self._by_pool.get(pool.name) == now:
+                    return
+            self.release(pool.name)
+            fd = _open(pool)
+            try:
+                self._take(pool, fd)
+            except BaseException:
+                with suppress(OSError):
+                    os.close(fd)
+                raise
+
+    def _take(self, pool: Pool, fd: int) -> None:
+        identity = _identity_of(os.fstat(fd), pool.kind)
+        with self._guard:
+            known = self._held.get(identity)
+        if known is None and not _lock(pool, fd):
+            raise _in_use(pool, fd)
+        if known is None and pool.kind is PoolKind.DIRECTORY:
+            self._sign(fd)
+        with self._guard:
+            # The same place under a second name, as when a pool is renamed in one change.
+            entry = self._held.setdefault(identity, _Held(fd))
+            entry.users.add(pool.name)
+            self._by_pool[pool.name] = identity
+        if entry.fd != fd:
+            os.close(fd)
+
+    def _sign(self, fd: int) -> None:
+        with suppress(OSError):  # a full or read-only file system: the lock itself holds
+            text = f"gateway {self._gateway_id}, process {os.getpid()}\n".encode()
+            os.pwrite(fd, text, 0)
+            os.ftruncate(fd, len(text))
+
+    def has(self, name: PoolName) -> bool:
+        """Whether the pool was claimed when somebody last looked."""
+        with self._guard:
+            return name in self._by_pool
+
+    def release(self, name: PoolName) -> None:
+        """Let another daemon have the pool; nothing happens if it is not claimed."""
+        with self._guard:
+            identity = self._by_pool.pop(name, None)
+            entry = self._held.get(identity) if identity is not None else None
+            if entry is None or identity is None:
+                return
+            entry.users.discard(name)
+            if entry.users:
+                return
+            del self._held[identity]
+        with suppress(OSError):
+            os.close(entry.fd)
+
+    def release_others(self, wanted: frozenset[PoolName]) -> None:
+        """Let go of all pools but those."""
+        with self._guard:
+            names = [name for name in self._by_pool if name not in wanted]
+        for name in names:
+            self.release(name)
+
+
+def _identity(pool: Pool) -> _Identity | None:
+    """What the claim on a pool is a lock on, as it is now."""
+    try:
+        return _identity_of(os.stat(_lock_path(pool)), pool.kind)
+    except OSError:
+        return None
+
+
+def _identity_of(info: os.stat_result, kind: PoolKind) -> _Identity:
+    # A device's node may be made anew for another device: both must be the same.
+    device = info.st_rdev if kind is PoolKind.BLOCK else 0
+    return info.st_dev, info.st_ino, device
+
+
+def _lock_path(pool: Pool) -> str:
+    if pool.kind is PoolKind.BLOCK:
+        return pool.path
+    return os.path.join(pool.path, LABEL_DIRECTORY, LOCK_FILE)
+
+
+def _open(pool: Pool) -> int:
+    path = _lock_path(pool)
+    what = "directory" if pool.kind is PoolKind.DIRECTORY else "device"
+    try:
+        if pool.kind is PoolKind.BLOCK:
+            return _open_either(path)
+        directory = os.path.dirname(path)
+        if os.path.isdir(pool.path) and not os.path.isdir(directory):
+            with suppress(OSError):  # what stands in the way is said by the open that follows
+                os.mkdir(directory, mode=0o700)
+        try:
+            return _open_either(path, os.O_CREAT)
+        except FileNotFoundError:
+            # Nothing of ours in a pool that cannot be written: then the directory is the lock.
+            return os.open(pool.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise Unavailable(
+            f"Pool {pool.name}: the {what} {pool.path} cannot be used: {error.strerror}.",
+            "See that it is there, mounted or attached, and that this user has the right to it.",
+            code="pool-away",
+        ) from error
+
+
+def _open_either(path: str, create: int = 0) -> int:
+    """To write if that is allowed, else to read."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | create, 0o600)
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _lock(pool: Pool, fd: int) -> bool:
+    """Whether the lock is taken; a device that nobody may write to needs none."""
+    try:
+        if pool.kind is PoolKind.DIRECTORY:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        elif fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR:
+            wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _LOCKED_BYTE, 1, 0)
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
+    except OSError as error:
+        if error.errno in _HELD:
+            return False
+        raise
+    return True
+
+
+def _in_use(pool: Pool, fd: int) -> InUse:
+    holder = ""
+    if pool.kind is PoolKind.DIRECTORY:
+        with suppress(OSError):
+            holder = os.pread(fd, 200, 0).decode("ascii", "replace").strip()
+    return InUse(
+        f"Pool {pool.name}: {pool.path} is in use by another daemon"
+        f"{f' ({holder})' if holder else ''}.",
+        "Stop that daemon, or remove the pool there: blockgate pool remove; or use another place.",
+    )
