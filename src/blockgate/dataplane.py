@@ -167,6 +167,8 @@ class EngineDataPlane:
         self._again: asyncio.Handle | None = None
         self._exports: Mapping[str, ports.ExportView] = {}
         self._views: Mapping[str, ExportView] = {}
+        # What the engine enforces is what clients are told.
+        self._maximum_payload = engine.limits()["payload_bytes"]
         self._tls = False
         self._closing = False
         self._stopped = False
@@ -388,7 +390,9 @@ class EngineDataPlane:
         """
         # Most exports are as they were: with a thousand of them, one more must stay cheap.
         self._views = {
-            name: self._views[name] if self._exports.get(name) == export else _view(export)
+            name: self._views[name]
+            if self._exports.get(name) == export
+            else _view(export, self._maximum_payload)
             for name, export in exports.items()
         }
         self._exports = dict(exports)
@@ -425,7 +429,7 @@ def _params(agreed: Transmission) -> _engine.TransmitParams:
     )
 
 
-def _view(export: ports.ExportView) -> ExportView:
+def _view(export: ports.ExportView, maximum_payload: int) -> ExportView:
     """An export as the handshake sees it. Clients may use any offset and length: the engine
     widens what is smaller than the device's block, so the protocol's default sizes hold."""
     return ExportView(
@@ -438,6 +442,7 @@ def _view(export: ports.ExportView) -> ExportView:
         allow=tuple(export.allow),
         description=export.description,
         preferred_block=max(4096, export.block_size),
+        maximum_payload=maximum_payload,
     )
 
 

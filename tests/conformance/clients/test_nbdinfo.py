@@ -84,6 +84,15 @@ def test_a_long_listing(start_gateway: Callable[..., Gateway], tmp_path: Path) -
     assert names_listed(gateway.nbd_uri()) == mine
 
 
+def test_the_payload_that_is_announced_is_the_one_that_is_taken(
+    start_gateway: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    gateway = start_gateway(config=limits_file(tmp_path, payload_bytes=1 << 20))
+    export = gateway.add_export(gateway.add_volume("4MiB"))
+    (one,) = json.loads(succeed("nbdinfo", "--json", gateway.nbd_uri(export)))["exports"]
+    assert one["block_size_maximum"] == 1 << 20
+
+
 def test_an_export_that_requires_tls(lab: Laboratory) -> None:
     export = lab.export(tls_required=True)
     lab.export()

@@ -85,7 +85,8 @@ async def test_a_session_from_handshake_to_counters(
     nbd = await asyncio.to_thread(use)
     (session,) = await plane.sessions()
     assert (session.export, session.handle, session.phase) == ("disk", handle, "transmission")
-    assert (session.read_bytes, session.written_bytes) == (8, 4)
+    assert session.counters is not None
+    assert (session.counters.bytes["read"], session.counters.bytes["write"]) == (8, 4)
     assert plane.identity(session.conn) == ""
     counters = await plane.counters()
     assert counters.exports["disk"].ops["read"] == 1
