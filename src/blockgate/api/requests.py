@@ -45,15 +45,23 @@ class PoolScan(Request):
 
 
 class VolumeCreate(Request):
-    """A new volume."""
+    """A new volume: empty, of a `size`; or with the bytes of `from`, and not smaller than that.
+
+    What is not given is as the source has it; else 512, write-back and buffered.
+    """
 
     pool: Text
     name: Text
-    size: Size
+    size: Size | None = None
+    source: PathText | None = Field(
+        default=None,
+        alias="from",
+        description="another volume (POOL/VOLUME), or the absolute path of an image file",
+    )
     prealloc: StrictBool = False
-    block_size: BlockSize = 512
-    cache: Cache = "write-back"
-    io: Io = "buffered"
+    block_size: BlockSize | None = None
+    cache: Cache | None = None
+    io: Io | None = None
 
 
 class VolumeAdopt(Request):
@@ -127,5 +135,5 @@ def harmless_fields() -> frozenset[str]:
     for model in Request.__subclasses__():
         for name, field in model.model_fields.items():
             if "SecretStr" not in repr(field.annotation):
-                names.add(name)
+                names.add(field.alias or name)
     return frozenset(names)
