@@ -122,6 +122,8 @@ def create(
     A copy has the source's size, unless a larger --size is given, and its cache mode, I/O mode and
     block size unless they are. A volume that is copied must not be exported read-write.
     """
+    if size is None and source is None:
+        raise InvalidInput("A new volume needs a size.", "Give --size, or --from with a source.")
     options = {"size": size, "from": source, "cache": cache, "io": io}
     body = {
         **_new(volume),
