@@ -79,7 +79,7 @@ class Accepted:
 
 @final
 class ClientFlags:
-    """The client's 32 bits of handshake flags. To be answered by `nbd_reply(conn, b"", "option")`."""
+    """The client's 32 bits of handshake flags; the answer is `nbd_reply(conn, b"", "option")`."""
 
     @property
     def conn(self) -> int: ...
@@ -88,7 +88,7 @@ class ClientFlags:
 
 @final
 class NbdOption:
-    """One option. `oversize`: longer than `option_bytes`, its data was skipped and `data` is empty."""
+    """One option. `oversize`: longer than `option_bytes`; it was skipped, and `data` is empty."""
 
     @property
     def conn(self) -> int: ...

@@ -14,6 +14,7 @@ import pytest
 from blockgate.backstores.base import no_progress
 from blockgate.backstores.block import RESERVED_BYTES, BlockBackstore
 from blockgate.backstores.claims import Claims
+from blockgate.backstores.copying import origin_of
 from blockgate.model.config import Pool, PoolKind, Volume
 from blockgate.model.errors import Conflict, InUse, InvalidInput, Refused, Unavailable
 from blockgate.model.identity import new_uuid
@@ -236,3 +237,23 @@ def test_a_device_is_claimed_by_one_daemon(pool: BlockBackstore, tmp_path: Path)
     second.release_others(frozenset())
     first.hold(pool.pool)
     first.release_others(frozenset())
+
+
+def test_a_copy_onto_a_device_writes_the_holes_too(pool: BlockBackstore, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(3 * MIB)
+        file.seek(MIB)
+        file.write(os.urandom(5000))
+    one, before = volume(4 * MIB), content(pool)
+    pool.check_new(one)
+    origin = origin_of(str(image))
+    pool.copy_data(one, origin, no_progress)
+    after = content(pool)
+    assert after[: 4 * MIB] == image.read_bytes().ljust(4 * MIB, b"\0")
+    assert after[4 * MIB :] == before[4 * MIB :]
+    pool.write_label(one)
+    image.unlink()
+    pool.copy_data(one, origin, no_progress)  # it was done
+    with pytest.raises(Conflict, match=one.uuid):
+        pool.copy_data(volume(4 * MIB, "b"), origin, no_progress)

@@ -128,11 +128,17 @@ def _rename(send: Send) -> httpx.Response:
     return send("POST", "volumes/main/a/rename", {"new_name": "b"})
 
 
+def _copy(send: Send, **more: Any) -> httpx.Response:
+    return send("POST", "volumes", {"pool": "main", "name": "b", "from": "main/a", **more})
+
+
 SCENARIOS = (
     Scenario("pool-add", with_directory, _add_pool),
     Scenario("pool-remove", empty_pool, lambda s: s("DELETE", "pools/spare")),
     Scenario("create", nothing, _create),
     Scenario("create-preallocated", nothing, lambda s: _create(s, prealloc=True)),
+    Scenario("copy", volume, lambda s: _copy(s, size="2M")),
+    Scenario("copy-preallocated", volume, lambda s: _copy(s, prealloc=True)),
     Scenario("apply", exported, lambda s: s("POST", "apply", DOCUMENT)),
     Scenario("grow", exported, lambda s: _resize(s, "3M")),
     Scenario("shrink", exported, lambda s: _resize(s, "512K")),
@@ -162,6 +168,7 @@ SCENARIOS = (
         lambda s: _create(s, prealloc=True),
         (("fallocate", "*", errno.ENOSPC),),
     ),
+    Scenario("copy-fails", volume, _copy, (("write", "*.new", errno.ENOSPC),)),
     Scenario(
         "apply-fails",
         nothing,

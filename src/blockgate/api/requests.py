@@ -98,15 +98,23 @@ class PoolScan(Request):
 
 
 class VolumeCreate(Request):
-    """A new volume."""
+    """A new volume: empty, of a `size`; or with the bytes of `from`, and not smaller than that.
+
+    What is not given is as the source has it; else 512, write-back and buffered.
+    """
 
     pool: Text
     name: Text
-    size: Size
+    size: Size | None = None
+    source: PathText | None = Field(
+        default=None,
+        alias="from",
+        description="another volume (POOL/VOLUME), or the absolute path of an image file",
+    )
     prealloc: StrictBool = False
-    block_size: BlockSize = 512
-    cache: Cache = "write-back"
-    io: Io = "buffered"
+    block_size: BlockSize | None = None
+    cache: Cache | None = None
+    io: Io | None = None
 
 
 class VolumeAdopt(Request):
@@ -182,7 +190,7 @@ def known_fields() -> frozenset[str]:
     names |= {"body", "bytes", "sha256"}  # of a body that cannot be shown
     names |= {*TOP_FIELDS, *POOL_FIELDS, *VOLUME_FIELDS, *EXPORT_FIELDS, *PSK_FIELDS}
     for model in Request.__subclasses__():
-        names |= set(model.model_fields)
+        names |= {field.alias or name for name, field in model.model_fields.items()}
     return frozenset(names)
 
 

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from blockgate.backstores.labels import Label
 from blockgate.model.config import Pool, Volume
+from blockgate.model.origin import Origin
 
 
 class Sharing(StrEnum):
@@ -157,6 +158,10 @@ class PoolBackstore(ABC):
     @abstractmethod
     def prepare_data(self, volume: Volume, progress: Progress) -> None:
         """Make the data, stable but not yet under its own name."""
+
+    @abstractmethod
+    def copy_data(self, volume: Volume, origin: Origin, progress: Progress) -> None:
+        """Make the data as a copy of `origin`, stable but not yet under its own name."""
 
     @abstractmethod
     def place_data(self, volume: Volume) -> None:

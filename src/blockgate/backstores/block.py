@@ -14,7 +14,7 @@ import stat
 import struct
 import time
 
-from blockgate.backstores import labels
+from blockgate.backstores import copying, labels
 from blockgate.backstores.base import (
     Adoptable,
     Capabilities,
@@ -31,6 +31,7 @@ from blockgate.backstores.labels import LABEL_BYTES_MAX, Label, LabelError
 from blockgate.durable import replace_durably, sync_directory, unlink_if_exists, write_all
 from blockgate.model.config import Pool, Volume
 from blockgate.model.errors import Conflict, Failed, InUse, InvalidInput, Refused, Unavailable
+from blockgate.model.origin import Origin
 
 RESERVED_BYTES = 1024 * 1024
 """The end of the device that a volume does not reach; its first block is the label."""
@@ -315,6 +316,19 @@ class BlockBackstore(PoolBackstore):
 
     def prepare_data(self, volume: Volume, progress: Progress) -> None:
         """Nothing: the device is there."""
+
+    def copy_data(self, volume: Volume, origin: Origin, progress: Progress) -> None:
+        """Write to the device, which has no label then. With the volume's own it was done."""
+        existing = self.read_label(volume)
+        if existing is not None:
+            if existing.volume.uuid != volume.uuid:
+                raise self._taken(existing)
+            return
+        fd = self._open(os.O_RDWR | os.O_EXCL)
+        try:
+            copying.copy_into(fd, origin, volume.size, progress, blank=False, clone=False)
+        finally:
+            os.close(fd)
 
     def place_data(self, volume: Volume) -> None:
         """Nothing: the device has its name."""

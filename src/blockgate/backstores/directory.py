@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from blockgate.backstores import labels
+from blockgate.backstores import copying, labels
 from blockgate.backstores.base import (
     Adoptable,
     Capabilities,
@@ -37,6 +37,7 @@ from blockgate.durable import (
 )
 from blockgate.model.config import Volume
 from blockgate.model.errors import Conflict, Failed, InUse, InvalidInput, Refused, Unavailable
+from blockgate.model.origin import Origin
 
 LABEL_DIRECTORY = ".blockgate"
 _IS = ("", "is", "are")
@@ -301,6 +302,22 @@ class DirectoryBackstore(PoolBackstore):
         try:
             _extend(fd, 0, volume, progress)
             os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def copy_data(self, volume: Volume, origin: Origin, progress: Progress) -> None:
+        """Make the file under its temporary name, from its first byte on: what a former try left
+        there may be of an origin that has changed since.
+        """
+        if self._is_placed(volume):
+            return
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        fd = os.open(self._staged_path(volume), flags, 0o600)
+        try:
+            _extend(fd, 0, volume, progress)
+            copying.copy_into(
+                fd, origin, volume.size, progress, blank=True, clone=not volume.prealloc
+            )
         finally:
             os.close(fd)
 

@@ -78,23 +78,60 @@ def _at(volume: str) -> tuple[str, str]:
 @command(app, "create")
 def create(
     volume: NewVolumeArgument,
-    size: SizeOption,
+    size: Annotated[
+        str | None,
+        typer.Option("--size", metavar="SIZE", help="For example 1.5GiB, 2T, or bytes."),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="SOURCE",
+            help="Copy POOL/VOLUME, or an image file on the gateway (a path from / on).",
+            autocompletion=names.volumes,
+        ),
+    ] = None,
     prealloc: Annotated[
         bool, typer.Option("--prealloc", help="Take all of its space at once.")
     ] = False,
-    block_size: BlockSizeOption = "512",
-    cache: CacheOption = "write-back",
-    io: IoOption = "buffered",
+    block_size: Annotated[
+        str | None,
+        typer.Option(
+            "--block-size", metavar="512|4096", help="Logical block size in bytes; 512 if not said."
+        ),
+    ] = None,
+    cache: Annotated[
+        Literal["write-back", "write-through"] | None,
+        typer.Option(
+            "--cache",
+            metavar="write-back|write-through",
+            help="write-through: stable before it is answered; write-back if not said.",
+        ),
+    ] = None,
+    io: Annotated[
+        Literal["buffered", "direct"] | None,
+        typer.Option(
+            "--io",
+            metavar="buffered|direct",
+            help="direct: around the gateway's page cache; buffered if not said.",
+        ),
+    ] = None,
 ) -> None:
-    """Make a volume."""
+    """Make a volume: empty, of a --size; or as a copy, with --from.
+
+    A copy has the source's size, unless a larger --size is given, and its cache mode, I/O mode and
+    block size unless they are. A volume that is copied must not be exported read-write.
+    """
+    if size is None and source is None:
+        raise InvalidInput("A new volume needs a size.", "Give --size, or --from with a source.")
+    options = {"size": size, "from": source, "cache": cache, "io": io}
     body = {
         **_new(volume),
-        "size": size,
         "prealloc": prealloc,
-        "block_size": _block_size(block_size),
-        "cache": cache,
-        "io": io,
+        **{key: value for key, value in options.items() if value is not None},
     }
+    if block_size is not None:
+        body["block_size"] = _block_size(block_size)
     made = change("POST", "volumes", body=body)
     done(f"Volume {volume} created: {format_size(made['size'])}, WWN {made['wwn']}.", made)
 

@@ -29,6 +29,7 @@ from blockgate.control.locks import Locks
 from blockgate.control.operations import DONE, FAILED, KEPT_MAX, UNDOING, Operation
 from blockgate.control.progress import Progress
 from blockgate.control.reconciler import Outcome, Reconciler, lock_name
+from blockgate.control.sources import guard_sources
 from blockgate.control.state import OPERATIONS, POOLS
 from blockgate.control.views import OperationInfo
 from blockgate.model import errors
@@ -183,11 +184,19 @@ class Changes:
                 config = self._core.config
                 draft = await asyncio.to_thread(build, config)
                 after = await asyncio.to_thread(draft.apply_to, config)
-                volumes = {lock_name(uuid) for uuid in draft.all_touched(config)}
+                guard_sources(self._core.desired.copies.values(), after)
+                # Nobody may be at work on what is copied now; later `guard_sources` is enough.
+                sources = {
+                    lock_name(origin.uuid) for origin in draft.copies.values() if origin.uuid
+                }
+                volumes = {lock_name(uuid) for uuid in draft.all_touched(config)} | sources
                 missing = volumes.difference(operation.locks)
                 if self._locks.try_take(missing, operation.id):
-                    operation.locks = sorted({*operation.locks, *missing})
-                    await self._ledger.intend(operation, draft, after)
+                    operation.locks = sorted({*operation.locks, *missing} - sources)
+                    try:
+                        await self._ledger.intend(operation, draft, after)
+                    finally:
+                        await self._locks.release(sources, operation.id)
                     return draft
             # Somebody is at work there. Wait without the commit lock, then look again.
             await self._locks.take(missing, operation.id)
@@ -267,6 +276,7 @@ class Changes:
             else:
                 taken = self._locks.try_take(operation.locks, operation.id)
                 assert taken, "no two running operations had a lock in common"
+                self._ledger.take_up(operation)
                 self._retry_later(operation, first_wait_s=0)
         retried = [running.task for running in self._running.values()]
         await self._reconciler.start()

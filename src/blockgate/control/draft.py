@@ -17,6 +17,7 @@ from blockgate.control.state import (
 )
 from blockgate.model.config import Configuration, Export, Pool, Volume
 from blockgate.model.names import ExportName, PoolName, VolumeRef
+from blockgate.model.origin import Origin
 
 Changed = dict[str, dict[str, Any] | None]
 """Configuration entries by key; None where there is none."""
@@ -31,6 +32,7 @@ class Draft:
     be served, so that one which cannot be opened fails the change. `rotate_key`: the key that
     encrypts secrets is to be a new one. `answer` is the result, in
     plain values, of a change whose result is known beforehand.
+    `copies` tells of new volumes (UUIDs) what their data is to be a copy of.
     `touched` names the volumes (UUIDs) to reconcile beyond those that are set or removed.
     """
 
@@ -39,6 +41,7 @@ class Draft:
     volumes: Mapping[VolumeRef, Volume | None] = field(default_factory=dict)
     exports: Mapping[ExportName, Export | None] = field(default_factory=dict)
     psk: Mapping[str, str | None] = field(default_factory=dict)
+    copies: Mapping[str, Origin] = field(default_factory=dict)
     cleanups: tuple[Cleanup, ...] = ()
     registered: tuple[Volume, ...] = ()
     reopen: frozenset[str] = frozenset()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from blockgate.control.rotation import rotate_key
 from blockgate.control.state import Opened, Published
 from blockgate.control.steps import (
     CloseVolume,
+    CopyData,
     DiscardPartial,
     DisconnectSessions,
     GrowData,
@@ -83,6 +85,8 @@ class Executor:
             case PrepareData(volume):
                 report = progress.part(volume.uuid)
                 await self._on(volume, lambda b: b.prepare_data(volume, report))
+            case CopyData():
+                await self._copy(step, progress)
             case GrowData(volume, old_size):
                 report = progress.part(volume.uuid)
                 await self._on(volume, lambda b: b.grow_data(volume, old_size, report))
@@ -134,6 +138,19 @@ class Executor:
                 return f"the step '{words}' for volume {step.volume.ref}"
 
     # Pools
+
+    async def _copy(self, step: CopyData, progress: Progress) -> None:
+        report, stopped = progress.part(step.volume.uuid), threading.Event()
+
+        def tell(done_bytes: int, total_bytes: int) -> None:
+            if stopped.is_set():  # the gateway stops; the copy is begun anew at its next start
+                raise Unavailable("The gateway is stopping.")
+            report(done_bytes, total_bytes)
+
+        try:
+            await self._on(step.volume, lambda b: b.copy_data(step.volume, step.origin, tell))
+        finally:
+            stopped.set()
 
     async def _in(self, pool: Pool, work: Callable[[PoolBackstore], None]) -> None:
         await self._core.in_pool(pool, work, self._core.backstore(pool))

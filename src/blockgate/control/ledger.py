@@ -15,7 +15,7 @@ from blockgate.cluster.store import Compare, Delete, Put, Write
 from blockgate.control.core import Core
 from blockgate.control.draft import Changed, Draft
 from blockgate.control.history import History
-from blockgate.control.operations import DONE, UNDOING, Operation
+from blockgate.control.operations import DONE, RUNNING, UNDOING, Operation
 from blockgate.control.state import (
     CLEANUPS,
     MADE,
@@ -37,6 +37,7 @@ from blockgate.control.state import (
 from blockgate.model.config import Configuration, Volume
 from blockgate.model.errors import Conflict
 from blockgate.model.names import PoolName
+from blockgate.model.origin import Origin, origin_from, origin_record
 
 _V = TypeVar("_V")
 
@@ -71,6 +72,7 @@ class Ledger:
             operation.psk_before = {user: desired.psk.get(user) for user in draft.psk}
             operation.psk_after = dict(draft.psk)
             operation.registered = [volume.uuid for volume in draft.registered]
+            operation.copies = {u: origin_record(o) for u, o in draft.copies.items()}
             operation.for_service = draft.for_service
             operation.rotate_key = draft.rotate_key
             operation.result = draft.answer
@@ -84,7 +86,8 @@ class Ledger:
         await self._commit("CommitIntent", compares, writes)
         core.made.update({volume.uuid: volume for volume in draft.registered})
         psk = _merged(core.desired.psk, operation.psk_after)
-        core.desired = Desired(after, {**core.desired.cleanups, **cleanups}, psk)
+        copies = {**core.desired.copies, **draft.copies}
+        core.desired = Desired(after, {**core.desired.cleanups, **cleanups}, psk, copies)
 
     async def roll_back(self, operation: Operation) -> None:
         """Commit that all is wanted as before, and what has to be cleaned up for that.
@@ -110,7 +113,8 @@ class Ledger:
             core.made.pop(uuid, None)
         left = {u: c for u, c in core.desired.cleanups.items() if u not in gone}
         psk = _merged(core.desired.psk, operation.psk_before)
-        core.desired = Desired(config, {**left, **cleanups}, psk)
+        copies = self._other_copies(operation)
+        core.desired = Desired(config, {**left, **cleanups}, psk, copies)
 
     async def conclude(self, operation: Operation, forgotten: Iterable[str]) -> None:
         """Commit the end of an operation: what is made, the history, the answer to a retry."""
@@ -129,7 +133,8 @@ class Ledger:
 
         await self._commit("CommitResult", (), await asyncio.to_thread(encode))
         left = {u: c for u, c in core.desired.cleanups.items() if u not in cleaned}
-        core.desired = replace(core.desired, cleanups=left)
+        copies = self._other_copies(operation)
+        core.desired = replace(core.desired, cleanups=left, copies=copies)
 
     async def _commit(
         self, name: str, compares: Sequence[Compare], writes: Sequence[Write]
@@ -149,6 +154,19 @@ class Ledger:
         """That nobody else changed these entries since they were read."""
         keys = [*operation.after, *(PSK + user for user in operation.psk_after)]
         return [Compare(key, self._core.revisions.get(key, 0)) for key in keys]
+
+    # What is copied while an operation runs
+
+    def take_up(self, operation: Operation) -> None:
+        """What a former process was to copy, and this one is to."""
+        if operation.state == RUNNING:
+            copies = {u: origin_from(record) for u, record in operation.copies.items()}
+            desired = self._core.desired
+            self._core.desired = replace(desired, copies={**desired.copies, **copies})
+
+    def _other_copies(self, operation: Operation) -> dict[str, Origin]:
+        copies = self._core.desired.copies
+        return {u: origin for u, origin in copies.items() if u not in operation.copies}
 
     # What follows in memory, and what follows from a record
 

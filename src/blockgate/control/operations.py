@@ -42,6 +42,7 @@ class Operation:
     psk_before: dict[str, str | None] = field(default_factory=dict)
     psk_after: dict[str, str | None] = field(default_factory=dict)
     registered: list[str] = field(default_factory=list)
+    copies: dict[str, dict[str, Any]] = field(default_factory=dict)
     for_service: bool = False
     rotate_key: bool = False
 
@@ -59,7 +60,15 @@ class Operation:
         """The record's bytes; of an ended one without what only a running one needs."""
         record = asdict(self)
         if self.ended_already:
-            for name in ("locks", "touched", "before", "after", "psk_before", "psk_after"):
+            for name in (
+                "locks",
+                "touched",
+                "before",
+                "after",
+                "psk_before",
+                "psk_after",
+                "copies",
+            ):
                 del record[name]
         return dump(record)
 

@@ -20,6 +20,7 @@ from blockgate.control.ports import ExportView
 from blockgate.control.state import CleanupAction, Desired, Observed, Opened
 from blockgate.control.steps import (
     CloseVolume,
+    CopyData,
     DiscardPartial,
     DisconnectSessions,
     GrowData,
@@ -302,7 +303,10 @@ class _Planner:
 
     def _make(self, want: Volume) -> None:
         staged = self._stages_data(want) and not want.adopted
-        if staged:
+        origin = self._desired.copies.get(want.uuid)
+        if origin is not None:
+            self._add(Stage.DATA, CopyData(want, origin))
+        elif staged:
             self._add(Stage.DATA, PrepareData(want))
         self._add(Stage.LABEL, WriteLabel(want), stable=Stage.LABEL_STABLE)
         if staged:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from blockgate.control.changes import Changes
+from blockgate.control.copies import Copies, Wish
 from blockgate.control.core import Core, Settings
 from blockgate.control.documents import Documents
 from blockgate.control.exports import Exports
@@ -33,6 +34,7 @@ from blockgate.control.views import (
 )
 from blockgate.control.volumes import Volumes
 from blockgate.model.callers import Caller
+from blockgate.model.errors import InvalidInput
 
 __all__ = ["Control", "Settings"]
 
@@ -47,6 +49,7 @@ class Control:
         self._changes = changes
         self._pools = Pools(core, changes, self._reading)
         self._volumes = Volumes(core, changes, self._reading)
+        self._copies = Copies(core, changes, self._reading)
         self._exports = Exports(core, changes, self._reading)
         self._psk = PskUsers(core, changes)
         self._documents = Documents(core, changes, self._psk)
@@ -109,16 +112,29 @@ class Control:
         caller: Caller,
         operation_id: str,
         volume: str,
-        size: int | str,
+        size: int | str | None = None,
         *,
+        source: str | None = None,
         prealloc: bool = False,
-        block_size: int = 512,
-        cache: str = "write-back",
-        io: str = "buffered",
+        block_size: int | None = None,
+        cache: str | None = None,
+        io: str | None = None,
     ) -> VolumeInfo:
-        """Make a volume (`POOL/NAME`); returns when its data and label are stable."""
+        """Make a volume (`POOL/NAME`); returns when its data and label are stable.
+
+        With `source` (another volume, or the absolute path of an image file) its data is a copy,
+        and what is not given is as the source has it.
+        """
+        if source is not None:
+            wish = Wish(volume, source, size, prealloc, block_size, cache, io)
+            return await self._copies.create(caller, operation_id, wish)
+        if size is None:
+            raise InvalidInput(
+                "A new volume needs a size.", "Give --size, or --from with a source."
+            )
+        modes = cache or "write-back", io or "buffered"
         return await self._volumes.create(
-            caller, operation_id, volume, size, prealloc, block_size, cache, io
+            caller, operation_id, volume, size, prealloc, block_size or 512, *modes
         )
 
     async def volume_list(self, caller: Caller, pool: str | None = None) -> list[VolumeInfo]:

@@ -25,6 +25,7 @@ from blockgate.model.config import (
     parse_allow,
 )
 from blockgate.model.names import ExportName, PoolName, VolumeName, VolumeRef
+from blockgate.model.origin import Origin
 
 POOLS = "config/pools/"
 VOLUMES = "config/volumes/"
@@ -56,11 +57,16 @@ class Cleanup:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What is wanted: the configuration, what must be cleaned up, and who may use TLS PSK."""
+    """What is wanted: the configuration, what must be cleaned up, and who may use TLS PSK.
+
+    `copies` tells of new volumes (by UUID) whose data is to be a copy; the record of the operation
+    that makes them keeps it.
+    """
 
     config: Configuration = field(default_factory=Configuration)
     cleanups: Mapping[str, Cleanup] = field(default_factory=dict)
     psk: Mapping[str, str] = field(default_factory=dict)
+    copies: Mapping[str, Origin] = field(default_factory=dict)
 
     def by_uuid(self) -> dict[str, Volume]:
         """The volumes by identity."""

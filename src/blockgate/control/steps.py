@@ -12,6 +12,7 @@ from typing import get_args
 from blockgate.control.ports import ExportView
 from blockgate.model.config import Pool, Volume
 from blockgate.model.names import ExportName, PoolName
+from blockgate.model.origin import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,14 @@ class PrepareData:
     """Make a new volume's data, not yet under its name."""
 
     volume: Volume
+
+
+@dataclass(frozen=True, slots=True)
+class CopyData:
+    """Make a new volume's data as a copy of other data, not yet under its name."""
+
+    volume: Volume
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +190,7 @@ Step = (
     | CloseVolume
     | PreparePool
     | PrepareData
+    | CopyData
     | GrowData
     | ShrinkData
     | TrimData

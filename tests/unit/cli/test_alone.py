@@ -55,7 +55,7 @@ def test_errors_are_json_when_asked(tmp_path: Path) -> None:
         (["pool", "add", "p", "--directory", "/a", "--device", "/b"], "a directory or a device"),
         (["volume", "create", "noslash", "--size", "1G"], "POOL/VOLUME"),
         (["volume", "create", "a/b", "--size", "1G", "--block-size", "1024"], "512 or 4096"),
-        (["volume", "create", "a/b"], "--size"),
+        (["volume", "resize", "a/b"], "--size"),
         (["export", "set", "x"], "Nothing to change"),
         (["export", "set", "x", "--allow", "::/0", "--allow-all"], "exclude"),
         (["tls", "psk", "add", "u"], "There is no key"),
@@ -217,7 +217,7 @@ def test_every_exit_status_is_documented() -> None:
     ("arguments", "words"),
     [
         (["frobnicate"], "frobnicate"),
-        (["volume", "create", "a/b"], "--size"),
+        (["volume", "resize", "a/b"], "--size"),
         (["volume", "list", "--frobnicate"], "--frobnicate"),
         (["log", "commands", "--limit", "0"], "--limit"),
         (["completion", "tcsh"], "tcsh"),

@@ -20,6 +20,7 @@ from blockgate.control.state import (
 from blockgate.control.steps import (
     IRREVERSIBLE,
     STEP_CLASSES,
+    CopyData,
     PublishExports,
     Step,
     pool_of,
@@ -28,6 +29,7 @@ from blockgate.control.steps import (
 from blockgate.model.config import CacheMode, Configuration, Export, Pool, PoolKind, Volume
 from blockgate.model.identity import new_uuid
 from blockgate.model.names import ExportName, PoolName, VolumeName, VolumeRef
+from blockgate.model.origin import Origin
 
 MAIN = Pool(PoolName("main"), PoolKind.DIRECTORY, "/srv/main")
 DISK = Pool(PoolName("disk"), PoolKind.BLOCK, "/dev/sdb")
@@ -84,6 +86,19 @@ def test_creating_labels_before_it_names() -> None:
     assert run(desired(ON_DISK), observed()) == ["WriteLabel", "SyncPool"]
     adopted = replace(A, adopted=True, path="/srv/main/x")
     assert run(desired(adopted), observed()) == ["WriteLabel", "SyncPool"]
+
+
+def test_a_copy_is_made_before_the_label() -> None:
+    origin = Origin("/srv/images/a.raw", 1 << 20)
+    for volume, after in (
+        (A, ["WriteLabel", "SyncPool", "PlaceData", "SyncPool"]),
+        (ON_DISK, ["WriteLabel", "SyncPool"]),
+    ):
+        want = replace(desired(volume), copies={volume.uuid: origin})
+        result = plan(want, observed(), capabilities_of)
+        assert result[0] == (CopyData(volume, origin),)
+        assert names(result)[1:] == after
+        assert run(want, observed(volume)) == [], "what is made is not copied again"
 
 
 def test_many_volumes_share_a_stage_and_its_sync() -> None:
@@ -207,7 +222,7 @@ def test_a_scope_leaves_the_rest_alone() -> None:
 
 
 def test_every_step_names_its_volumes_and_pool() -> None:
-    assert len(STEP_CLASSES) == len(set(STEP_CLASSES)) == 21
+    assert len(STEP_CLASSES) == len(set(STEP_CLASSES)) == 22
     assert set(IRREVERSIBLE) < set(STEP_CLASSES)
     want = desired(A, exports=(WEB,))
     for stage in plan(want, replace(observed(), ready_pools=frozenset()), capabilities_of):

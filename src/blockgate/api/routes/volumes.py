@@ -35,13 +35,14 @@ async def list_volumes(
 async def create_volume(call: Administer, body: VolumeCreate) -> VolumeInfo:
     """Make a volume; the answer comes when its data and label are stable.
 
-    With `prealloc` that takes a while: `GET /v1/operations/{id}` tells how far it is.
+    With `prealloc` or `from` that takes a while: `GET /v1/operations/{id}` tells how far it is.
     """
     return await call.control.volume_create(
         call.caller,
         call.operation_id,
         f"{body.pool}/{body.name}",
         body.size,
+        source=body.source,
         prealloc=body.prealloc,
         block_size=body.block_size,
         cache=body.cache,
