@@ -46,6 +46,7 @@ class Claims:
         self._held: dict[_Identity, _Held] = {}
         self._by_pool: dict[PoolName, _Identity] = {}
         self._taking: dict[PoolName, threading.Lock] = {}
+        self._closed = False
 
     def hold(self, pool: Pool) -> None:
         """Claim a pool, or see that it is still claimed: another disk may be mounted there now.
@@ -77,6 +78,8 @@ class Claims:
         if known is None and pool.kind is PoolKind.DIRECTORY:
             self._sign(fd)
         with self._guard:
+            if self._closed:
+                raise Unavailable("This gateway is stopping.", "Try again later.")
             # The same place under a second name, as when a pool is renamed in one change.
             entry = self._held.setdefault(identity, _Held(fd))
             entry.users.add(pool.name)
@@ -108,6 +111,12 @@ class Claims:
             del self._held[identity]
         with suppress(OSError):
             os.close(entry.fd)
+
+    def close(self) -> None:
+        """Let go of everything, for good: also of what a thread is about to claim."""
+        with self._guard:
+            self._closed = True
+        self.release_others(frozenset())
 
     def release_others(self, wanted: frozenset[PoolName]) -> None:
         """Let go of all pools but those."""

@@ -135,7 +135,7 @@ class Core:
         self.opened.clear()
         self.published.clear()
         await self.store.close()
-        self.claims.release_others(frozenset())
+        self.claims.close()
         assert self._directory is not None
         self._directory.release()
 

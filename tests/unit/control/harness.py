@@ -119,7 +119,7 @@ class Lab:
                 await asyncio.get_running_loop().run_in_executor(thread, connection.close)
             thread.shutdown()
         if core._claims is not None:
-            core._claims.release_others(frozenset())
+            core._claims.close()
         if core._directory is not None:
             core._directory.release()
         self._control = None

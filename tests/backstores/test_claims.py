@@ -1,0 +1,54 @@
+"""Who has a pool: one at a time, until it lets go or is gone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from blockgate.backstores.claims import Claims
+from blockgate.model.config import Pool, PoolKind
+from blockgate.model.errors import InUse, Unavailable
+from blockgate.model.names import PoolName
+
+
+def directory(path: Path, name: str = "main") -> Pool:
+    return Pool(PoolName(name), PoolKind.DIRECTORY, str(path))
+
+
+def test_a_directory_has_one_holder_who_is_named(tmp_path: Path) -> None:
+    first, second = Claims("gateway-1"), Claims("gateway-2")
+    first.hold(directory(tmp_path))
+    first.hold(directory(tmp_path, "again"))
+    first.release(PoolName("main"))
+    with pytest.raises(InUse, match="gateway-1"):
+        second.hold(directory(tmp_path))
+    first.release(PoolName("again"))
+    second.hold(directory(tmp_path))
+    assert second.has(PoolName("main")) and not first.has(PoolName("main"))
+    second.close()
+
+
+def test_another_disk_in_the_same_place_is_claimed_anew(tmp_path: Path) -> None:
+    pool, claims = directory(tmp_path / "pool"), Claims("one")
+    (tmp_path / "pool").mkdir()
+    claims.hold(pool)
+    (tmp_path / "pool").rename(tmp_path / "former")
+    with pytest.raises(Unavailable):
+        claims.hold(pool)
+    (tmp_path / "pool").mkdir()
+    claims.hold(pool)
+    Claims("two").hold(directory(tmp_path / "former"))
+    shutil.rmtree(tmp_path / "pool" / ".blockgate")
+    claims.hold(pool)
+    assert (tmp_path / "pool" / ".blockgate" / "lock").exists()
+    claims.close()
+
+
+def test_nothing_is_claimed_after_the_end(tmp_path: Path) -> None:
+    claims = Claims("one")
+    claims.close()
+    with pytest.raises(Unavailable, match="stopping"):
+        claims.hold(directory(tmp_path))
+    Claims("two").hold(directory(tmp_path))
