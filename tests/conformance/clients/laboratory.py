@@ -96,9 +96,10 @@ class Laboratory:
         self.gateway = gateway
         self.certificates = certificates
         self.psk_file = certificates.directory / "keys.psk"
-        key = secrets.token_hex(32)
-        self.psk_file.write_text(f"{PSK_USER}:{key}\n")
-        self.psk_file.chmod(0o600)
+        if not self.psk_file.exists():  # laboratories may share their files
+            self.psk_file.touch(0o600)
+            self.psk_file.write_text(f"{PSK_USER}:{secrets.token_hex(32)}\n")
+        key = self.psk_file.read_text().strip().partition(":")[2]
         gateway.api("POST", "tls/psk", {"user": PSK_USER, "key": key})
         self._addresses: dict[Transport, str] = {}
         for address in gateway.nbd_addresses():
