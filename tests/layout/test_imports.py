@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "durable": set(),
     "model": set(),
     "nbd": {"model"},
+    "scsi": {"model"},
     "backstores": {"model", "durable"},
     "cluster": {"model", "durable"},
     "control": {"model", "nbd", "backstores", "cluster"},

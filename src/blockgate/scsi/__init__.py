@@ -1,0 +1,62 @@
+"""SCSI as policy: a logical unit as values in, values out (SPC-4/5, SBC-3/4).
+
+What the engine does not execute itself comes here as a :class:`Command` of a :class:`Nexus` and
+leaves as a :class:`Reaction`. No sockets, clocks or threads; the transport is not known.
+"""
+
+from blockgate.scsi.attention_table import Attention
+from blockgate.scsi.gate import GateParts, NotReady, PortParts, Situation
+from blockgate.scsi.identity import UnitIdentity
+from blockgate.scsi.nexus import Nexus, NexusName
+from blockgate.scsi.reactions import (
+    GOOD,
+    AbortNexus,
+    Attend,
+    CancelJob,
+    Command,
+    CopyJob,
+    Effect,
+    FillJob,
+    GateChanged,
+    Job,
+    Part,
+    Persist,
+    Reaction,
+    Reply,
+    StartJob,
+    ZeroJob,
+)
+from blockgate.scsi.sense import CheckCondition, Key, ReservationConflict, Sense
+from blockgate.scsi.status import Status
+
+__all__ = [
+    "GOOD",
+    "AbortNexus",
+    "Attend",
+    "Attention",
+    "CancelJob",
+    "CheckCondition",
+    "Command",
+    "CopyJob",
+    "Effect",
+    "FillJob",
+    "GateChanged",
+    "GateParts",
+    "Job",
+    "Key",
+    "Nexus",
+    "NexusName",
+    "NotReady",
+    "Part",
+    "Persist",
+    "PortParts",
+    "Reaction",
+    "Reply",
+    "ReservationConflict",
+    "Sense",
+    "Situation",
+    "StartJob",
+    "Status",
+    "UnitIdentity",
+    "ZeroJob",
+]
