@@ -14,6 +14,7 @@ from tests.lab.processes.gateway import (
     GatewayFailed,
 )
 from tests.lab.processes.notify import NotifySocket, ProcessEnded
+from tests.lab.processes.tgt import Tgt, free_port
 
 __all__ = [
     "BLOCKGATE",
@@ -23,7 +24,9 @@ __all__ = [
     "GatewayFailed",
     "NotifySocket",
     "ProcessEnded",
+    "Tgt",
     "cpu_seconds",
+    "free_port",
     "open_files",
     "resident_bytes",
     "thread_count",
