@@ -167,6 +167,9 @@ class EngineDataPlane:
         self._again: asyncio.Handle | None = None
         self._exports: Mapping[str, ports.ExportView] = {}
         self._views: Mapping[str, ExportView] = {}
+        self._targets: Mapping[str, ports.TargetView] = {}
+        self._discovery = ports.DiscoveryView()
+        self._units: ports.UnitStore | None = None
         # What the engine enforces is what clients are told.
         self._maximum_payload = engine.limits()["payload_bytes"]
         self._tls = False
@@ -399,6 +402,16 @@ class EngineDataPlane:
         self._renew_directory()
         for conn in self._handshakes.no_longer_admitted():
             await self.disconnect(conn)
+
+    async def set_targets(
+        self, targets: Mapping[str, ports.TargetView], discovery: ports.DiscoveryView
+    ) -> None:
+        """See :meth:`ports.DataPlane.set_targets`."""
+        self._targets, self._discovery = dict(targets), discovery
+
+    def keep_units_in(self, units: ports.UnitStore) -> None:
+        """See :meth:`ports.DataPlane.keep_units_in`."""
+        self._units = units
 
     def _renew_directory(self) -> None:
         self._handshakes.directory = ExportDirectory(

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from blockgate.model.addresses import Network
+from blockgate.model.addresses import InetAddress, Network
 from blockgate.model.names import ExportName
+from blockgate.model.parameters import TargetParameters
+from blockgate.model.units import UnitIdentity
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,83 @@ class ExportView:
 
 
 @dataclass(frozen=True, slots=True)
+class LunView:
+    """A volume that is open, as a target maps it. Sizes in bytes.
+
+    `read_only` holds for whoever reaches it by this mapping; the gate's own word comes on top.
+    """
+
+    uuid: str
+    volume: str
+    handle: int
+    size: int
+    block_size: int
+    read_only: bool
+    write_through: bool
+    identity: UnitIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class ChapView:
+    """One direction of CHAP: the name that is said, and the secret that proves it."""
+
+    user: str
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AclView:
+    """What the initiators named here get. `chap` proves them to us, `mutual` us to them."""
+
+    initiators: frozenset[str]
+    luns: Mapping[int, LunView]
+    chap: ChapView | None = None
+    mutual: ChapView | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetView:
+    """An iSCSI target as log-ins need it.
+
+    The first of `acls` that names an initiator holds for it. One that none names is refused,
+    unless `open_access`: then it gets `luns`, with `chap` and `mutual`. An empty `portals` means
+    every listener. Not `ready`: its volumes are being opened, and a log-in is told to try again
+    (RFC 7143 11.13.5, 0301h).
+    """
+
+    name: str
+    alias: str
+    luns: Mapping[int, LunView]
+    acls: tuple[AclView, ...]
+    open_access: bool
+    chap: ChapView | None
+    mutual: ChapView | None
+    portals: tuple[InetAddress, ...]
+    parameters: TargetParameters
+    ready: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryView:
+    """What discovery sessions have to prove; nothing where `chap` is None."""
+
+    chap: ChapView | None = None
+    mutual: ChapView | None = None
+
+
+class UnitStore(Protocol):
+    """What a logical unit keeps over restarts (reservations, saved mode pages, sanitizing)."""
+
+    async def load(self, uuid: str) -> bytes | None:
+        """The record of a volume; None: there is none."""
+        ...
+
+    async def save(self, uuid: str, record: bytes | None) -> None:
+        """Keep a record, stable on return; None removes it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class TlsMaterial:
     """All that TLS needs. Without a certificate only PSK is offered, and the other way round."""
 
@@ -84,9 +163,11 @@ class VolumeStatus:
 
 @dataclass(frozen=True, slots=True)
 class SessionStatus:
-    """One client connection. `since` is in Unix seconds, `phase` "handshake" or "transmission".
+    """One client connection. `since` is in Unix seconds.
 
-    `counters` is None before its first command has been answered.
+    `phase`: "handshake" or "transmission" for NBD; "login" or "full-feature" for iSCSI. `counters`
+    is None before its first command has been answered. Connections of one iSCSI session have its
+    number in `session`, and the volumes of its LUN map in `handles`; NBD has its one in `handle`.
     """
 
     conn: int
@@ -99,6 +180,11 @@ class SessionStatus:
     unsent_bytes: int
     phase: str
     counters: OpCounters | None
+    protocol: str = "nbd"
+    initiator: str = ""
+    target: str = ""
+    session: int = 0
+    handles: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +280,20 @@ class DataPlane(Protocol):
 
     async def set_exports(self, exports: Mapping[str, ExportView]) -> None:
         """Replace the whole directory of exports that handshakes see."""
+        ...
+
+    async def set_targets(
+        self, targets: Mapping[str, TargetView], discovery: DiscoveryView
+    ) -> None:
+        """Replace all targets that log-ins and discovery see; returns when that is in force.
+
+        Sessions that exist get the LUN map that their initiator has now; none is ended for a
+        secret that is another one now.
+        """
+        ...
+
+    def keep_units_in(self, units: UnitStore) -> None:
+        """Where logical units keep their records. Called before the first `set_targets`."""
         ...
 
     async def stop(self, drain_ms: int) -> None:

@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 
 from blockgate.control.ports import (
     Counters,
+    DiscoveryView,
     ExportView,
     Gate,
     SessionStatus,
+    TargetView,
     TaskStatus,
     TlsMaterial,
+    UnitStore,
     VolumeSpec,
     VolumeStatus,
 )
@@ -40,6 +43,9 @@ class PlainDataPlane:
 
     opened: dict[int, OpenFile] = field(default_factory=dict)
     exports: dict[str, ExportView] = field(default_factory=dict)
+    targets: dict[str, TargetView] = field(default_factory=dict)
+    discovery: DiscoveryView = field(default_factory=DiscoveryView)
+    units: UnitStore | None = None
     live: list[SessionStatus] = field(default_factory=list)
     tls: TlsMaterial | None = None
     health: dict[int, str] = field(default_factory=dict)
@@ -108,8 +114,20 @@ class PlainDataPlane:
             assert gate is not None and gate.size == view.size, "published before its gate"
         self.exports = dict(exports)
 
+    async def set_targets(
+        self, targets: Mapping[str, TargetView], discovery: DiscoveryView
+    ) -> None:
+        for target in targets.values():
+            for view in [*target.luns.values(), *(v for a in target.acls for v in a.luns.values())]:
+                gate = self.opened[view.handle].gate
+                assert gate is not None and gate.size == view.size, "mapped before its gate"
+        self.targets, self.discovery = dict(targets), discovery
+
+    def keep_units_in(self, units: UnitStore) -> None:
+        self.units = units
+
     async def stop(self, drain_ms: int) -> None:
-        self.exports, self.live = {}, []
+        self.exports, self.targets, self.live = {}, {}, []
         self.drop_everything()
 
     def connect(self, export: str, conn: int) -> None:
