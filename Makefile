@@ -12,7 +12,7 @@ export ROUNDS SECONDS ROWS BENCH_DIR BENCH_SIZE
 # fuzzing: seconds for each target
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup venv build demo test test-quick test-all check format bench bench-quick fuzz lock wheel clean
+.PHONY: help setup venv build demo test test-quick test-all check format bench bench-quick fuzz tables lock wheel clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -62,6 +62,9 @@ fuzz: venv ## cargo-fuzz on the stable toolchain, FUZZ_SECONDS= for each target
 
 wheel: venv ## one abi3 wheel in dist/
 	@PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/maturin build --release --locked --compatibility linux --out dist
+
+tables: venv ## the engine's opcode table out of src/blockgate/scsi/opcodes.toml
+	@$(PYTHON) scripts/generate_opcodes.py
 
 lock: ## renew requirements*.txt
 	@scripts/lock

@@ -1,4 +1,4 @@
-"""Unit attention conditions. Generated from opcodes.toml by scripts/generate_opcodes."""
+"""Unit attention conditions. Generated from opcodes.toml by scripts/generate_opcodes.py."""
 
 from __future__ import annotations
 
