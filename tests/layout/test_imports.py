@@ -16,15 +16,16 @@ MAY_IMPORT = {
     "model": set(),
     "nbd": {"model"},
     "scsi": {"model"},
+    "iscsi": {"model"},
     "backstores": {"model", "durable"},
     "cluster": {"model", "durable"},
     "control": {"model", "nbd", "backstores", "cluster"},
     "process": {"model"},
     "api": {"model", "control"},
     "cli": {"model"},
-    "dataplane": {"model", "nbd", "control", "_engine"},
+    "dataplane": {"model", "nbd", "iscsi", "scsi", "control", "_engine"},
     "daemon": {
-        *("model", "nbd", "backstores", "cluster", "control", "process", "api"),
+        *("model", "nbd", "iscsi", "scsi", "backstores", "cluster", "control", "process", "api"),
         *("dataplane", "_engine"),
     },
     "__main__": {"daemon", "cli"},
@@ -91,7 +92,10 @@ def test_the_table_has_no_cycle() -> None:
         order += ready
 
 
-@pytest.mark.parametrize("room", ["model", "nbd", "backstores", "cluster", "control", "api", "cli"])
+@pytest.mark.parametrize(
+    "room",
+    ["model", "nbd", "iscsi", "scsi", "backstores", "cluster", "control", "api", "cli"],
+)
 def test_rooms_load_without_the_engine(room: str) -> None:
     """A test, or a machine that only runs the CLI, needs no engine."""
     probe = (
@@ -108,7 +112,10 @@ def test_rooms_load_without_the_engine(room: str) -> None:
 SANS_IO = {"socket", "selectors", "threading", "time", "asyncio", "subprocess", "random", "ssl"}
 
 
-@pytest.mark.parametrize("file", sorted((SOURCE / "nbd").rglob("*.py")), ids=lambda file: file.name)
+POLICY = [file for room in ("nbd", "iscsi", "scsi") for file in (SOURCE / room).rglob("*.py")]
+
+
+@pytest.mark.parametrize("file", sorted(POLICY), ids=lambda file: f"{file.parent.name}/{file.name}")
 def test_protocol_policy_does_no_io(file: Path) -> None:
     """Bytes and values in, bytes and decisions out: no sockets, clocks or threads."""
     modules = set()

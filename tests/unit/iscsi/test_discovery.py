@@ -1,0 +1,178 @@
+"""SendTargets and other text in full feature phase (RFC 7143 13.3, 6.4, 11.10, appendix C)."""
+
+from __future__ import annotations
+
+import pytest
+
+from blockgate.iscsi import (
+    Catalog,
+    RejectReason,
+    Session,
+    SessionTable,
+    Target,
+    TextAnswer,
+    TextExchange,
+    TextRejected,
+)
+from tests.unit.iscsi.scene import ALICE, BOB, CATALOG, DISK, LOCAL, LOCKED, Initiator, text, who
+
+NONE = 0xFFFFFFFF
+
+
+def session(target: str | None = None, initiator: str = ALICE, **keys: str) -> Session:
+    table = SessionTable()
+    login = Initiator(table=table)
+    assert login.say(1, 3, **who(target, initiator), **keys).status == 0
+    assert login.answer is not None and login.answer.agreed is not None
+    return table.open(login.answer.agreed, 1)
+
+
+def ask(
+    exchange: TextExchange, data: bytes, ttt: int = NONE, catalog: Catalog = CATALOG, **bits: bool
+) -> TextAnswer | TextRejected:
+    flags = {"final": True, "continued": False} | bits
+    return exchange.request(7, ttt, data, catalog, **flags)
+
+
+def found(value: str, *, local: str = LOCAL, **more: str) -> list[tuple[str, list[str]]]:
+    answer = ask(TextExchange(session(**more), local), text(SendTargets=value))  # type: ignore[arg-type]
+    assert isinstance(answer, TextAnswer) and answer.final and answer.ttt == NONE
+    targets: list[tuple[str, list[str]]] = []
+    for pair in answer.data.decode().split("\0")[:-1]:
+        key, _, value = pair.partition("=")
+        if key == "TargetName":
+            targets.append((value, []))
+        else:
+            assert key == "TargetAddress"
+            targets[-1][1].append(value)
+    return targets
+
+
+def test_all_that_an_initiator_may_see() -> None:
+    alice, bob = dict(found("All")), dict(found("All", initiator=BOB))
+    assert alice.keys() - bob.keys() == {LOCKED, "iqn.2024-01.com.example:mutual"}
+    assert list(alice) == sorted(alice)
+    assert alice[DISK] == ["192.0.2.10:3260,1", "[2001:db8::10]:3260,1"]
+    elsewhere = alice["iqn.2024-01.com.example:elsewhere"]
+    assert elsewhere == ["198.51.100.1:3260,1", "[2001:db8::1]:3260,1"]
+
+
+def test_the_address_that_was_reached_stands_first() -> None:
+    addresses = dict(found("All", local="[2001:db8::10]:3260"))[DISK]
+    assert addresses == ["[2001:db8::10]:3260,1", "192.0.2.10:3260,1"]
+
+
+def test_wildcard_portals_are_told_as_what_was_reached() -> None:
+    catalog = Catalog.of(
+        [Target(DISK, open_access=True)], portals=("0.0.0.0:3260", "[::]:3260", "192.0.2.9:4000")
+    )
+    exchange = TextExchange(session(), "192.0.2.77:3260")
+    answer = ask(exchange, text(SendTargets="All"), catalog=catalog)
+    assert isinstance(answer, TextAnswer)
+    assert answer.data == (
+        b"TargetName=iqn.2024-01.com.example:disk\0"
+        b"TargetAddress=192.0.2.77:3260,1\0TargetAddress=192.0.2.9:4000,1\0"
+    )
+
+
+def test_one_target_by_its_name() -> None:
+    assert [name for name, _ in found(LOCKED)] == [LOCKED]
+    assert found(LOCKED, initiator=BOB) == []
+    assert found("iqn.2024-01.com.example:none") == []
+    assert found("nonsense") == []
+
+
+def test_a_normal_session_learns_of_its_own_target() -> None:
+    assert [name for name, _ in found("", target=DISK)] == [DISK]
+    assert [name for name, _ in found(DISK, target=DISK)] == [DISK]
+    assert found(LOCKED, target=DISK) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "data"),
+    [
+        (None, text(SendTargets="")),
+        (DISK, text(SendTargets="All")),
+        (None, text(SendTargets="All") * 2),
+        (None, text(InitialR2T="No")),
+        (None, text(HeaderDigest="None")),
+        (None, text(AuthMethod="None")),
+        (None, text(TargetName=DISK)),
+        (None, text(MaxRecvDataSegmentLength="8191")),
+        (None, text(MaxRecvDataSegmentLength="many")),
+        (None, b"SendTargets"),
+        (None, b"\xff=\xff\0"),
+    ],
+)
+def test_what_is_rejected(target: str | None, data: bytes) -> None:
+    answer = ask(TextExchange(session(target), LOCAL), data)
+    assert isinstance(answer, TextRejected)
+    assert answer.reason is RejectReason.PROTOCOL_ERROR
+
+
+def test_other_keys() -> None:
+    answer = ask(
+        TextExchange(session(), LOCAL),
+        text(InitiatorAlias="a", MaxRecvDataSegmentLength="65536", **{"X-com.example": "1"}),
+    )
+    assert answer == TextAnswer(b"X-com.example=NotUnderstood\0", NONE, final=True, continued=False)
+
+
+def test_a_request_in_parts() -> None:
+    exchange = TextExchange(session(), LOCAL)
+    first = ask(exchange, b"SendTar", final=False, continued=True)
+    assert isinstance(first, TextAnswer)
+    assert (first.data, first.final, first.continued) == (b"", False, False)
+    assert first.ttt != NONE
+    second = ask(exchange, b"gets=All\0", first.ttt)
+    assert isinstance(second, TextAnswer) and second.final
+    assert second.data.startswith(b"TargetName=")
+
+
+def test_an_answer_in_pieces() -> None:
+    exchange = TextExchange(session(MaxRecvDataSegmentLength="512"), LOCAL)
+    pieces = []
+    answer = ask(exchange, text(SendTargets="All"))
+    for _ in range(100):
+        assert isinstance(answer, TextAnswer)
+        pieces.append(answer.data)
+        assert len(answer.data) <= 512
+        if answer.final:
+            break
+        assert answer.continued and answer.ttt != NONE
+        answer = ask(exchange, b"", answer.ttt)
+    assert answer.ttt == NONE
+    whole = ask(
+        TextExchange(session(MaxRecvDataSegmentLength="65536"), LOCAL), text(SendTargets="All")
+    )
+    assert isinstance(whole, TextAnswer)
+    assert b"".join(pieces) == whole.data
+
+
+def test_tags_must_fit() -> None:
+    exchange = TextExchange(session(), LOCAL)
+    answer = ask(exchange, b"", 5)
+    assert isinstance(answer, TextRejected)
+    assert answer.reason is RejectReason.INVALID_PDU_FIELD
+    first = ask(exchange, b"Send", final=False, continued=True)
+    assert isinstance(first, TextAnswer)
+    # A new negotiation forgets the one that was begun.
+    assert isinstance(ask(exchange, text(SendTargets="All")), TextAnswer)
+    assert isinstance(ask(exchange, b"", first.ttt), TextRejected)
+
+
+def test_an_initiator_that_has_more_to_say() -> None:
+    exchange = TextExchange(session(), LOCAL)
+    answer = ask(exchange, text(SendTargets=DISK), final=False)
+    assert isinstance(answer, TextAnswer)
+    assert not answer.final and not answer.continued
+    end = ask(exchange, b"", answer.ttt)
+    assert end == TextAnswer(b"", NONE, final=True, continued=False)
+
+
+def test_bits_that_exclude_each_other_and_endless_text() -> None:
+    exchange = TextExchange(session(), LOCAL)
+    assert isinstance(ask(exchange, b"", continued=True), TextRejected)
+    answer = ask(exchange, bytes(60000), final=False, continued=True)
+    assert isinstance(answer, TextAnswer)
+    assert isinstance(ask(exchange, bytes(60000), answer.ttt), TextRejected)
