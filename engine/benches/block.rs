@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use _engine::block::command::{Flags, Op, Request};
-use _engine::block::gate::{Access, Gate};
+use _engine::block::gate::{Gate, Situation};
 use _engine::block::ranges::{Acquired, Kind, Range, Ranges, Ticket};
 use _engine::block::volume::{Step, Volume, VolumeSpec};
 use _engine::shard::buffers::IoBuf;
@@ -110,12 +110,18 @@ fn bench_volumes() {
 }
 
 fn bench_gate() {
-    let mut gate =
-        Gate { generation: 1, size: SIZE, read_only: false, access: Default::default(), default_access: Access::FULL };
+    let mut gate = Gate {
+        generation: 1,
+        size: SIZE,
+        read_only: false,
+        access: Default::default(),
+        default_access: Situation::Free,
+        scsi: None,
+    };
     bench("gate, no nexus named", |n| {
         let _ = black_box(gate.check(black_box(n), Op::Write, scattered(n), 4096));
     });
-    gate.access.extend((0..64).map(|nexus| (nexus, Access::FULL)));
+    gate.access.extend((0..64).map(|nexus| (nexus, Situation::Free)));
     bench("gate, 64 nexuses named", |n| {
         let _ = black_box(gate.check(black_box(n % 64), Op::Write, scattered(n), 4096));
     });

@@ -205,7 +205,7 @@ fn a_gate_holds_for_all_shards_at_once() {
         assert!(server.engine.swap_gate(server.volume, gate(1, MIB)).is_err(), "an older gate");
         let who = server.engine.sessions()[0].conn;
         let mut named = gate(3, MIB);
-        named.access.insert(who, _engine::block::gate::Access { read: true, write: false });
+        named.access.insert(who, _engine::block::gate::Situation::WriteExclusiveOther);
         server.engine.swap_gate(server.volume, named).unwrap();
         let refused = clients.iter_mut().map(|client| client.write(0, 0, b"x")).filter(|error| *error == 1).count();
         assert_eq!(refused, 1);

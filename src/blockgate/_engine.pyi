@@ -209,7 +209,9 @@ class TaskStatus:
 
 @final
 class OpCounters:
-    """Keys are `read`, `write`, `flush`, `trim`, `write_zeroes`, `cache`, `block_status`."""
+    """Keys are `read`, `write`, `flush`, `trim`, `write_zeroes`, `cache`, `block_status`; and SCSI's own
+    `compare_and_write`, `orwrite`, `verify`, `write_same`, `write_verify`, `unmap`.
+    """
 
     @property
     def ops(self) -> dict[str, int]: ...

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use _engine::backstores::{Attempt, Backstore, Completion, RingTarget};
 use _engine::block::command::{Extent, Op, Request};
-use _engine::block::gate::{Access, Gate};
+use _engine::block::gate::{Gate, Situation};
 use _engine::block::health::Health;
 use _engine::block::volume::{Volume, VolumeSpec};
 use _engine::nbd::session::Session;
@@ -98,8 +98,14 @@ pub fn run(data: &[u8]) {
     let mailbox = Mailbox::new(64).unwrap();
     let mut ctx = Ctx::new(limits, lanes, mailbox, open(IoPath::Epoll).unwrap());
     let volume = volume();
-    let gate =
-        Gate { generation: 1, size: SIZE, read_only: false, access: Default::default(), default_access: Access::FULL };
+    let gate = Gate {
+        generation: 1,
+        size: SIZE,
+        read_only: false,
+        access: Default::default(),
+        default_access: Situation::Free,
+        scsi: None,
+    };
     *ctx.entry(&volume).gate.borrow_mut() = Some(Arc::new(gate));
 
     let (ours, mut theirs) = UnixStream::pair().unwrap();

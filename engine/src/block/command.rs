@@ -1,6 +1,6 @@
 //! Block commands: what a front end asks of a volume, in no protocol's words.
 //!
-//! NBD and (later) SCSI both reduce their requests to [`Request`]; a backstore
+//! NBD and SCSI both reduce their requests to [`Request`]; a backstore
 //! answers with an [`Outcome`]. Offsets and lengths are bytes from the start of
 //! the volume. A request has been checked by the [gate](super::gate::Gate)
 //! before it is given to a volume, so below that point its range is asserted,
@@ -29,6 +29,20 @@ pub enum Op {
     Cache,
     /// Describe the range's allocation in `extents`.
     BlockStatus,
+    /// If the range holds the first half of `buf`, store the second half there. Atomic against every other
+    /// request. `EILSEQ` and [`Request::miscompare`] if it does not.
+    CompareAndWrite,
+    /// Store what the range holds ORed with `buf`. Atomic against every other request.
+    OrWrite,
+    /// Read the range, and compare it with `buf` (repeated, where that is shorter), if there is one.
+    /// `EILSEQ` and [`Request::miscompare`] where they differ.
+    Verify,
+    /// Store `buf`, one block, again and again over the range.
+    WriteSame,
+    /// Store `buf`, read it back and compare: what differs is `EILSEQ`, as with `Verify`.
+    WriteVerify,
+    /// The ranges in `spans` read as zeroes afterwards, and need no space where that can be had.
+    Unmap,
 }
 
 impl Op {
@@ -42,12 +56,18 @@ impl Op {
             Op::WriteZeroes => "write_zeroes",
             Op::Cache => "cache",
             Op::BlockStatus => "block_status",
+            Op::CompareAndWrite => "compare_and_write",
+            Op::OrWrite => "orwrite",
+            Op::Verify => "verify",
+            Op::WriteSame => "write_same",
+            Op::WriteVerify => "write_verify",
+            Op::Unmap => "unmap",
         }
     }
 
     /// Does the operation alter the volume (and so need write access)?
     pub const fn is_write(self) -> bool {
-        matches!(self, Op::Write | Op::Discard | Op::WriteZeroes)
+        !matches!(self, Op::Read | Op::Flush | Op::Cache | Op::BlockStatus | Op::Verify)
     }
 
     /// Does the operation refer to a byte range? (`Flush` covers the volume.)
@@ -61,7 +81,7 @@ impl Op {
 pub struct Flags {
     /// Force unit access: the data is stable before the request is answered.
     pub fua: bool,
-    /// `WriteZeroes`: the range stays allocated.
+    /// `WriteZeroes`, and `WriteSame` of zeroes: the range stays allocated.
     pub no_hole: bool,
     /// `WriteZeroes`: fail at once with `ENOTSUP` (`EOPNOTSUPP`) where zeroes would have to be written.
     pub fast_zero: bool,
@@ -86,6 +106,13 @@ pub struct Extent {
 /// The most extents that one `BlockStatus` request returns; the rest is asked for again.
 pub const MAX_EXTENTS: usize = 4096;
 
+/// A range of an `Unmap`, bytes from the volume's start; not empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub offset: u64,
+    pub len: u64,
+}
+
 /// A request on its way through a volume. Owned by exactly one party at a time.
 #[derive(Debug)]
 pub struct Request {
@@ -93,10 +120,16 @@ pub struct Request {
     pub flags: Flags,
     /// Bytes from the volume's start; 0 for `Flush`.
     pub offset: u64,
-    /// Bytes; 0 for `Flush`. For `Read` and `Write` equal to the buffer's length.
+    /// Bytes; 0 for `Flush`. For `Read`, `Write`, `OrWrite` and `WriteVerify` equal to the buffer's length, for
+    /// `CompareAndWrite` half of it, for `WriteSame` and `Verify` a multiple of it. For `Unmap` offset and
+    /// length span all of `spans`.
     pub len: u64,
-    /// `Read` and `Write`: the data. Page-aligned; comes back in the [`Outcome`].
+    /// The data, of those that have some. Page-aligned; comes back in the [`Outcome`].
     pub buf: Option<IoBuf>,
+    /// `Unmap`: what is to be unmapped.
+    pub spans: Option<Vec<Span>>,
+    /// Where the data first differs, bytes from the range's start; with `EILSEQ`.
+    pub miscompare: Option<u64>,
     /// `BlockStatus`: a vector to fill (cleared first), handed in so that it can be used again.
     pub extents: Option<Vec<Extent>>,
     /// Set by the volume once the request is in flight: counts it, and holds its
@@ -107,13 +140,26 @@ pub struct Request {
 impl Request {
     /// A request without data.
     pub const fn new(op: Op, flags: Flags, offset: u64, len: u64) -> Self {
-        Request { op, flags, offset, len, buf: None, extents: None, permit: None }
+        Request { op, flags, offset, len, buf: None, spans: None, miscompare: None, extents: None, permit: None }
     }
 
-    /// A `Read` into, or a `Write` out of, the whole of `buf`.
+    /// A `Read` into, or a `Write` out of, the whole of `buf`; and whatever else moves as many bytes as that.
     pub fn with_buf(op: Op, flags: Flags, offset: u64, buf: IoBuf) -> Self {
         let len = buf.len() as u64;
-        Request { op, flags, offset, len, buf: Some(buf), extents: None, permit: None }
+        Request { buf: Some(buf), ..Request::new(op, flags, offset, len) }
+    }
+
+    /// A `CompareAndWrite`: the first half of `buf` is expected, the second half is stored.
+    pub fn compare_and_write(flags: Flags, offset: u64, buf: IoBuf) -> Self {
+        let len = buf.len() as u64 / 2;
+        Request { buf: Some(buf), ..Request::new(Op::CompareAndWrite, flags, offset, len) }
+    }
+
+    /// An `Unmap` of `spans`, which the front end has checked to be inside the volume.
+    pub fn unmap(spans: Vec<Span>) -> Self {
+        let offset = spans.iter().map(|span| span.offset).min().unwrap_or(0);
+        let end = spans.iter().map(|span| span.offset + span.len).max().unwrap_or(offset);
+        Request { spans: Some(spans), ..Request::new(Op::Unmap, Flags::default(), offset, end - offset) }
     }
 
     /// End of the range (exclusive). The gate has refused ranges that overflow.

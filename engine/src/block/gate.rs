@@ -5,22 +5,42 @@
 //! given to the backstore.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::command::Op;
+use crate::scsi::gate::ScsiGate;
+use crate::scsi::table::NBD;
+use crate::shard::status::OPS;
 
 /// Names who asks: a connection for NBD, an I_T nexus for SCSI.
 pub type Nexus = u64;
 
-/// May read, may write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
-    pub read: bool,
-    pub write: bool,
+/// How the reservations of a volume stand towards one nexus (SPC-4 5.12.1). Python finds it; a row of the
+/// opcode table says which commands are a RESERVATION CONFLICT in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Situation {
+    /// Nothing is reserved, or the nexus is let in.
+    #[default]
+    Free = 0,
+    /// A reservation that keeps others from writing.
+    WriteExclusiveOther = 1,
+    /// A reservation that keeps others from reading too.
+    ExclusiveAccessOther = 2,
+    /// Another nexus has it by RESERVE(6) or RESERVE(10).
+    LegacyOther = 3,
 }
 
-impl Access {
-    /// Everything is allowed.
-    pub const FULL: Access = Access { read: true, write: true };
+impl Situation {
+    /// By its number in the seam.
+    pub const fn of_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Situation::Free,
+            1 => Situation::WriteExclusiveOther,
+            2 => Situation::ExclusiveAccessOther,
+            3 => Situation::LegacyOther,
+            _ => return None,
+        })
+    }
 }
 
 /// Why a gate refuses. Each protocol has its own word for each of them.
@@ -30,10 +50,8 @@ pub enum Refusal {
     BeyondEnd,
     /// The volume is read-only for everybody.
     ReadOnly,
-    /// This nexus may not read.
-    ReadForbidden,
-    /// This nexus may not write.
-    WriteForbidden,
+    /// A reservation of somebody else's keeps this nexus out.
+    Conflict,
     /// The volume is being closed, or is closed.
     Closed,
 }
@@ -47,41 +65,60 @@ pub struct Gate {
     pub size: u64,
     /// Nobody may write.
     pub read_only: bool,
-    /// Who may do other than `default_access`.
-    pub access: HashMap<Nexus, Access>,
+    /// The situation of those for whom it is other than `default_access`.
+    pub access: HashMap<Nexus, Situation>,
     /// For every nexus that `access` does not name.
-    pub default_access: Access,
+    pub default_access: Situation,
+    /// Of a volume that is a SCSI logical unit: what the engine answers and refuses by itself.
+    pub scsi: Option<Arc<ScsiGate>>,
+}
+
+/// For each operation, the situations in which it is a conflict for an NBD connection.
+static NBD_CONFLICTS: [u8; OPS.len()] = {
+    let mut conflicts = [0; OPS.len()];
+    let mut at = 0;
+    while at < NBD.len() {
+        conflicts[nbd_op(NBD[at].name) as usize] = NBD[at].conflicts;
+        at += 1;
+    }
+    conflicts
+};
+
+/// The operation of a row of the opcode table's NBD part. A name that is unknown does not compile.
+const fn nbd_op(name: &str) -> Op {
+    match name.as_bytes() {
+        b"READ" => Op::Read,
+        b"WRITE" => Op::Write,
+        b"FLUSH" => Op::Flush,
+        b"TRIM" => Op::Discard,
+        b"CACHE" => Op::Cache,
+        b"WRITE_ZEROES" => Op::WriteZeroes,
+        b"BLOCK_STATUS" => Op::BlockStatus,
+        _ => panic!("no such NBD command"),
+    }
 }
 
 impl Gate {
-    /// May `nexus` do `op` on `len` bytes at `offset`? `Flush` has no range and is always allowed.
+    /// May the NBD connection `nexus` do `op` on `len` bytes at `offset`? `Flush` has no range.
     pub fn check(&self, nexus: Nexus, op: Op, offset: u64, len: u64) -> Result<(), Refusal> {
-        if op == Op::Flush {
-            return Ok(());
+        if self.read_only && op.is_write() {
+            return Err(Refusal::ReadOnly);
         }
-        self.check_access(nexus, op)?;
+        if NBD_CONFLICTS[op as usize] & 1 << self.situation(nexus) as u8 != 0 {
+            return Err(Refusal::Conflict);
+        }
         match offset.checked_add(len) {
-            Some(end) if end <= self.size => Ok(()),
+            Some(end) if end <= self.size || !op.has_range() => Ok(()),
             _ => Err(Refusal::BeyondEnd),
         }
     }
 
-    fn check_access(&self, nexus: Nexus, op: Op) -> Result<(), Refusal> {
+    /// How the reservations stand towards a nexus.
+    pub fn situation(&self, nexus: Nexus) -> Situation {
         // Almost every gate names nobody: do not hash for those.
-        let access = match self.access.is_empty() {
+        match self.access.is_empty() {
             true => self.default_access,
             false => self.access.get(&nexus).copied().unwrap_or(self.default_access),
-        };
-        if !op.is_write() {
-            return if access.read { Ok(()) } else { Err(Refusal::ReadForbidden) };
-        }
-        if self.read_only {
-            return Err(Refusal::ReadOnly);
-        }
-        if access.write {
-            Ok(())
-        } else {
-            Err(Refusal::WriteForbidden)
         }
     }
 }
@@ -91,7 +128,8 @@ mod tests {
     use super::*;
 
     fn gate() -> Gate {
-        Gate { generation: 1, size: 4096, read_only: false, access: HashMap::new(), default_access: Access::FULL }
+        let (access, default_access) = (HashMap::new(), Situation::Free);
+        Gate { generation: 1, size: 4096, read_only: false, access, default_access, scsi: None }
     }
 
     #[test]
@@ -116,14 +154,23 @@ mod tests {
     }
 
     #[test]
-    fn access_is_per_nexus() {
-        let access =
-            HashMap::from([(7, Access { read: true, write: false }), (8, Access { read: false, write: true })]);
-        let gate = Gate { access, default_access: Access { read: false, write: false }, ..gate() };
+    fn reservations_are_per_nexus() {
+        let access = HashMap::from([(7, Situation::WriteExclusiveOther), (8, Situation::Free)]);
+        let gate = Gate { access, default_access: Situation::ExclusiveAccessOther, ..gate() };
         assert_eq!(gate.check(7, Op::Read, 0, 1), Ok(()));
-        assert_eq!(gate.check(7, Op::Write, 0, 1), Err(Refusal::WriteForbidden));
-        assert_eq!(gate.check(8, Op::BlockStatus, 0, 1), Err(Refusal::ReadForbidden));
+        assert_eq!(gate.check(7, Op::Write, 0, 1), Err(Refusal::Conflict));
         assert_eq!(gate.check(8, Op::WriteZeroes, 0, 1), Ok(()));
-        assert_eq!(gate.check(9, Op::Read, 0, 1), Err(Refusal::ReadForbidden));
+        assert_eq!(gate.check(9, Op::BlockStatus, 0, 1), Err(Refusal::Conflict));
+        assert_eq!(gate.check(9, Op::Read, 0, 1), Err(Refusal::Conflict));
+        let gate = Gate { default_access: Situation::LegacyOther, ..gate };
+        assert_eq!(gate.check(9, Op::Read, 0, 1), Err(Refusal::Conflict));
+    }
+
+    #[test]
+    fn situations_have_the_seams_numbers() {
+        for number in 0..4 {
+            assert_eq!(Situation::of_number(number).map(|situation| situation as u8), Some(number));
+        }
+        assert_eq!(Situation::of_number(4), None);
     }
 }

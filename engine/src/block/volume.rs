@@ -339,9 +339,10 @@ fn range_of(op: Op, offset: u64, len: u64, alignment: u32) -> Option<(Range, Kin
     let mask = u64::from(alignment) - 1;
     let aligned = (offset | len) & mask == 0;
     let kind = match op {
-        Op::Read => Kind::Read,
-        Op::Write | Op::WriteZeroes if !aligned => Kind::Exclusive,
-        Op::Write | Op::WriteZeroes | Op::Discard => Kind::Write,
+        Op::Read | Op::Verify => Kind::Read,
+        Op::CompareAndWrite | Op::OrWrite | Op::WriteVerify => Kind::Exclusive,
+        Op::Write | Op::WriteZeroes | Op::WriteSame if !aligned => Kind::Exclusive,
+        Op::Write | Op::WriteZeroes | Op::WriteSame | Op::Discard | Op::Unmap => Kind::Write,
         Op::Flush | Op::Cache | Op::BlockStatus => return None,
     };
     let range = Range { start: offset & !mask, end: offset.saturating_add(len).saturating_add(mask) & !mask };

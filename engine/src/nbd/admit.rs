@@ -193,8 +193,7 @@ pub fn refusal(op: Op, refusal: Refusal) -> No {
         }
         Refusal::BeyondEnd => no(error::EINVAL, "beyond the end of the export"),
         Refusal::ReadOnly => READ_ONLY,
-        Refusal::ReadForbidden => no(error::EPERM, "this client may not read"),
-        Refusal::WriteForbidden => no(error::EPERM, "this client may not write"),
+        Refusal::Conflict => no(error::EPERM, "a reservation keeps this client out"),
         Refusal::Closed => no(error::ESHUTDOWN, "the volume is being closed"),
     }
 }
@@ -317,6 +316,7 @@ mod tests {
         assert_eq!(refusal(Op::Read, Refusal::BeyondEnd).error, error::EINVAL);
         assert_eq!(refusal(Op::Discard, Refusal::BeyondEnd).error, error::EINVAL);
         assert_eq!(refusal(Op::Write, Refusal::ReadOnly).error, error::EPERM);
+        assert_eq!(refusal(Op::Read, Refusal::Conflict).error, error::EPERM);
         assert_eq!(refusal(Op::Read, Refusal::Closed).error, error::ESHUTDOWN);
     }
 }

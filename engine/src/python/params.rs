@@ -44,8 +44,12 @@ impl VolumeSpec {
 #[pyclass(frozen, module = "blockgate._engine")]
 pub struct Gate(pub gate::Gate);
 
-fn access((read, write): (bool, bool)) -> gate::Access {
-    gate::Access { read, write }
+fn situation((read, write): (bool, bool)) -> gate::Situation {
+    match (read, write) {
+        (true, true) => gate::Situation::Free,
+        (true, false) => gate::Situation::WriteExclusiveOther,
+        _ => gate::Situation::ExclusiveAccessOther,
+    }
 }
 
 #[pymethods]
@@ -59,9 +63,9 @@ impl Gate {
         access: HashMap<u64, (bool, bool)>,
         default_access: (bool, bool),
     ) -> Self {
-        let access = access.into_iter().map(|(conn, rights)| (conn, self::access(rights))).collect();
-        let default_access = self::access(default_access);
-        Self(gate::Gate { generation, size, read_only, access, default_access })
+        let access = access.into_iter().map(|(conn, rights)| (conn, situation(rights))).collect();
+        let default_access = situation(default_access);
+        Self(gate::Gate { generation, size, read_only, access, default_access, scsi: None })
     }
 
     fn __repr__(&self) -> String {

@@ -9,7 +9,21 @@ pub const LATENCY_BOUNDS_US: [u64; 19] = [
 ];
 
 /// The operations that are counted, each at the place of its own number.
-pub const OPS: [Op; 7] = [Op::Read, Op::Write, Op::Flush, Op::Discard, Op::WriteZeroes, Op::Cache, Op::BlockStatus];
+pub const OPS: [Op; 13] = [
+    Op::Read,
+    Op::Write,
+    Op::Flush,
+    Op::Discard,
+    Op::WriteZeroes,
+    Op::Cache,
+    Op::BlockStatus,
+    Op::CompareAndWrite,
+    Op::OrWrite,
+    Op::Verify,
+    Op::WriteSame,
+    Op::WriteVerify,
+    Op::Unmap,
+];
 
 /// Counters of one operation.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +47,7 @@ impl OpCounts {
         count.ops += 1;
         count.errors += u64::from(failed);
         // Bytes are those that were moved, not those that a TRIM or a question spans.
-        if !failed && matches!(op, Op::Read | Op::Write) {
+        if !failed && matches!(op, Op::Read | Op::Write | Op::OrWrite | Op::WriteVerify | Op::CompareAndWrite) {
             count.bytes += bytes;
         }
         count.latency_sum_us += latency_us;

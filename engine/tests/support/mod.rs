@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use _engine::backstores::{Attempt, Backstore, Completion, RingTarget};
 use _engine::block::command::{Errno, Extent, Op, Outcome, Request};
-use _engine::block::gate::{Access, Gate};
+use _engine::block::gate::{Gate, Situation};
 use _engine::block::health::Health;
 use _engine::block::volume::{Volume, VolumeSpec};
 use _engine::shard::control::Then;
@@ -91,7 +91,7 @@ pub struct Server {
 }
 
 pub fn gate(generation: u64, size: u64) -> Gate {
-    Gate { generation, size, read_only: false, access: Default::default(), default_access: Access::FULL }
+    Gate { generation, size, read_only: false, access: Default::default(), default_access: Situation::Free, scsi: None }
 }
 
 impl Server {

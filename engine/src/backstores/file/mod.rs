@@ -180,6 +180,9 @@ impl File {
             Op::WriteZeroes => self.write_zeroes(start, end, req.flags, stable)?,
             Op::Cache => self.cache(start, req.len)?,
             Op::BlockStatus => self.block_status(req)?,
+            Op::CompareAndWrite | Op::OrWrite | Op::Verify | Op::WriteSame | Op::WriteVerify | Op::Unmap => {
+                return Err(Fault::Refused(libc::EOPNOTSUPP));
+            }
         }
         match stable {
             true => self.check_present(),

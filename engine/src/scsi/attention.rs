@@ -1,0 +1,34 @@
+//! Unit attentions: a word of bits per nexus and LUN, set by Python, reported one at a time.
+
+use super::row::AttentionRow;
+use super::sense::{key, Sense};
+use super::table::ATTENTIONS;
+
+/// The attention of a word that is reported first, if any: its bit's mask, and its sense.
+pub fn first(word: u64) -> Option<(u64, Sense)> {
+    let row: &AttentionRow = ATTENTIONS.iter().find(|row| word & mask(row) != 0)?;
+    Some((mask(row), Sense::new(key::UNIT_ATTENTION, row.asc, row.ascq)))
+}
+
+fn mask(row: &AttentionRow) -> u64 {
+    1 << row.bit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_bit_goes_first() {
+        assert!(ATTENTIONS.is_sorted_by(|a, b| a.bit < b.bit));
+        assert_eq!(first(0), None);
+        // POWER ON OCCURRED before CAPACITY DATA HAS CHANGED.
+        assert_eq!(first(1 << 12 | 1), Some((1, Sense::new(0x6, 0x29, 0x01))));
+        assert_eq!(first(1 << 12), Some((1 << 12, Sense::new(0x6, 0x2a, 0x09))));
+    }
+
+    #[test]
+    fn a_bit_without_a_row_is_nothing() {
+        assert_eq!(first(1 << 63), None);
+    }
+}
