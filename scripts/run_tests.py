@@ -49,6 +49,7 @@ def parts() -> list[Part]:
         "daemon, backstores, documentation": ("daemon", "backstores", "docs", "layout"),
         "cluster: killed at every step": ("cluster",),
         "faults: bad peers and bad disks, on both I/O paths": ("faults",),
+        "a real Linux kernel as the client": ("kernel",),
     }
     result = [
         Part("engine (cargo test)", (*cargo, "--lib", "--bins")),

@@ -1,0 +1,1 @@
+"""A real Linux kernel as the client of a real gateway."""
