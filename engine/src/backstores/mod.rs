@@ -11,6 +11,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 
+use self::file::mapped::MappedBytes;
 use crate::block::command::{Errno, Request};
 use crate::block::health::Health;
 
@@ -74,6 +75,12 @@ pub trait Backstore: Send + Sync {
 
     /// Do the request at once if that takes no waiting. Leaves the request whole on `NotNow`.
     fn try_now(&self, req: &mut Request) -> Attempt;
+
+    /// `Some`: a READ of this range may be answered straight from the page cache, all of which
+    /// is there. `None` where that does not pay, or cannot be.
+    fn map_read(&self, _offset: u64, _len: usize) -> Option<MappedBytes> {
+        None
+    }
 
     /// `Some`: the shard may run this READ or WRITE in its ring, looping short
     /// transfers (0 bytes before the end: `EIO`), and must then call

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use super::command::{Errno, Op, Request};
 use super::health::{Health, OnDegraded};
 use super::ranges::{Acquired, Kind, Range, Ranges, Ticket};
+use crate::backstores::file::mapped::MappedBytes;
 use crate::backstores::file::FileBackstore;
 use crate::backstores::{Attempt, Backstore, Completion, OpenError, RingTarget};
 
@@ -218,6 +219,16 @@ impl Volume {
         }
         self.backstore.submit(request, done());
         Step::Pending { waiting: false }
+    }
+
+    /// See [`Backstore::map_read`]. The gate has allowed the READ.
+    pub fn map_read(&self, offset: u64, len: usize) -> Option<MappedBytes> {
+        // Where reads must keep out of others' way they do so until they have ended, and a mapped
+        // one has not been made when this returns.
+        if self.ranges.is_some() || self.closing.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.backstore.map_read(offset, len)
     }
 
     /// A request that [`Step::Ring`] gave out has run. Call once, then drop the request's permit.

@@ -2,6 +2,7 @@
 
 use super::admit::{Negotiated, No};
 use super::wire::{put_simple, ChunkOf};
+use crate::backstores::file::mapped::MappedBytes;
 use crate::block::command::{Extent, Flags, Op};
 use crate::shard::buffers::IoBuf;
 use crate::shard::outqueue::OutQueue;
@@ -46,6 +47,12 @@ pub fn error(out: &mut OutQueue, terms: &Negotiated, cookie: u64, offset: u64, n
 pub fn data(out: &mut OutQueue, terms: &Negotiated, asked: &Asked, buf: IoBuf) {
     data_head(out, terms, asked);
     out.buffer(buf);
+}
+
+/// The same out of the page cache.
+pub fn mapped_data(out: &mut OutQueue, terms: &Negotiated, asked: &Asked, bytes: MappedBytes) {
+    data_head(out, terms, asked);
+    out.mapped(bytes);
 }
 
 /// What goes before all the data of a READ in one chunk, `asked.len` bytes.

@@ -7,6 +7,7 @@ use super::link::{End, Link};
 use super::replies::{self, Asked};
 use super::transmission::Transmission;
 use super::wire::{self, error, Header};
+use crate::backstores::file::mapped::MAPPED_MIN;
 use crate::block::command::{Extent, Flags, Op, Request, MAX_EXTENTS};
 use crate::block::gate::Refusal;
 use crate::block::volume::Step;
@@ -62,6 +63,9 @@ impl Transmission {
         if has_data && asked.len > PIECE_BYTES as u64 {
             return self.run_large(link, ctx, header, asked, unfragmented);
         }
+        if asked.op == Op::Read && self.read_mapped(link, ctx, &asked) {
+            return Ok(());
+        }
         let room = match asked.op {
             Op::Write => self.has_room_to_collect(link, ctx, asked.len as usize),
             Op::Read => self.has_room(link, ctx, BufPool::cost(asked.len as usize), 1),
@@ -81,6 +85,21 @@ impl Transmission {
         self.direct = false;
         let buf = has_data.then(|| self.take(ctx, asked.len as usize));
         self.start(link, ctx, asked, buf, Role::Whole { ids: None })
+    }
+
+    /// Answers a large READ straight from the page cache, where that can be done. (TLS reads what it
+    /// sends, and must find it where it was.)
+    fn read_mapped(&mut self, link: &mut Link, ctx: &mut Ctx, asked: &Asked) -> bool {
+        if asked.len < MAPPED_MIN as u64 || link.transport.tls().is_some() || self.aside.is_some() {
+            return false;
+        }
+        let len = asked.len as usize;
+        let Some(bytes) = self.attachment.entry.volume.map_read(asked.offset, len) else { return false };
+        self.direct = false;
+        self.turn_left = self.turn_left.saturating_sub(len);
+        ctx.ended.push((asked.op, asked.len, false));
+        replies::mapped_data(&mut link.out, &self.terms, asked, bytes);
+        true
     }
 
     /// The longest answer that a BLOCK_STATUS may have, bytes.

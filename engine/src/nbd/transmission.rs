@@ -24,8 +24,10 @@ use crate::shard::tasks::{Slab, TaskHandle};
 pub(super) const FLUSH_BYTES: usize = 256 << 10;
 /// Bytes that one connection moves, in and out, before others have their turn.
 const TURN_BYTES: usize = 2 << 20;
-/// Replies to large WRITEs that wait for each other: eight simple ones, four extended ones.
-const DEFER_BYTES: usize = 128;
+/// Replies that wait for each other, bytes, while more requests are at hand.
+const DEFER_BYTES: usize = 64 << 10;
+/// The same behind large WRITEs: eight simple replies, four extended ones.
+const DEFER_LARGE_BYTES: usize = 128;
 
 /// A payload must come at this rate at least, bytes per second, beside the time that every request has.
 const SLOWEST_RATE: u64 = 64 << 10;
@@ -246,15 +248,16 @@ impl Transmission {
         }
     }
 
-    /// Large WRITEs, one behind the other: may their replies wait until no more is at hand? Each
-    /// send wakes the client; a few replies at a time cost less.
+    /// May replies wait until no more requests are at hand? Each send wakes the client; a few replies
+    /// at a time cost less, and a receive that finds nothing is due in any case.
     fn may_defer(&self, link: &Link) -> bool {
-        self.direct
-            && link.readable
+        link.readable
             && link.writable
             && self.turn_left > 0
             && self.closing.is_none()
-            && link.out.bytes() < DEFER_BYTES
+            // Nothing is received then, and room for what is parked may come with the replies' leaving.
+            && !self.is_paused(link)
+            && link.out.bytes() < if self.direct { DEFER_LARGE_BYTES } else { DEFER_BYTES }
     }
 
     /// How a turn ends that has no more to do. What waits, and has nothing of its own under way

@@ -5,6 +5,7 @@ use std::io;
 
 use super::buffers::{BufPool, IoBuf};
 use super::transport::Transport;
+use crate::backstores::file::mapped::MappedBytes;
 
 /// Most parts in one send (the kernel's UIO_MAXIOV is 1024).
 const PARTS: usize = 256;
@@ -16,6 +17,11 @@ enum Part {
     Heads(usize),
     Buffer {
         buf: IoBuf,
+        sent: usize,
+    },
+    /// Bytes of a file, for the kernel's eyes only.
+    Mapped {
+        bytes: MappedBytes,
         sent: usize,
     },
 }
@@ -87,6 +93,12 @@ impl OutQueue {
         self.parts.push_back(Part::Buffer { buf, sent: 0 });
     }
 
+    /// Appends bytes of a mapped file. Not for a transport with TLS, which would read them itself.
+    pub fn mapped(&mut self, bytes: MappedBytes) {
+        self.bytes += bytes.len();
+        self.parts.push_back(Part::Mapped { bytes, sent: 0 });
+    }
+
     /// Sends as much as the transport takes.
     pub fn send(
         &mut self,
@@ -100,8 +112,8 @@ impl OutQueue {
                 return Ok(Sent::All);
             }
             self.gather(parts);
-            // SAFETY: the parts point into `heads` and buffers that this queue holds and does not
-            // touch until the call is over.
+            // SAFETY: the parts point into `heads`, buffers and mappings that this queue holds and
+            // does not touch until the call is over; a mapped page that is gone is the kernel's EFAULT.
             match unsafe { transport.send_parts(parts) } {
                 Ok(sent) => {
                     progress = true;
@@ -121,6 +133,11 @@ impl OutQueue {
         let mut at = self.heads_sent;
         for part in self.parts.iter().take(PARTS) {
             let bytes = match part {
+                Part::Mapped { bytes, sent } => {
+                    let address = bytes.address(*sent).cast_mut().cast();
+                    parts.push(libc::iovec { iov_base: address, iov_len: bytes.len() - *sent });
+                    continue;
+                }
                 Part::Heads(len) => {
                     let bytes = &self.heads[at..at + len];
                     at += len;
@@ -143,6 +160,15 @@ impl OutQueue {
                     *len -= taken;
                     sent -= taken;
                     if *len > 0 {
+                        break;
+                    }
+                    self.parts.pop_front();
+                }
+                Part::Mapped { bytes, sent: gone } => {
+                    let taken = sent.min(bytes.len() - *gone);
+                    *gone += taken;
+                    sent -= taken;
+                    if *gone < bytes.len() {
                         break;
                     }
                     self.parts.pop_front();

@@ -5,6 +5,7 @@
 //! | `open.rs` | opening and locking |
 //! | `probe.rs` | what the file system can do |
 //! | `inline.rs` | what is done at once, on the shard's thread |
+//! | `mapped.rs` | large reads out of the page cache without a copy |
 //! | `transfer.rs` | reading and writing, direct mode's unaligned edges |
 //! | `zero.rs`, `extents.rs` | TRIM, WRITE_ZEROES, BLOCK_STATUS |
 //! | `syncs.rs`, `flush.rs` | making things stable |
@@ -15,6 +16,7 @@ mod extents;
 mod fault;
 mod flush;
 mod inline;
+pub mod mapped;
 mod open;
 mod probe;
 mod quick;
@@ -34,6 +36,7 @@ use std::time::{Duration, Instant};
 
 use self::fault::Fault;
 use self::flush::Flushes;
+use self::mapped::{Mapped, MappedBytes};
 use self::probe::Traits;
 use self::quick::Quickness;
 use self::syncs::Syncs;
@@ -76,6 +79,7 @@ struct File {
     glanced_ms: AtomicU64,
     quick: Quickness,
     lacks: Lacks,
+    mapped: Mapped,
     syncs: Syncs,
     flushes: Flushes,
     health: HealthCell,
@@ -107,6 +111,7 @@ impl File {
             glanced_ms: AtomicU64::new(0),
             quick: Quickness::new(),
             lacks: Lacks::default(),
+            mapped: Mapped::default(),
             syncs: Syncs::new(open::flags(spec)),
             flushes: Flushes::default(),
             health: HealthCell::new(on_degraded),
@@ -261,6 +266,7 @@ impl File {
         }
         let flushed = self.flush().map_err(|fault| fault.settle("close", &self.health));
         self.syncs.clear();
+        self.mapped.clear();
         if let Some(tail) = &self.tail {
             sys::hollow_out(tail)?;
         }
@@ -355,6 +361,10 @@ impl Backstore for FileBackstore {
 
     fn try_now(&self, req: &mut Request) -> Attempt {
         self.file.try_now(req)
+    }
+
+    fn map_read(&self, offset: u64, len: usize) -> Option<MappedBytes> {
+        self.file.map_read(offset, len)
     }
 
     fn ring_target(&self, req: &Request) -> Option<RingTarget> {

@@ -27,20 +27,34 @@ pub struct Traits {
     pub inline_write: bool,
     /// The ring's asynchronous I/O is truly asynchronous here.
     pub ring: bool,
+    /// What is in the page cache can be sent from a mapping of the file (`mapped.rs`).
+    pub maps: bool,
     /// `RWF_DSYNC` is honoured by the kernel itself, not left to somebody's goodwill.
     pub dsync: bool,
 }
 
 const LOCAL: Traits =
-    Traits { name: "local", inline_read: InlineRead::Cached, inline_write: true, ring: true, dsync: true };
+    Traits { name: "local", inline_read: InlineRead::Cached, inline_write: true, ring: true, maps: true, dsync: true };
 const MEMORY: Traits =
-    Traits { name: "tmpfs", inline_read: InlineRead::Plain, inline_write: true, ring: false, dsync: true };
+    Traits { name: "tmpfs", inline_read: InlineRead::Plain, inline_write: true, ring: false, maps: true, dsync: true };
 /// A server, maybe a hung one, stands behind every call.
-const REMOTE: Traits =
-    Traits { name: "remote", inline_read: InlineRead::Never, inline_write: false, ring: false, dsync: false };
+const REMOTE: Traits = Traits {
+    name: "remote",
+    inline_read: InlineRead::Never,
+    inline_write: false,
+    ring: false,
+    maps: false,
+    dsync: false,
+};
 /// Nothing is known: reads say themselves whether they would wait, the rest goes to the workers.
-const UNKNOWN: Traits =
-    Traits { name: "other", inline_read: InlineRead::Cached, inline_write: false, ring: false, dsync: false };
+const UNKNOWN: Traits = Traits {
+    name: "other",
+    inline_read: InlineRead::Cached,
+    inline_write: false,
+    ring: false,
+    maps: false,
+    dsync: false,
+};
 
 /// For tests alone: with "1" every file is treated as one on a local file system, so that a file
 /// system which can lose its power (made in FUSE) meets the code that disks meet.

@@ -155,8 +155,14 @@ fn local(file: &TempFile) -> (File, Told) {
     let told = Told::default();
     let sink = told.clone();
     let mut opened = File::open(&spec(&file.0), Box::new(move |why| sink.lock().unwrap().push(why.into()))).unwrap();
-    opened.traits =
-        Traits { name: "local", inline_read: InlineRead::Cached, inline_write: true, ring: true, dsync: true };
+    opened.traits = Traits {
+        name: "local",
+        inline_read: InlineRead::Cached,
+        inline_write: true,
+        ring: true,
+        maps: true,
+        dsync: true,
+    };
     (opened, told)
 }
 

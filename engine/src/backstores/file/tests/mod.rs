@@ -1,6 +1,7 @@
 //! The file backstore on real files: tmpfs, the disk's own file system, and a loop device.
 
 mod faults;
+mod mapped;
 mod model;
 mod neighbours;
 mod opening;
