@@ -1,10 +1,4 @@
-"""The one adapter over the engine: control's :class:`DataPlane`, and the NBD handshakes.
-
-Two streams meet here. Downward, control's calls become calls of ``blockgate._engine``, in a thread
-where they may wait. Upward, the engine's events are read on the event loop when its ``event_fd``
-is readable; each connection has one :class:`~blockgate.nbd.Handshake` that says what to answer.
-All state below is touched on the loop alone.
-"""
+"""control's ``DataPlane`` over the engine: its calls downward, the pump of its events upward."""
 
 from __future__ import annotations
 
@@ -14,12 +8,13 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from blockgate import _engine
 from blockgate.control import ports
-from blockgate.nbd import Answer, ExportDirectory, ExportView, Handshake, Next, Peer, Transmission
+from blockgate.dataplane import status
+from blockgate.dataplane.handshakes import DegradedCallback, Handshakes, export_view
+from blockgate.nbd import ExportDirectory, ExportView
 
 log = logging.getLogger(__name__)
 
@@ -35,119 +30,6 @@ EVENTS_PER_TURN: Final = 64
 TURN_SECONDS: Final = 0.005
 
 _T = TypeVar("_T")
-
-Then = Literal["option", "tls", "close", "abort"]
-DegradedCallback = Callable[[int, str], None]
-
-
-class Wire(Protocol):
-    """The part of the engine that a connection's handshake is answered through."""
-
-    def nbd_reply(self, conn: int, data: bytes, then: Then) -> None: ...
-
-    def nbd_transmit(self, conn: int, data: bytes, params: _engine.TransmitParams) -> None: ...
-
-
-@dataclass(slots=True)
-class Connection:
-    """One client: its handshake, and once that has succeeded what it was given."""
-
-    handshake: Handshake
-    agreed: Transmission | None = None
-
-
-class Handshakes:
-    """The table of connections, and what each event means for one of them.
-
-    An event may speak of a connection that the table no longer has (it was lost, or refused, while
-    the event waited): that is no error, and gets no answer. Nothing here raises.
-    """
-
-    def __init__(self, wire: Wire, on_degraded: DegradedCallback | None = None) -> None:
-        self.directory = ExportDirectory()
-        self._wire = wire
-        self._on_degraded = on_degraded
-        self._connections: dict[int, Connection] = {}
-
-    def __len__(self) -> int:
-        return len(self._connections)
-
-    def get(self, conn: int) -> Connection | None:
-        """What is known of a connection."""
-        return self._connections.get(conn)
-
-    def no_longer_admitted(self) -> list[int]:
-        """Connections in transmission that the directory as it is now would not have let in, or
-        not in the same way."""
-        return [
-            conn
-            for conn, connection in self._connections.items()
-            if connection.agreed is not None
-            and not _still_holds(connection.handshake, connection.agreed, self.directory)
-        ]
-
-    def handle(self, event: _engine.Event) -> None:
-        """Acts on one event of the engine."""
-        match event:
-            case _engine.Accepted():
-                self._accepted(event)
-            case _engine.ClientFlags():
-                if (known := self._connections.get(event.conn)) is not None:
-                    answer = known.handshake.client_flags(event.flags, self.directory)
-                    self._carry_out(event.conn, known, answer)
-            case _engine.NbdOption():
-                if (known := self._connections.get(event.conn)) is not None:
-                    answer = known.handshake.option(
-                        event.option, event.data, self.directory, oversize=event.oversize
-                    )
-                    self._carry_out(event.conn, known, answer)
-            case _engine.TlsEstablished():
-                if (known := self._connections.get(event.conn)) is not None:
-                    answer = known.handshake.tls_established(event.identity, event.kind)
-                    # The engine goes on to the next option by itself; only a refusal is told.
-                    if answer.next is not Next.OPTION:
-                        self._carry_out(event.conn, known, answer)
-            case _engine.Lost():
-                if (known := self._connections.pop(event.conn, None)) is not None:
-                    self._log(event.conn, known, f"connection ended: {event.reason}")
-            case _engine.Degraded():
-                log.warning("volume %d degraded: %s", event.volume, event.reason)
-                if self._on_degraded is not None:
-                    self._on_degraded(event.volume, event.reason)
-
-    def _accepted(self, event: _engine.Accepted) -> None:
-        known = Connection(Handshake(Peer.parse(event.peer)))
-        self._connections[event.conn] = known
-        self._carry_out(event.conn, known, known.handshake.greeting())
-
-    def _carry_out(self, conn: int, known: Connection, answer: Answer) -> None:
-        if answer.note:
-            self._log(conn, known, answer.note)
-        try:
-            if answer.transmission is not None:
-                self._transmit(conn, known, answer.data, answer.transmission)
-            else:
-                self._wire.nbd_reply(conn, answer.data, _THEN[answer.next])
-        except OSError as error:
-            # The connection is gone, or about to be: Lost follows and clears the table.
-            self._log(conn, known, f"the engine takes no answer for it: {error}")
-
-    def _transmit(self, conn: int, known: Connection, data: bytes, agreed: Transmission) -> None:
-        try:
-            self._wire.nbd_transmit(conn, data, _params(agreed))
-        except OSError as error:
-            # Its volume was closed a moment ago. Nothing of the answer has been sent.
-            text = f"export {agreed.export!r} cannot be used now: {error.strerror or error}"
-            self._carry_out(conn, known, known.handshake.transmission_refused(text))
-            return
-        known.agreed = agreed
-        self._log(conn, known, f"uses export {agreed.export!r}", level=logging.INFO)
-
-    def _log(self, conn: int, known: Connection, what: str, *, level: int = logging.DEBUG) -> None:
-        fields = {"conn": conn, "peer": known.handshake.peer.name}
-        if known.handshake.secure:
-            fields["identity"] = known.handshake.identity
-        log.log(level, "nbd: %s", what, extra=fields)
 
 
 class EngineDataPlane:
@@ -304,20 +186,7 @@ class EngineDataPlane:
 
     async def volumes(self) -> Sequence[ports.VolumeStatus]:
         """See :meth:`ports.DataPlane.volumes`."""
-        found = await self._status(self._engine.volumes)
-        return [
-            ports.VolumeStatus(
-                handle=one.handle,
-                size=one.size,
-                in_flight=one.in_flight,
-                health=one.health,
-                reason=one.reason,
-                degraded_since=one.degraded_since,
-                writes_refused=one.writes_refused,
-                queued=one.worker_queue,
-            )
-            for one in found
-        ]
+        return await self._status(status.volumes, self._engine)
 
     # Sessions.
 
@@ -328,7 +197,7 @@ class EngineDataPlane:
 
     async def sessions(self) -> Sequence[ports.SessionStatus]:
         """See :meth:`ports.DataPlane.sessions`."""
-        return await self._status(_sessions, self._engine)
+        return await self._status(status.sessions, self._engine)
 
     def identity(self, conn: int) -> str:
         """Whom TLS has shown a connection's client to be; "" if nobody, or no such connection."""
@@ -337,26 +206,13 @@ class EngineDataPlane:
 
     async def tasks(self) -> Sequence[ports.TaskStatus]:
         """See :meth:`ports.DataPlane.tasks`."""
-        found = await self._status(self._engine.tasks)
+        found = await self._status(status.tasks, self._engine)
         self._warn_of_silence()
-        return [
-            ports.TaskStatus(
-                task=one.handle,
-                conn=one.conn,
-                handle=one.volume,
-                export=one.export,
-                op=one.op,
-                offset=one.offset,
-                length=one.length,
-                age_us=one.age_us,
-                phase=one.phase,
-            )
-            for one in found
-        ]
+        return found
 
     async def counters(self) -> ports.Counters:
         """See :meth:`ports.DataPlane.counters`."""
-        return await self._status(_counters, self._engine)
+        return await self._status(status.counters, self._engine)
 
     async def disconnect(self, conn: int) -> bool:
         """See :meth:`ports.DataPlane.disconnect`."""
@@ -395,7 +251,7 @@ class EngineDataPlane:
         self._views = {
             name: self._views[name]
             if self._exports.get(name) == export
-            else _view(export, self._maximum_payload)
+            else export_view(export, self._maximum_payload)
             for name, export in exports.items()
         }
         self._exports = dict(exports)
@@ -417,103 +273,3 @@ class EngineDataPlane:
         self._handshakes.directory = ExportDirectory(
             self._views, tls=self._tls, closing=self._closing
         )
-
-
-def _still_holds(handshake: Handshake, agreed: Transmission, directory: ExportDirectory) -> bool:
-    view = directory.get(agreed.export)
-    return (
-        view is not None
-        and view.volume == agreed.volume
-        and view.read_only == agreed.read_only
-        and (handshake.secure or not view.tls_required)
-        and view.admits(handshake.peer)
-    )
-
-
-def _params(agreed: Transmission) -> _engine.TransmitParams:
-    return _engine.TransmitParams(
-        volume=agreed.volume,
-        export=agreed.export,
-        read_only=agreed.read_only,
-        structured=agreed.structured,
-        extended=agreed.extended,
-        contexts=agreed.contexts,
-        minimum_block=agreed.minimum_block,
-    )
-
-
-def _view(export: ports.ExportView, maximum_payload: int) -> ExportView:
-    """An export as the handshake sees it. Clients may use any offset and length: the engine
-    widens what is smaller than the device's block, so the protocol's default sizes hold."""
-    return ExportView(
-        name=export.name,
-        volume=export.handle,
-        size=export.size,
-        read_only=export.read_only,
-        write_back=not export.write_through,
-        tls_required=export.tls_required,
-        allow=tuple(export.allow),
-        description=export.description,
-        preferred_block=max(4096, export.block_size),
-        maximum_payload=maximum_payload,
-    )
-
-
-def _counters(engine: _engine.Engine) -> ports.Counters:
-    found = engine.counters()
-    return ports.Counters(
-        volumes={handle: _op_counters(one) for handle, one in found.volumes.items()},
-        exports={name: _op_counters(one) for name, one in found.exports.items()},
-        shards=[_shard_counters(one) for one in found.shards],
-        latency_bounds_us=engine.LATENCY_BOUNDS_US,
-    )
-
-
-def _sessions(engine: _engine.Engine) -> list[ports.SessionStatus]:
-    return [
-        ports.SessionStatus(
-            conn=one.conn,
-            handle=one.volume,
-            export=one.export,
-            peer=one.peer,
-            tls=one.tls,
-            since=one.since,
-            in_flight=one.in_flight,
-            unsent_bytes=one.unsent_bytes,
-            phase=one.phase,
-            counters=_op_counters(one.counters) if one.counters is not None else None,
-        )
-        for one in engine.sessions()
-    ]
-
-
-def _op_counters(one: _engine.OpCounters) -> ports.OpCounters:
-    return ports.OpCounters(
-        ops=one.ops,
-        bytes=one.bytes,
-        errors=one.errors,
-        latency_us=one.latency_us,
-        latency_sum_us=one.latency_sum_us,
-    )
-
-
-def _shard_counters(one: _engine.ShardCounters) -> ports.ShardCounters:
-    return ports.ShardCounters(
-        {
-            "connections": one.connections,
-            "tasks": one.tasks,
-            "queue_depth": one.queue_depth,
-            "ring_in_flight": one.ring_in_flight,
-            "wakeups": one.wakeups,
-            "late_completions": one.late_completions,
-            "events_dropped": one.events_dropped,
-            "buffer_bytes": one.buffer_bytes,
-        }
-    )
-
-
-_THEN: Final[Mapping[Next, Then]] = {
-    Next.OPTION: "option",
-    Next.TLS: "tls",
-    Next.CLOSE: "close",
-}
