@@ -1,0 +1,261 @@
+"""Asymmetric logical unit access: target port groups and their states (SPC-4 5.15).
+
+A target port group is a set of a unit's target ports that have one access state. Each state is
+enforced by the gate on those ports; here it is decided, reported and set. Implicit transitions are
+the gateway's own (a drain, a moved owner), explicit ones an initiator's (SET TARGET PORT GROUPS).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Final
+
+from blockgate.scsi.attention_table import Attention
+from blockgate.scsi.nexus import Nexus
+from blockgate.scsi.reactions import Attend, Effect, GateChanged, Reaction
+from blockgate.scsi.sense import (
+    CheckCondition,
+    Key,
+    Sense,
+    invalid_cdb,
+    invalid_parameter,
+    list_length,
+)
+
+
+class AccessState(IntEnum):
+    """ASYMMETRIC ACCESS STATE (SPC-4 table 276). 4h, logical block dependent, is not had."""
+
+    ACTIVE_OPTIMIZED = 0x0
+    ACTIVE_NONOPTIMIZED = 0x1
+    STANDBY = 0x2
+    UNAVAILABLE = 0x3
+    OFFLINE = 0xE
+    TRANSITIONING = 0xF
+
+    @property
+    def word(self) -> str:
+        """The state as a gate names it."""
+        return self.name.lower()
+
+
+class StatusCode(IntEnum):
+    """What the last change of a state was due to (SPC-4 table 278)."""
+
+    NONE = 0
+    EXPLICIT = 1
+    IMPLICIT = 2
+
+
+# States that SET TARGET PORT GROUPS may ask for (SPC-4 table 311); the others are no requests
+REQUESTABLE: Final = frozenset(
+    {
+        AccessState.ACTIVE_OPTIMIZED,
+        AccessState.ACTIVE_NONOPTIMIZED,
+        AccessState.STANDBY,
+        AccessState.UNAVAILABLE,
+    }
+)
+# byte 1 of a group's descriptor (SPC-4 table 275)
+_SUPPORT_BITS: Final[Mapping[AccessState, int]] = {
+    AccessState.TRANSITIONING: 0x80,
+    AccessState.OFFLINE: 0x40,
+    AccessState.UNAVAILABLE: 0x08,
+    AccessState.STANDBY: 0x04,
+    AccessState.ACTIVE_NONOPTIMIZED: 0x02,
+    AccessState.ACTIVE_OPTIMIZED: 0x01,
+}
+_PREF: Final = 0x80
+_EXTENDED_FORMAT: Final = 0x10  # FORMAT TYPE 001b
+
+
+@dataclass(frozen=True, slots=True)
+class PortGroup:
+    """One target port group: its relative target port identifiers and how they may be used.
+
+    ``supported`` are the states that it can be in; ``preferred`` is the PREF bit.
+    """
+
+    number: int
+    ports: tuple[int, ...]
+    state: AccessState = AccessState.ACTIVE_OPTIMIZED
+    preferred: bool = False
+    status: StatusCode = StatusCode.NONE
+    supported: frozenset[AccessState] = frozenset(AccessState)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.number <= 0xFFFF or len(self.ports) > 0xFF:
+            raise ValueError(f"impossible target port group {self.number}")
+        if not all(0 < port <= 0xFFFF for port in self.ports):
+            raise ValueError(f"impossible relative port identifiers {self.ports}")
+        if self.state not in self.supported:
+            raise ValueError(f"target port group {self.number} does not support its state")
+
+    def encode(self) -> bytes:
+        """A target port group descriptor (SPC-4 table 275)."""
+        support = sum(_SUPPORT_BITS[state] for state in self.supported)
+        head = self.state | (_PREF if self.preferred else 0)
+        ports = b"".join(struct.pack(">2xH", port) for port in self.ports)
+        return (
+            struct.pack(">BBHxBxB", head, support, self.number, self.status, len(self.ports))
+            + ports
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """All target port groups of a unit as a value; ``generation`` counts its changes."""
+
+    groups: tuple[PortGroup, ...]
+    implicit: bool = True
+    explicit: bool = False
+    generation: int = 0
+
+    def __post_init__(self) -> None:
+        ports = [port for group in self.groups for port in group.ports]
+        numbers = [group.number for group in self.groups]
+        if len(set(ports)) != len(ports) or len(set(numbers)) != len(numbers):
+            raise ValueError("a port is in one target port group, and a group is there once")
+
+    def in_states(self, states: Mapping[int, AccessState], status: StatusCode) -> Access:
+        """These groups in these states. A group that was in its state already is left as it is."""
+        groups = tuple(
+            replace(group, state=states[group.number], status=status)
+            if states.get(group.number, group.state) is not group.state
+            else group
+            for group in self.groups
+        )
+        if groups == self.groups:
+            return self
+        return replace(self, groups=groups, generation=self.generation + 1)
+
+
+class TargetPortGroups:
+    """The target port groups of one logical unit: what REPORT and SET TARGET PORT GROUPS and the
+    gateway itself do with them. ``access`` can be put back where an effect failed.
+
+    ``implicit_transition_s`` is the longest that an implicit transition takes, in seconds: what an
+    initiator waits for when it meets TRANSITIONING (SPC-4 6.36, IMPLICIT TRANSITION TIME).
+    """
+
+    def __init__(self, access: Access, *, implicit_transition_s: int = 0) -> None:
+        if not 0 <= implicit_transition_s <= 0xFF:
+            raise ValueError("IMPLICIT TRANSITION TIME is one byte")
+        self.access = access
+        self._implicit_transition_s = implicit_transition_s
+
+    @classmethod
+    def single(cls, ports: Iterable[int]) -> TargetPortGroups:
+        """One group of all ports, active/optimized: a unit that one gateway has for itself."""
+        return cls(Access((PortGroup(1, tuple(ports)),)))
+
+    @property
+    def tpgs(self) -> int:
+        """TPGS of standard INQUIRY data (SPC-4 table 159): bit 0 implicit, bit 1 explicit."""
+        return int(self.access.implicit) | int(self.access.explicit) << 1
+
+    def group_of(self, relative_port: int) -> PortGroup | None:
+        """The group that a port is in; what VPD page 83h names."""
+        for group in self.access.groups:
+            if relative_port in group.ports:
+                return group
+        return None
+
+    def word(self, relative_port: int) -> str:
+        """The gate's word for a port. A port that is in no group can not be used."""
+        group = self.group_of(relative_port)
+        return (group.state if group is not None else AccessState.UNAVAILABLE).word
+
+    def report(self, cdb: bytes) -> bytes:
+        """REPORT TARGET PORT GROUPS (SPC-4 6.36), cut to the allocation length."""
+        groups = sorted(self.access.groups, key=lambda group: group.number)
+        body = b"".join(group.encode() for group in groups)
+        match cdb[1] >> 5:
+            case 0:
+                pass
+            case 1:
+                body = struct.pack(">BBxx", _EXTENDED_FORMAT, self._implicit_transition_s) + body
+            case _:
+                raise invalid_cdb(1, 7)
+        return (struct.pack(">I", len(body)) + body)[: int.from_bytes(cdb[6:10], "big")]
+
+    def set_groups(self, nexus: Nexus, cdb: bytes, data: bytes) -> Reaction:
+        """SET TARGET PORT GROUPS (SPC-4 6.45): all that is asked, or nothing.
+
+        Groups that are not named stay as they are. Every other nexus of the unit is told.
+        """
+        if not self.access.explicit:
+            raise invalid_cdb(1, 4)
+        wanted = self._requested(cdb, data)
+        if not wanted:
+            return Reaction()
+        if any(group.state is AccessState.TRANSITIONING for group in self._named(wanted)):
+            # LOGICAL UNIT NOT ACCESSIBLE, ASYMMETRIC ACCESS STATE TRANSITION
+            raise CheckCondition(Sense(Key.NOT_READY, 0x04, 0x0A))
+        return Reaction(
+            effects=self._become(
+                self.access.in_states(wanted, StatusCode.EXPLICIT), but=frozenset({nexus.number})
+            )
+        )
+
+    def begin(self, groups: Iterable[int]) -> tuple[Effect, ...]:
+        """An implicit transition begins: commands on these groups' ports are answered
+        TRANSITIONING from now on. Who asks again learns of it; the end is what is announced."""
+        states = dict.fromkeys(groups, AccessState.TRANSITIONING)
+        access = self.access.in_states(states, StatusCode.IMPLICIT)
+        if access is self.access:
+            return ()
+        self.access = access
+        return (GateChanged(),)
+
+    def become(self, states: Mapping[int, AccessState]) -> tuple[Effect, ...]:
+        """The gateway's own change, at once or as the end of a transition (SPC-4 5.15.2.5): every
+        nexus is told."""
+        return self._become(self.access.in_states(states, StatusCode.IMPLICIT))
+
+    def configure(self, groups: Iterable[PortGroup]) -> tuple[Effect, ...]:
+        """Ports and groups as configured now. A group that stays keeps the state it is in."""
+        before = {group.number: group for group in self.access.groups}
+        kept = tuple(
+            replace(group, state=old.state, status=old.status)
+            if (old := before.get(group.number)) is not None and old.state in group.supported
+            else group
+            for group in groups
+        )
+        if kept == self.access.groups:
+            return ()
+        generation = self.access.generation + 1
+        return self._become(replace(self.access, groups=kept, generation=generation))
+
+    def _become(self, access: Access, but: frozenset[int] = frozenset()) -> tuple[Effect, ...]:
+        if access == self.access:
+            return ()
+        self.access = access
+        return (GateChanged(), Attend(Attention.ASYMMETRIC_ACCESS_STATE_CHANGED, None, but))
+
+    def _named(self, numbers: Iterable[int]) -> list[PortGroup]:
+        wanted = set(numbers)
+        return [group for group in self.access.groups if group.number in wanted]
+
+    def _requested(self, cdb: bytes, data: bytes) -> dict[int, AccessState]:
+        """The parameter list (SPC-4 table 310): four reserved bytes, four for each group."""
+        length = int.from_bytes(cdb[6:10], "big")
+        if length == 0:
+            return {}
+        if length < 4 or length % 4 or len(data) < length:
+            raise list_length()
+        known = {group.number: group for group in self.access.groups}
+        wanted: dict[int, AccessState] = {}
+        for at in range(4, length, 4):
+            code, number = struct.unpack_from(">BxH", data, at)
+            group = known.get(number)
+            if group is None or number in wanted:
+                raise invalid_parameter(at + 2)
+            state = next((s for s in REQUESTABLE & group.supported if s == code & 0x0F), None)
+            if state is None:
+                raise invalid_parameter(at, 3)
+            wanted[number] = state
+        return wanted
