@@ -157,20 +157,19 @@ class TargetPortGroups:
         """TPGS of standard INQUIRY data (SPC-4 table 159): bit 0 implicit, bit 1 explicit."""
         return int(self.access.implicit) | int(self.access.explicit) << 1
 
-    def group_of(self, relative_port: int) -> PortGroup | None:
-        """The group that a port is in; what VPD page 83h names."""
-        for group in self.access.groups:
-            if relative_port in group.ports:
-                return group
-        return None
+    def group(self, relative_port: int) -> int:
+        """The number of the group that a port is in; what VPD page 83h names. A port that is in
+        none, which is not configured, has group 0."""
+        group = self._group_of(relative_port)
+        return group.number if group is not None else 0
 
-    def word(self, relative_port: int) -> str:
+    def state(self, relative_port: int) -> str:
         """The gate's word for a port. A port that is in no group can not be used."""
-        group = self.group_of(relative_port)
+        group = self._group_of(relative_port)
         return (group.state if group is not None else AccessState.UNAVAILABLE).word
 
     def report(self, cdb: bytes) -> bytes:
-        """REPORT TARGET PORT GROUPS (SPC-4 6.36), cut to the allocation length."""
+        """REPORT TARGET PORT GROUPS (SPC-4 6.36): the whole parameter data."""
         groups = sorted(self.access.groups, key=lambda group: group.number)
         body = b"".join(group.encode() for group in groups)
         match cdb[1] >> 5:
@@ -180,9 +179,9 @@ class TargetPortGroups:
                 body = struct.pack(">BBxx", _EXTENDED_FORMAT, self._implicit_transition_s) + body
             case _:
                 raise invalid_cdb(1, 7)
-        return (struct.pack(">I", len(body)) + body)[: int.from_bytes(cdb[6:10], "big")]
+        return struct.pack(">I", len(body)) + body
 
-    def set_groups(self, nexus: Nexus, cdb: bytes, data: bytes) -> Reaction:
+    def set(self, nexus: Nexus, cdb: bytes, data: bytes) -> Reaction:
         """SET TARGET PORT GROUPS (SPC-4 6.45): all that is asked, or nothing.
 
         Groups that are not named stay as they are. Every other nexus of the unit is told.
@@ -236,8 +235,14 @@ class TargetPortGroups:
         self.access = access
         return (GateChanged(), Attend(Attention.ASYMMETRIC_ACCESS_STATE_CHANGED, None, but))
 
+    def _group_of(self, relative_port: int) -> PortGroup | None:
+        for group in self.access.groups:
+            if relative_port in group.ports:
+                return group
+        return None
+
     def _named(self, numbers: Iterable[int]) -> list[PortGroup]:
-        wanted = set(numbers)
+        wanted = frozenset(numbers)
         return [group for group in self.access.groups if group.number in wanted]
 
     def _requested(self, cdb: bytes, data: bytes) -> dict[int, AccessState]:
