@@ -137,11 +137,11 @@ fn ranges(depth: usize, exclusive: u64) -> impl FnMut(u64) {
         let kind = if exclusive > 0 && n % exclusive == 0 { Kind::Exclusive } else { Kind::Write };
         match table.acquire(Range { start, end: start + 4096 }, kind) {
             Acquired::Granted(ticket) => active.push_back(ticket),
-            Acquired::Queued(ticket) => table.park(ticket, ticket),
+            Acquired::Queued(ticket) => drop(table.park(ticket, ticket)),
         }
         if table.len() >= depth {
             let oldest = active.pop_front().expect("somebody can always go");
-            table.release(oldest, &mut runnable);
+            table.release(oldest, &mut runnable, |_| ());
             active.extend(runnable.drain(..));
         }
     }

@@ -100,6 +100,62 @@ fn a_lost_connection_leaves_its_requests_to_end() {
 }
 
 #[test]
+fn a_write_that_waited_for_its_range_passes_the_gate_again() {
+    on_all(|server, held| {
+        let mut client = server.connect(SIMPLE);
+        let both = [client.write_request(0, 1, 0, &[1; 4096]), client.write_request(0, 2, 4095, &[2; 2])].concat();
+        client.send(&both);
+        server.eventually("one waits for the other", |engine| {
+            let phases: Vec<_> = engine.tasks().iter().map(|task| task.phase).collect();
+            phases.contains(&"submitted") && phases.contains(&"waiting-range")
+        });
+        assert_eq!(held.count(), 1);
+        let closed = Gate { read_only: true, ..gate(2, 64 * MIB) };
+        server.engine.swap_gate(server.volume, closed).unwrap();
+        held.finish(Ok(()));
+        assert_eq!((client.answer(), client.answer()), (0, 1), "the first is done, the second is not begun");
+        assert_eq!(held.count(), 0);
+        server.eventually("nothing is in flight", |engine| engine.volumes()[0].in_flight() == 0);
+    });
+}
+
+#[test]
+fn a_write_that_waited_for_its_range_goes_on() {
+    on_all(|server, held| {
+        let mut client = server.connect(SIMPLE);
+        let both = [client.write_request(0, 1, 0, &[1; 4096]), client.write_request(0, 2, 4095, &[2; 2])].concat();
+        client.send(&both);
+        server.eventually("one waits", |engine| engine.tasks().len() == 2 && held.count() == 1);
+        held.finish(Ok(()));
+        assert_eq!(client.answer(), 0);
+        server.eventually("the other has its turn", |_| held.count() == 1);
+        assert_eq!(server.engine.tasks()[0].phase, "submitted");
+        held.finish(Ok(()));
+        assert_eq!(client.answer(), 0);
+    });
+}
+
+#[test]
+fn a_write_that_waits_never_begins_once_its_connection_is_lost() {
+    on_all(|server, held| {
+        let mut first = server.connect(SIMPLE);
+        first.send(&first.write_request(0, 1, 0, &[1; 4096]));
+        server.eventually("it is held", |_| held.count() == 1);
+        let mut second = server.connect(SIMPLE);
+        second.send(&second.write_request(0, 1, 0, &[2; 4096]));
+        server.eventually("it waits", |engine| engine.tasks().iter().any(|task| task.phase == "waiting-range"));
+        let tasks = server.engine.tasks();
+        let waiting = tasks.iter().find(|task| task.phase == "waiting-range").expect("looked at above");
+        assert!(server.engine.disconnect(waiting.conn));
+        server.wait_lost();
+        held.finish(Ok(()));
+        assert_eq!(first.answer(), 0);
+        server.eventually("nothing is in flight", |engine| engine.volumes()[0].in_flight() == 0);
+        assert_eq!(held.count(), 0);
+    });
+}
+
+#[test]
 fn a_request_that_its_back_end_forgets_ends_with_eio() {
     on_all(|server, held| {
         let mut client = server.connect(SIMPLE);

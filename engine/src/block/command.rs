@@ -70,6 +70,11 @@ impl Op {
         !matches!(self, Op::Read | Op::Flush | Op::Cache | Op::BlockStatus | Op::Verify)
     }
 
+    /// Must nobody else touch the range while it runs, because what it writes, or says, depends on what it reads?
+    pub const fn is_exclusive(self) -> bool {
+        matches!(self, Op::CompareAndWrite | Op::OrWrite | Op::WriteVerify)
+    }
+
     /// Does the operation refer to a byte range? (`Flush` covers the volume.)
     pub const fn has_range(self) -> bool {
         !matches!(self, Op::Flush)

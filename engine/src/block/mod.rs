@@ -4,7 +4,9 @@
 pub mod command;
 pub mod gate;
 pub mod health;
+pub mod passage;
 pub mod ranges;
+mod sync;
 pub mod volume;
 
 #[cfg(test)]

@@ -7,17 +7,19 @@
 //!
 //! | | Read | Write | Exclusive |
 //! |---|---|---|---|
-//! | Read, Write | together | together | wait |
+//! | Read | together | together | wait |
+//! | Write | together | wait | wait |
 //! | Exclusive | wait | wait | wait |
 //!
-//! `Write` beside `Write` is what the protocols leave undefined; `Exclusive` is for
-//! what reads and then writes back (a part of a block, later COMPARE AND WRITE).
+//! A write never passes an earlier one to the same bytes: whoever sent that one may have given it up and
+//! think it over. `Exclusive` is for what reads and then writes back: a part of a block, COMPARE AND WRITE.
 //!
 //! Every request knows how many earlier ones it waits for, and every request the later
 //! ones that wait for it, so that a release costs what it lets go. An exclusive request
-//! stands in for everything before it in the part that it covers: those that come
-//! later wait for it alone, which keeps the number of such edges proportional to the
-//! requests even when thousands want one block.
+//! stands in for everything before it in the part that it covers, and a write for all writes: those
+//! that come later wait for it alone, which keeps the number of such edges proportional to the
+//! requests even when thousands want one block. For that reason a request that is withdrawn while it
+//! waits leaves its place behind, until all have gone that it waited for.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -44,8 +46,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn excludes(self, other: Kind) -> bool {
-        self == Kind::Exclusive || other == Kind::Exclusive
+    fn excludes(self, earlier: Kind) -> bool {
+        self == Kind::Exclusive || earlier == Kind::Exclusive || self == Kind::Write && earlier == Kind::Write
+    }
+
+    /// Has an `earlier` one waited for all that this one would have to wait for?
+    fn is_covered_by(self, earlier: Kind) -> bool {
+        earlier == Kind::Exclusive || self == Kind::Write && earlier == Kind::Write
     }
 }
 
@@ -53,6 +60,13 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     slot: u32,
+}
+
+/// Names a range that waits, for [`Ranges::withdraw`]; it may be out of date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    slot: u32,
+    seq: u64,
 }
 
 /// Answer of [`Ranges::acquire`].
@@ -64,34 +78,37 @@ pub enum Acquired {
     Queued(Ticket),
 }
 
-/// Entries up to this length (bytes) are found by the bucket of their start.
-const BUCKET: u64 = 1 << 20;
+/// Entries up to this length (bytes) are found by the bucket of their start. Most are a piece at most.
+const BUCKET: u64 = 256 << 10;
 /// The bucket of all longer ones, which every look-up passes through.
 const LONG: u64 = u64::MAX;
 
 /// Newest first within a bucket: a new entry meets the exclusive one that stands in
 /// for the older ones before it meets those.
-type Place = (u64, Reverse<u64>);
+type Key = (u64, Reverse<u64>);
 
 struct Entry<W> {
     range: Range,
     kind: Kind,
-    place: Place,
+    key: Key,
     /// Earlier entries that must be released first.
     blockers: usize,
     /// Slots of later entries that count this one among their blockers.
     dependents: Vec<u32>,
     waiter: Option<W>,
+    /// Nobody waits any more; released when its turn has come.
+    withdrawn: bool,
 }
 
 /// The table of one volume. `W` is handed back when its turn has come.
 pub struct Ranges<W> {
     slots: Vec<Option<Entry<W>>>,
     free: Vec<u32>,
-    index: BTreeMap<Place, u32>,
+    index: BTreeMap<Key, u32>,
     next_seq: u64,
     /// Exclusive entries in the table: while there is none, nobody else needs to look.
     exclusives: usize,
+    writes: usize,
 }
 
 impl<W> Default for Ranges<W> {
@@ -103,7 +120,8 @@ impl<W> Default for Ranges<W> {
 impl<W> Ranges<W> {
     /// An empty table.
     pub const fn new() -> Self {
-        Ranges { slots: Vec::new(), free: Vec::new(), index: BTreeMap::new(), next_seq: 0, exclusives: 0 }
+        let index = BTreeMap::new();
+        Ranges { slots: Vec::new(), free: Vec::new(), index, next_seq: 0, exclusives: 0, writes: 0 }
     }
 
     /// Ranges held or waited for.
@@ -120,7 +138,7 @@ impl<W> Ranges<W> {
     pub fn acquire(&mut self, range: Range, kind: Kind) -> Acquired {
         assert!(range.start < range.end, "empty range");
         let mut blocking = Vec::new();
-        if kind == Kind::Exclusive || self.exclusives > 0 {
+        if kind == Kind::Exclusive || self.exclusives > 0 || kind == Kind::Write && self.writes > 0 {
             self.find_blockers(range, kind, &mut blocking);
         }
         let slot = self.insert(range, kind, blocking.len());
@@ -134,28 +152,48 @@ impl<W> Ranges<W> {
     }
 
     /// What [`release`](Self::release) hands back when the queued ticket's turn has come.
-    pub fn park(&mut self, ticket: Ticket, waiter: W) {
+    pub fn park(&mut self, ticket: Ticket, waiter: W) -> Place {
         let entry = self.entry(ticket.slot);
         debug_assert!(entry.blockers > 0 && entry.waiter.is_none());
         entry.waiter = Some(waiter);
+        Place { slot: ticket.slot, seq: entry.key.1 .0 }
+    }
+
+    /// Hand back what waits there; its range is given up (not to be released any more). `None`: its turn has
+    /// come already.
+    pub fn withdraw(&mut self, place: Place) -> Option<W> {
+        let entry = self.slots.get_mut(place.slot as usize)?.as_mut()?;
+        let waiter = (entry.key.1 == Reverse(place.seq)).then(|| entry.waiter.take())??;
+        entry.withdrawn = true;
+        Some(waiter)
     }
 
     /// End a granted range. Those that may go now are appended to `runnable`, in the
-    /// order in which they came; their tickets count as granted.
-    pub fn release(&mut self, ticket: Ticket, runnable: &mut Vec<W>) {
-        let Some(entry) = self.slots[ticket.slot as usize].take() else {
-            unreachable!("a ticket is released once");
-        };
-        debug_assert_eq!(entry.blockers, 0, "released before it was granted");
-        self.free.push(ticket.slot);
-        self.index.remove(&entry.place);
-        self.exclusives -= usize::from(entry.kind == Kind::Exclusive);
-        for slot in entry.dependents {
-            let dependent = self.entry(slot);
-            dependent.blockers -= 1;
-            if dependent.blockers == 0 {
-                runnable.extend(dependent.waiter.take());
+    /// order in which they came; their tickets count as granted. `ended` is told the kind of each range that is
+    /// gone: this one, and those that had been withdrawn.
+    pub fn release(&mut self, ticket: Ticket, runnable: &mut Vec<W>, mut ended: impl FnMut(Kind)) {
+        let mut next = Some(ticket.slot);
+        // Empty, and unallocated, but for what was withdrawn.
+        let mut more = Vec::new();
+        while let Some(slot) = next {
+            let Some(entry) = self.slots[slot as usize].take() else {
+                unreachable!("a ticket is released once");
+            };
+            debug_assert_eq!(entry.blockers, 0, "released before it was granted");
+            self.free.push(slot);
+            self.index.remove(&entry.key);
+            self.exclusives -= usize::from(entry.kind == Kind::Exclusive);
+            self.writes -= usize::from(entry.kind == Kind::Write);
+            ended(entry.kind);
+            for slot in entry.dependents {
+                let dependent = self.entry(slot);
+                dependent.blockers -= 1;
+                if dependent.blockers == 0 {
+                    runnable.extend(dependent.waiter.take());
+                    more.extend(dependent.withdrawn.then_some(slot));
+                }
             }
+            next = more.pop();
         }
     }
 
@@ -170,12 +208,12 @@ impl<W> Ranges<W> {
     fn find_blockers_in(&self, first: u64, last: u64, range: Range, kind: Kind, blocking: &mut Vec<u32>) {
         let mut open = Uncovered::new(range);
         let mut bucket = first;
-        let mut from: Place = (first, Reverse(u64::MAX));
+        let mut from: Key = (first, Reverse(u64::MAX));
         'buckets: loop {
-            for (&place, &slot) in self.index.range(from..=(last, Reverse(0))) {
-                if place.0 != bucket {
+            for (&key, &slot) in self.index.range(from..=(last, Reverse(0))) {
+                if key.0 != bucket {
                     // The order by age holds within a bucket only, so each starts afresh.
-                    bucket = place.0;
+                    bucket = key.0;
                     open.reset();
                 }
                 let Some(earlier) = &self.slots[slot as usize] else { unreachable!("indexed slots are in use") };
@@ -183,7 +221,7 @@ impl<W> Ranges<W> {
                     continue;
                 }
                 blocking.push(slot);
-                if earlier.kind == Kind::Exclusive && open.cover(earlier.range) {
+                if kind.is_covered_by(earlier.kind) && open.cover(earlier.range) {
                     if bucket >= last {
                         return;
                     }
@@ -197,10 +235,11 @@ impl<W> Ranges<W> {
 
     fn insert(&mut self, range: Range, kind: Kind, blockers: usize) -> u32 {
         let bucket = if range.end - range.start <= BUCKET { range.start / BUCKET } else { LONG };
-        let place = (bucket, Reverse(self.next_seq));
+        let key = (bucket, Reverse(self.next_seq));
         self.next_seq += 1;
         self.exclusives += usize::from(kind == Kind::Exclusive);
-        let entry = Entry { range, kind, place, blockers, dependents: Vec::new(), waiter: None };
+        self.writes += usize::from(kind == Kind::Write);
+        let entry = Entry { range, kind, key, blockers, dependents: Vec::new(), waiter: None, withdrawn: false };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = Some(entry);
@@ -211,7 +250,7 @@ impl<W> Ranges<W> {
                 (self.slots.len() - 1) as u32
             }
         };
-        self.index.insert(place, slot);
+        self.index.insert(key, slot);
         slot
     }
 
@@ -295,6 +334,10 @@ mod tests {
         }
     }
 
+    fn release<W>(table: &mut Ranges<W>, ticket: Ticket, out: &mut Vec<W>) {
+        table.release(ticket, out, |_| ());
+    }
+
     #[test]
     fn shared_kinds_meet_and_exclusive_ones_do_not() {
         let mut table: Ranges<&str> = Ranges::new();
@@ -303,12 +346,60 @@ mod tests {
         granted(table.acquire(range(4096, 8192), Kind::Exclusive));
         let exclusive = queued(&mut table, range(512, 1024), Kind::Exclusive, "exclusive");
         let mut out = Vec::new();
-        table.release(read, &mut out);
+        release(&mut table, read, &mut out);
         assert!(out.is_empty());
-        table.release(write, &mut out);
+        release(&mut table, write, &mut out);
         assert_eq!(out, ["exclusive"]);
-        table.release(exclusive, &mut out);
+        release(&mut table, exclusive, &mut out);
         assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn a_write_never_passes_an_earlier_one() {
+        let mut table: Ranges<u32> = Ranges::new();
+        let first = granted(table.acquire(range(0, 4096), Kind::Write));
+        let second = queued(&mut table, range(4095, 8192), Kind::Write, 2);
+        granted(table.acquire(range(8192, 8193), Kind::Write));
+        granted(table.acquire(range(0, 8192), Kind::Read));
+        let mut out = Vec::new();
+        release(&mut table, first, &mut out);
+        assert_eq!(out, [2]);
+        release(&mut table, second, &mut out);
+        assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn who_is_withdrawn_holds_up_nobody_longer_than_those_before_it() {
+        let mut table: Ranges<u32> = Ranges::new();
+        let held = granted(table.acquire(range(0, 512), Kind::Write));
+        let Acquired::Queued(ticket) = table.acquire(range(0, 1024), Kind::Exclusive) else { panic!("granted") };
+        let place = table.park(ticket, 1);
+        // Waits for the exclusive one alone, which stands in for the first.
+        let last = queued(&mut table, range(0, 512), Kind::Write, 2);
+        assert_eq!(table.withdraw(place), Some(1));
+        assert_eq!(table.withdraw(place), None);
+        let mut out = Vec::new();
+        let mut ended = Vec::new();
+        table.release(held, &mut out, |kind| ended.push(kind));
+        assert_eq!(out, [2]);
+        assert_eq!(ended, [Kind::Write, Kind::Exclusive]);
+        release(&mut table, last, &mut out);
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn whose_turn_has_come_cannot_be_withdrawn() {
+        let mut table: Ranges<u32> = Ranges::new();
+        let held = granted(table.acquire(range(0, 512), Kind::Write));
+        let Acquired::Queued(ticket) = table.acquire(range(0, 512), Kind::Write) else { panic!("granted") };
+        let place = table.park(ticket, 1);
+        let mut out = Vec::new();
+        release(&mut table, held, &mut out);
+        assert_eq!((out, table.withdraw(place)), (vec![1], None));
+        release(&mut table, ticket, &mut Vec::new());
+        let again = granted(table.acquire(range(0, 512), Kind::Write));
+        assert_eq!(again.slot, ticket.slot);
+        assert_eq!(table.withdraw(place), None, "another's slot by now");
     }
 
     #[test]
@@ -320,10 +411,10 @@ mod tests {
             queued(&mut table, range(0, 512), Kind::Read, reader);
         }
         let mut out = Vec::new();
-        table.release(std::mem::replace(&mut held, exclusive), &mut out);
+        release(&mut table, std::mem::replace(&mut held, exclusive), &mut out);
         assert_eq!(out, [0]);
         out.clear();
-        table.release(held, &mut out);
+        release(&mut table, held, &mut out);
         assert_eq!(out, (1..100).collect::<Vec<_>>(), "then all the readers, in their order");
     }
 
@@ -338,7 +429,7 @@ mod tests {
         assert_eq!(edges, 9_999);
         let mut out = Vec::new();
         for ticket in tickets {
-            table.release(ticket, &mut out);
+            release(&mut table, ticket, &mut out);
         }
         assert_eq!(out, (1..10_000).collect::<Vec<_>>());
         assert!(table.is_empty());
@@ -346,14 +437,24 @@ mod tests {
 
     /// What the table must equal: an entry may go when nothing earlier, not yet released,
     /// overlaps and excludes it. Quadratic, and obviously right.
+    #[derive(Default)]
     struct Model {
         live: Vec<(u64, Range, Kind)>,
+        withdrawn: Vec<u64>,
     }
 
     impl Model {
         fn may_go(&self, id: u64) -> bool {
             let Some(&(_, r, k)) = self.live.iter().find(|entry| entry.0 == id) else { return false };
-            !self.live.iter().any(|&(other, or, ok)| other < id && or.overlaps(r) && ok.excludes(k))
+            !self.live.iter().any(|&(other, or, ok)| other < id && or.overlaps(r) && k.excludes(ok))
+        }
+
+        fn end(&mut self, id: u64) {
+            self.live.retain(|entry| entry.0 != id);
+            while let Some(id) = self.withdrawn.iter().copied().find(|id| self.may_go(*id)) {
+                self.withdrawn.retain(|other| *other != id);
+                self.live.retain(|entry| entry.0 != id);
+            }
         }
     }
 
@@ -380,9 +481,10 @@ mod tests {
 
     fn interleave(rng: &mut Rng) {
         let mut table: Ranges<u64> = Ranges::new();
-        let mut model = Model { live: Vec::new() };
+        let mut model = Model::default();
         let mut active: Vec<(u64, Ticket)> = Vec::new();
-        let mut waiting: Vec<(u64, Ticket)> = Vec::new();
+        let mut waiting: Vec<(u64, Ticket, Place)> = Vec::new();
+        let mut withdrawals = 0;
         let depth = 1 + rng.below(60) as usize;
         let exclusive_share = 1 + rng.below(10);
         let mut next = 0;
@@ -399,27 +501,34 @@ mod tests {
                 match table.acquire(r, kind) {
                     Acquired::Granted(ticket) => active.push((next, ticket)),
                     Acquired::Queued(ticket) => {
-                        table.park(ticket, next);
-                        waiting.push((next, ticket));
+                        let place = table.park(ticket, next);
+                        waiting.push((next, ticket, place));
                     }
                 }
                 next += 1;
+            } else if !waiting.is_empty() && rng.below(10) == 0 {
+                let (id, _, place) = waiting.swap_remove(rng.below(waiting.len() as u64) as usize);
+                assert_eq!(table.withdraw(place), Some(id));
+                // It stays in the model, as it does in the table: gone once it may go.
+                model.withdrawn.push(id);
+                withdrawals += 1;
             } else {
                 let (id, ticket) = active.swap_remove(rng.below(active.len() as u64) as usize);
                 let mut out = Vec::new();
-                table.release(ticket, &mut out);
-                model.live.retain(|entry| entry.0 != id);
-                assert!(out.is_sorted(), "handed back in the order in which they came");
+                release(&mut table, ticket, &mut out);
+                model.end(id);
+                assert!(withdrawals > 0 || out.is_sorted(), "handed back in the order in which they came");
                 for id in out {
                     let at = waiting.iter().position(|entry| entry.0 == id).expect("only those that wait");
-                    active.push(waiting.swap_remove(at));
+                    let (id, ticket, _) = waiting.swap_remove(at);
+                    active.push((id, ticket));
                 }
             }
             assert!(active.iter().all(|&(id, _)| model.may_go(id)));
-            assert!(waiting.iter().all(|&(id, _)| !model.may_go(id)));
+            assert!(waiting.iter().all(|&(id, _, _)| !model.may_go(id)));
             assert!(!active.is_empty() || waiting.is_empty(), "somebody can always go");
             assert_eq!(table.len(), model.live.len());
         }
-        assert!(table.is_empty() && table.exclusives == 0);
+        assert!(table.is_empty() && table.exclusives == 0 && table.writes == 0);
     }
 }

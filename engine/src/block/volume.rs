@@ -1,10 +1,12 @@
 //! A volume: one virtual disk, opened once and shared by all shards and front ends.
 //!
-//! Every request passes [`Volume::start`], which admits its range, tries it inline, and
-//! otherwise says who carries it out. A request in flight holds a [`Permit`]; its end, on
-//! whatever path, is the end of the request value itself, so that no path can forget
-//! to count it or to let waiting requests go on.
+//! Every request passes [`Volume::start`], which tries it inline (see [`passage`](super::passage)), admits
+//! its range, and otherwise says who carries it out. One that has to wait for its range comes back to its
+//! shard when it has it, passes the gate again, and goes on by [`Volume::resume`]. A request in flight holds
+//! a [`Permit`]; its end, on whatever path, is the end of the request value itself, so that no path can
+//! forget to count it or to let waiting requests go on.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::mem;
@@ -16,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use super::command::{Errno, Op, Request};
 use super::health::{Health, OnDegraded};
-use super::ranges::{Acquired, Kind, Range, Ranges, Ticket};
+use super::passage::Passage;
+use super::ranges::{Acquired, Kind, Place, Range, Ranges, Ticket};
 use crate::backstores::file::mapped::MappedBytes;
 use crate::backstores::file::FileBackstore;
 use crate::backstores::{Attempt, Backstore, Completion, OpenError, RingTarget};
@@ -49,8 +52,11 @@ pub enum Step {
     Done(Request, Result<(), Errno>),
     /// The shard runs it in its ring and then calls [`Volume::ring_done`].
     Ring(Request, RingTarget),
-    /// Its completion will be posted. `waiting`: another request's range is in the way.
-    Pending { waiting: bool },
+    /// Its completion will be posted.
+    Pending,
+    /// Another request's range is in the way. When it is not any more, the request itself will be posted
+    /// ([`News::Granted`](crate::shard::mailbox::News)), unless it is [withdrawn](Volume::withdraw) before.
+    Waiting(Place),
 }
 
 /// A request that waits for its range.
@@ -64,9 +70,10 @@ pub struct Volume {
     id: u64,
     spec: VolumeSpec,
     backstore: Box<dyn Backstore>,
-    /// Only where requests can need a read-modify-write; a buffered file is
-    /// ordered by the kernel's inode lock.
-    ranges: Option<Mutex<Ranges<Waiting>>>,
+    /// Does the backstore do anything inline? With O_DIRECT it does not.
+    inline: bool,
+    passage: Passage,
+    ranges: Mutex<Ranges<Waiting>>,
     in_flight: AtomicUsize,
     closing: AtomicBool,
     drain: Mutex<Closing>,
@@ -95,12 +102,13 @@ impl Volume {
 
     /// A volume on a backstore that is open already.
     pub fn with_backstore(id: u64, spec: VolumeSpec, backstore: Box<dyn Backstore>) -> Arc<Volume> {
-        let ranges = (backstore.alignment() > 1).then(|| Mutex::new(Ranges::new()));
         Arc::new(Volume {
             id,
             spec,
+            inline: backstore.alignment() == 1,
             backstore,
-            ranges,
+            passage: Passage::new(),
+            ranges: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             drain: Mutex::default(),
@@ -160,36 +168,24 @@ impl Volume {
     }
 
     /// Take a request that the gate has allowed. `ring`: the caller can run ring I/O.
-    /// `done` is called only when the request is to be completed by a message.
+    /// `done` is called only when there will be a message about the request.
     /// Never blocks for long.
     pub fn start(self: &Arc<Self>, mut request: Request, ring: bool, done: impl FnOnce() -> Completion) -> Step {
         debug_assert!(request.permit.is_none());
         if self.closing.load(Ordering::Relaxed) {
             return Step::Done(request, Err(libc::ESHUTDOWN));
         }
-        // A volume without ranges may answer out of the page cache; one with ranges bypasses it.
-        let Some(ranges) = &self.ranges else {
-            if let Attempt::Done(result) = self.backstore.try_now(&mut request) {
-                return Step::Done(request, result);
-            }
-            return match self.count() {
-                Some(permit) => {
-                    request.permit = Some(permit);
-                    self.dispatch(request, ring, done)
+        let mut diverted = false;
+        if self.may_be_inline(&request) {
+            match self.passage.enter(thread_number(), request.op.is_write()) {
+                Some(_inside) => {
+                    if let Attempt::Done(result) = self.backstore.try_now(&mut request) {
+                        return Step::Done(request, result);
+                    }
                 }
-                None => Step::Done(request, Err(libc::ESHUTDOWN)),
-            };
-        };
-        self.start_ranged(ranges, request, ring, done)
-    }
-
-    fn start_ranged(
-        self: &Arc<Self>,
-        ranges: &Mutex<Ranges<Waiting>>,
-        mut request: Request,
-        ring: bool,
-        done: impl FnOnce() -> Completion,
-    ) -> Step {
+                None => diverted = true,
+            }
+        }
         let Some(permit) = self.count() else {
             return Step::Done(request, Err(libc::ESHUTDOWN));
         };
@@ -197,18 +193,56 @@ impl Volume {
         let Some((range, kind)) = range_of(request.op, request.offset, request.len, self.backstore.alignment()) else {
             return self.dispatch(request, ring, done);
         };
-        let mut table = lock(ranges);
-        let ticket = match table.acquire(range, kind) {
+        let mut table = lock(&self.ranges);
+        if kind != Kind::Read {
+            self.passage.close(kind == Kind::Exclusive);
+        }
+        match table.acquire(range, kind) {
             Acquired::Granted(ticket) => {
                 drop(table);
                 permit.ticket = Some(ticket);
-                return self.dispatch(request, ring, done);
+                self.carry_out(request, diverted, ring, done)
             }
-            Acquired::Queued(ticket) => ticket,
-        };
-        permit.ticket = Some(ticket);
-        table.park(ticket, Waiting { request, done: done() });
-        Step::Pending { waiting: true }
+            Acquired::Queued(ticket) => {
+                permit.ticket = Some(ticket);
+                Step::Waiting(table.park(ticket, Waiting { request, done: done() }))
+            }
+        }
+    }
+
+    /// Go on with a request that waited and has its range now. The gate has allowed it once more. Never
+    /// [`Step::Waiting`].
+    pub fn resume(self: &Arc<Self>, request: Request, ring: bool, done: impl FnOnce() -> Completion) -> Step {
+        debug_assert!(request.permit.is_some());
+        let inline = self.may_be_inline(&request);
+        self.carry_out(request, inline, ring, done)
+    }
+
+    /// Give up a request that waits for its range. `None`: it has it, and is on its way to its shard, which
+    /// must keep the task until it has come.
+    pub fn withdraw(&self, place: Place) -> Option<Request> {
+        let Waiting { mut request, done } = lock(&self.ranges).withdraw(place)?;
+        done.forget();
+        if let Some(permit) = &mut request.permit {
+            // What is left of it in the table ends by itself.
+            permit.ticket = None;
+        }
+        Some(request)
+    }
+
+    fn may_be_inline(&self, request: &Request) -> bool {
+        self.inline && !request.op.is_exclusive()
+    }
+
+    /// `inline`: nobody is in the way any more, it may be tried at once.
+    fn carry_out(&self, mut request: Request, inline: bool, ring: bool, done: impl FnOnce() -> Completion) -> Step {
+        if inline {
+            if let Attempt::Done(result) = self.backstore.try_now(&mut request) {
+                request.permit = None;
+                return Step::Done(request, result);
+            }
+        }
+        self.dispatch(request, ring, done)
     }
 
     fn dispatch(&self, request: Request, ring: bool, done: impl FnOnce() -> Completion) -> Step {
@@ -218,14 +252,12 @@ impl Volume {
             }
         }
         self.backstore.submit(request, done());
-        Step::Pending { waiting: false }
+        Step::Pending
     }
 
     /// See [`Backstore::map_read`]. The gate has allowed the READ.
     pub fn map_read(&self, offset: u64, len: usize) -> Option<MappedBytes> {
-        // Where reads must keep out of others' way they do so until they have ended, and a mapped
-        // one has not been made when this returns.
-        if self.ranges.is_some() || self.closing.load(Ordering::Relaxed) {
+        if !self.inline || self.closing.load(Ordering::Relaxed) {
             return None;
         }
         self.backstore.map_read(offset, len)
@@ -301,11 +333,15 @@ impl Volume {
     }
 
     fn release(&self, ticket: Option<Ticket>) {
-        let (Some(ticket), Some(ranges)) = (ticket, &self.ranges) else { return };
+        let Some(ticket) = ticket else { return };
         let mut runnable = Vec::new();
-        lock(ranges).release(ticket, &mut runnable);
+        lock(&self.ranges).release(ticket, &mut runnable, |kind| {
+            if kind != Kind::Read {
+                self.passage.open(kind == Kind::Exclusive);
+            }
+        });
         for Waiting { request, done } in runnable {
-            self.backstore.submit(request, done);
+            done.grant(request);
         }
     }
 
@@ -330,6 +366,14 @@ pub struct Permit {
     ticket: Option<Ticket>,
 }
 
+impl Permit {
+    /// Waits until no inline request is under way that began before this one had its range. For what reads and
+    /// then writes back, on a worker's thread. May block.
+    pub fn wait_for_inline(&self) {
+        self.volume.passage.wait();
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.volume.release(self.ticket.take());
@@ -351,13 +395,25 @@ fn range_of(op: Op, offset: u64, len: u64, alignment: u32) -> Option<(Range, Kin
     let aligned = (offset | len) & mask == 0;
     let kind = match op {
         Op::Read | Op::Verify => Kind::Read,
-        Op::CompareAndWrite | Op::OrWrite | Op::WriteVerify => Kind::Exclusive,
+        op if op.is_exclusive() => Kind::Exclusive,
         Op::Write | Op::WriteZeroes | Op::WriteSame if !aligned => Kind::Exclusive,
         Op::Write | Op::WriteZeroes | Op::WriteSame | Op::Discard | Op::Unmap => Kind::Write,
-        Op::Flush | Op::Cache | Op::BlockStatus => return None,
+        _ => return None,
     };
     let range = Range { start: offset & !mask, end: offset.saturating_add(len).saturating_add(mask) & !mask };
     (range.start < range.end).then_some((range, kind))
+}
+
+/// A number for this thread, so that each shard has a lane of its own.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) });
+    NUMBER.with(|number| {
+        if number.get() == usize::MAX {
+            number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        number.get()
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -366,197 +422,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::block::command::{Flags, Outcome};
-    use crate::shard::buffers::IoBuf;
-    use crate::shard::mailbox::Mailbox;
-    use crate::shard::tasks::TaskHandle;
-
-    /// Storage with blocks of 512 bytes that hangs until told otherwise: what no real file does on demand.
-    #[derive(Clone, Default)]
-    struct Hanging {
-        held: Arc<Mutex<Vec<(Request, Completion)>>>,
-        closed: Arc<AtomicBool>,
-        /// Held by a test: making things stable hangs.
-        sync: Arc<Mutex<()>>,
-    }
-
-    impl Hanging {
-        fn finish_first(&self) {
-            let (request, done) = lock(&self.held).remove(0);
-            done.post(Outcome { request, result: Ok(()) });
-        }
-
-        fn offsets(&self) -> Vec<u64> {
-            lock(&self.held).iter().map(|(request, _)| request.offset).collect()
-        }
-    }
-
-    impl Backstore for Hanging {
-        fn size(&self) -> u64 {
-            1 << 20
-        }
-        fn alignment(&self) -> u32 {
-            512
-        }
-        fn try_now(&self, _: &mut Request) -> Attempt {
-            Attempt::NotNow
-        }
-        fn ring_target(&self, req: &Request) -> Option<RingTarget> {
-            (req.op == Op::Read).then_some(RingTarget { fd: -1, offset: 0, direct: true })
-        }
-        fn submit(&self, req: Request, done: Completion) {
-            lock(&self.held).push((req, done));
-        }
-        fn note_ring_result(&self, _: &Request, _: &Result<(), Errno>) {}
-        fn health(&self) -> Health {
-            Health::default()
-        }
-        fn queue_depth(&self) -> usize {
-            lock(&self.held).len()
-        }
-        fn expect_size(&self, _: u64) {}
-        fn refresh_size(&self) -> io::Result<u64> {
-            Ok(self.size())
-        }
-        fn check(&self) {}
-        fn close(&self) -> io::Result<()> {
-            drop(lock(&self.sync));
-            self.closed.store(true, Ordering::SeqCst);
-            Ok(())
-        }
-    }
-
-    struct Fixture {
-        volume: Arc<Volume>,
-        storage: Hanging,
-        mailbox: Arc<Mailbox>,
-    }
-
-    impl Fixture {
-        fn new() -> Self {
-            let storage = Hanging::default();
-            let spec = VolumeSpec {
-                path: PathBuf::new(),
-                direct: true,
-                write_through: false,
-                read_only: false,
-                block_size: 512,
-                offset: 0,
-                length: None,
-                device: false,
-            };
-            let volume = Volume::with_backstore(1, spec, Box::new(storage.clone()));
-            Fixture { volume, storage, mailbox: Mailbox::new(16).unwrap() }
-        }
-
-        fn start(&self, op: Op, offset: u64, len: usize) -> Step {
-            let request = Request::with_buf(op, Flags::default(), offset, IoBuf::zeroed(len));
-            self.volume.start(request, true, || Completion::new(self.mailbox.clone(), TaskHandle(1)))
-        }
-    }
-
-    fn waits(step: &Step) -> bool {
-        matches!(step, Step::Pending { waiting: true })
-    }
-
-    #[test]
-    fn a_part_of_a_block_waits_for_whole_ones_and_they_for_it() {
-        let on = Fixture::new();
-        assert!(!waits(&on.start(Op::Write, 0, 512)));
-        assert!(waits(&on.start(Op::Write, 100, 5)));
-        assert!(waits(&on.start(Op::Write, 0, 1024)), "behind the one that waits");
-        assert!(waits(&on.start(Op::Read, 511, 1)), "reads too");
-        assert!(!waits(&on.start(Op::Write, 1024, 5)), "but nobody beside them");
-        assert_eq!(on.storage.offsets(), [0, 1024]);
-        assert_eq!(on.volume.in_flight(), 5);
-        on.storage.finish_first();
-        assert_eq!(on.storage.offsets(), [1024], "the range is held until the outcome has been taken");
-        drop(on.mailbox.next_done());
-        assert_eq!(on.storage.offsets(), [1024, 100]);
-        on.storage.finish_first();
-        on.storage.finish_first();
-        drop(on.mailbox.next_done());
-        drop(on.mailbox.next_done());
-        assert_eq!(on.storage.offsets(), [0, 511], "both together, in their order");
-        on.storage.finish_first();
-        on.storage.finish_first();
-        drop(on.mailbox.next_done());
-        drop(on.mailbox.next_done());
-        assert_eq!(on.volume.in_flight(), 0);
-    }
-
-    #[test]
-    fn a_ring_request_ends_with_its_permit() {
-        let on = Fixture::new();
-        let Step::Ring(request, _) = on.start(Op::Read, 0, 4096) else { panic!("not for the ring") };
-        assert!(waits(&on.start(Op::Write, 1, 1)));
-        on.volume.ring_done(&request, &Ok(()));
-        drop(request);
-        assert_eq!(on.storage.offsets(), [1]);
-    }
-
-    #[test]
-    fn close_waits_for_what_is_in_flight_and_says_when_it_cannot() {
-        let on = Fixture::new();
-        on.start(Op::Write, 0, 512);
-        on.start(Op::Write, 7, 7);
-        let error = on.volume.close(Duration::from_millis(20)).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
-        assert!(!on.storage.closed.load(Ordering::SeqCst), "its fate is not known: the lock stays");
-        assert!(matches!(on.start(Op::Read, 0, 512), Step::Done(_, Err(libc::ESHUTDOWN))));
-        assert_eq!(on.volume.in_flight(), 2);
-        std::thread::scope(|scope| {
-            let closing = scope.spawn(|| on.volume.close(Duration::from_secs(60)));
-            on.storage.finish_first();
-            drop(on.mailbox.next_done());
-            on.storage.finish_first();
-            drop(on.mailbox.next_done());
-            closing.join().unwrap().unwrap();
-        });
-        assert!(on.storage.closed.load(Ordering::SeqCst));
-    }
-
-    #[test]
-    fn close_does_not_wait_for_storage_that_hangs() {
-        let on = Fixture::new();
-        let hung = lock(&on.storage.sync);
-        for _ in 0..2 {
-            let start = Instant::now();
-            let error = on.volume.close(Duration::from_millis(20)).unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
-            assert!(start.elapsed() < Duration::from_secs(10));
-        }
-        drop(hung);
-        on.volume.close(Duration::from_secs(60)).unwrap();
-        assert!(on.storage.closed.load(Ordering::SeqCst));
-        on.volume.close(Duration::ZERO).unwrap();
-    }
-
-    #[test]
-    fn many_close_at_the_same_time() {
-        let all: Vec<_> = (0..8).map(|_| Fixture::new()).collect();
-        let hung: Vec<_> = all.iter().map(|on| lock(&on.storage.sync)).collect();
-        all[7].start(Op::Write, 0, 512);
-        all.iter().for_each(|on| on.volume.begin_close());
-        drop(hung);
-        let soon = Instant::now() + Duration::from_secs(60);
-        for on in &all[..7] {
-            on.volume.close_by(Instant::now(), soon).unwrap();
-        }
-        assert!(all[7].volume.close_by(Instant::now(), soon).is_err(), "a request in flight has no time left");
-    }
-
-    #[test]
-    fn ranges_are_rounded_outwards_and_kinds_follow_alignment() {
-        let range = |start, end| Range { start, end };
-        assert_eq!(range_of(Op::Write, 512, 512, 512), Some((range(512, 1024), Kind::Write)));
-        assert_eq!(range_of(Op::Write, 511, 2, 512), Some((range(0, 1024), Kind::Exclusive)));
-        assert_eq!(range_of(Op::Read, 511, 2, 512), Some((range(0, 1024), Kind::Read)));
-        assert_eq!(range_of(Op::WriteZeroes, 0, 1, 4096), Some((range(0, 4096), Kind::Exclusive)));
-        assert_eq!(range_of(Op::Discard, 1, 1, 512), Some((range(0, 512), Kind::Write)));
-        assert_eq!(range_of(Op::Flush, 0, 0, 512), None);
-        assert_eq!(range_of(Op::Read, 512, 0, 512), None, "nothing");
-    }
-}
+mod tests;

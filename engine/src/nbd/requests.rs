@@ -222,7 +222,7 @@ impl Transmission {
             let role = role.take().expect("a request becomes one task");
             let attachment = attachment.clone();
             attachment.entry.task_begins(cost);
-            let task = Task { conn, conn_id, attachment, asked, role, started_ns, cost, waiting: false, ring };
+            let task = Task { conn, conn_id, attachment, asked, role, started_ns, cost, waiting: None, ring };
             tasks.insert(task).ok().expect("room was checked before the request was started")
         };
         let step = volume.start(request, ring, || {
@@ -235,11 +235,13 @@ impl Transmission {
                 let role = role.take().expect("it made no task");
                 self.ended(link, ctx, asked, role, request, result, None)
             }
-            Step::Pending { waiting } => {
+            step @ (Step::Pending | Step::Waiting(_)) => {
                 self.in_flight += 1;
                 // Its completion is ours to read, so the task is still there.
                 if let Some(task) = made.and_then(|handle| ctx.tasks.get_mut(handle)) {
-                    task.waiting = waiting;
+                    if let Step::Waiting(place) = step {
+                        task.waiting = Some(place);
+                    }
                     if asked.op == Op::BlockStatus {
                         // No buffer is behind it, but its answer may become as long.
                         task.cost = self.status_cost(asked.flags);

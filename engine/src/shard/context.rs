@@ -17,6 +17,7 @@ use super::tls_config::TlsConfig;
 use crate::backstores::RingTarget;
 use crate::block::command::{Extent, Op, Request};
 use crate::block::gate::Gate;
+use crate::block::ranges::Place;
 use crate::block::volume::Volume;
 use crate::nbd::replies::Asked;
 
@@ -95,7 +96,7 @@ pub struct Task {
     /// Capacity of the pool's buffer that it holds, or bytes that its answer may have.
     pub cost: usize,
     /// Another request's range is in its way.
-    pub waiting: bool,
+    pub waiting: Option<Place>,
     pub ring: Option<RingJob>,
 }
 

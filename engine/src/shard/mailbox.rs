@@ -11,21 +11,31 @@ use super::control::Control;
 use super::tasks::TaskHandle;
 use crate::block::command::{Flags, Op, Outcome, Request};
 
-/// What a back end says about one task.
+/// Something that a task has waited for.
 pub struct Done {
-    /// Whose request it was.
     pub task: TaskHandle,
+    pub news: News,
+}
+
+/// What has become of a task's request.
+#[derive(Debug)]
+pub enum News {
     /// The request with its buffer, and how it ended.
-    pub outcome: Outcome,
+    Ended(Outcome),
+    /// It has the range that it waited for. It passes the gate again, then
+    /// [`Volume::resume`](crate::block::volume::Volume::resume); or it is dropped.
+    Granted(Request),
 }
 
 /// A shard's letter box. Anyone posts; the shard alone reads, and is woken only if it sleeps.
 pub struct Mailbox {
-    /// Bounded by the shard's task slots: each task has at most one completion under way.
+    /// Bounded by the shard's task slots: each task has at most one message under way.
     completions: ArrayQueue<Done>,
     control: SegQueue<Control>,
     sleeping: AtomicBool,
     closed: AtomicBool,
+    /// Somebody drops what is in a closed one.
+    emptying: AtomicBool,
     eventfd: OwnedFd,
 }
 
@@ -37,6 +47,7 @@ impl Mailbox {
             control: SegQueue::new(),
             sleeping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            emptying: AtomicBool::new(false),
             eventfd: new_eventfd()?,
         }))
     }
@@ -59,13 +70,21 @@ impl Mailbox {
     /// counts itself out of its volume.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        while self.control.pop().is_some() {}
-        while self.completions.pop().is_some() {}
+        // A request that is dropped may let another one go on, which is then posted here: it is dropped by the
+        // loop that runs already, not by one inside it, and another.
+        while !(self.completions.is_empty() && self.control.is_empty()) {
+            if self.emptying.swap(true, Ordering::SeqCst) {
+                return;
+            }
+            while self.control.pop().is_some() {}
+            while self.completions.pop().is_some() {}
+            self.emptying.store(false, Ordering::SeqCst);
+        }
     }
 
     fn post_done(&self, done: Done) {
         let full = self.completions.push(done).is_err();
-        assert!(!full, "a task completes once, and tasks are bounded by this queue's size");
+        assert!(!full, "a task has one message at a time, and tasks are bounded by this queue's size");
         if self.closed.load(Ordering::SeqCst) {
             self.close();
         }
@@ -129,8 +148,20 @@ impl Completion {
     /// Hands the request back to its shard. From any thread, also before `submit` returns.
     pub fn post(mut self, outcome: Outcome) {
         if let Some(mailbox) = self.mailbox.take() {
-            mailbox.post_done(Done { task: self.task, outcome });
+            mailbox.post_done(Done { task: self.task, news: News::Ended(outcome) });
         }
+    }
+
+    /// Hands a request back that has got the range that it waited for. The shard makes it another completion.
+    pub fn grant(mut self, request: Request) {
+        if let Some(mailbox) = self.mailbox.take() {
+            mailbox.post_done(Done { task: self.task, news: News::Granted(request) });
+        }
+    }
+
+    /// There will be nothing to tell: the shard has taken the request back.
+    pub fn forget(mut self) {
+        self.mailbox = None;
     }
 }
 
@@ -139,7 +170,7 @@ impl Drop for Completion {
     fn drop(&mut self) {
         if let Some(mailbox) = self.mailbox.take() {
             let outcome = Outcome { request: Request::new(Op::Flush, Flags::default(), 0, 0), result: Err(libc::EIO) };
-            mailbox.post_done(Done { task: self.task, outcome });
+            mailbox.post_done(Done { task: self.task, news: News::Ended(outcome) });
         }
     }
 }

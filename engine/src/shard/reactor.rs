@@ -6,14 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::acceptor::{Accepted, Acceptor};
-use super::context::{Ctx, Role, Task};
+use super::context::{Ctx, RingJob, Role, Task};
 use super::control::{Control, NewConn};
 use super::events::Event;
+use super::mailbox::{Completion, News};
 use super::poller::{Ready, Source};
 use super::shared::Shared;
 use super::status::{ExportCounters, ShardCounters, TaskStatus};
 use super::tasks::{Slab, TaskHandle};
 use crate::block::command::{Outcome, Request};
+use crate::block::gate::Refusal;
+use crate::block::volume::Step;
+use crate::nbd::admit::refusal;
 use crate::nbd::link::{End, Turn};
 use crate::nbd::requests::count_task;
 use crate::nbd::session::Session;
@@ -75,7 +79,7 @@ impl Reactor {
                 break;
             }
         }
-        self.end();
+        self.shut_down();
     }
 
     fn wait(&mut self, ready: &mut Vec<Ready>) {
@@ -115,7 +119,12 @@ impl Reactor {
     }
 
     fn take_ring_result(&mut self, handle: TaskHandle, result: i32) {
-        let Some(result) = self.ctx.ring_result(handle, result) else { return };
+        if let Some(result) = self.ctx.ring_result(handle, result) {
+            self.end_ring(handle, result);
+        }
+    }
+
+    fn end_ring(&mut self, handle: TaskHandle, result: Result<(), i32>) {
         let Some(mut task) = self.ctx.end_task(handle) else { return };
         let Some(job) = task.ring.take() else { return };
         task.attachment.entry.volume.ring_done(&job.request, &result);
@@ -124,11 +133,43 @@ impl Reactor {
 
     fn take_completions(&mut self) {
         while let Some(done) = self.ctx.mailbox.next_done() {
-            let Outcome { request, result } = done.outcome;
-            // A task that is gone has ended before: its slot counts the late news.
-            if let Some(task) = self.ctx.end_task(done.task) {
-                self.finish(task, request, result);
+            match done.news {
+                News::Ended(Outcome { request, result }) => self.end(done.task, request, result),
+                News::Granted(request) => self.go_on(done.task, request),
             }
+        }
+    }
+
+    fn end(&mut self, handle: TaskHandle, request: Request, result: Result<(), i32>) {
+        // A task that is gone has ended before: its slot counts the late news.
+        if let Some(task) = self.ctx.end_task(handle) {
+            self.finish(task, request, result);
+        }
+    }
+
+    /// A request has the range that it waited for. Its gate may be another one by now, or its connection gone:
+    /// then it never begins.
+    fn go_on(&mut self, handle: TaskHandle, request: Request) {
+        let Some(task) = self.ctx.tasks.get_mut(handle) else { return };
+        task.waiting = None;
+        let allowed = match self.sessions.get(task.conn) {
+            Some(_) => check_gate(task),
+            None => Err(libc::ECANCELED),
+        };
+        if let Err(errno) = allowed {
+            return self.end(handle, request, Err(errno));
+        }
+        let (volume, mailbox) = (task.attachment.entry.volume.clone(), self.ctx.mailbox.clone());
+        match volume.resume(request, self.ctx.poller.has_ring(), || Completion::new(mailbox, handle)) {
+            Step::Done(request, result) => self.end(handle, request, result),
+            Step::Pending => {}
+            Step::Ring(request, target) => {
+                task.ring = Some(RingJob { request, target, done: 0 });
+                if let Err(errno) = self.ctx.run_ring(handle) {
+                    self.end_ring(handle, Err(errno));
+                }
+            }
+            Step::Waiting(_) => unreachable!("it waits once"),
         }
     }
 
@@ -372,7 +413,7 @@ impl Reactor {
             && self.sessions.iter().all(|(_, session)| session.is_quiet())
     }
 
-    fn end(mut self) {
+    fn shut_down(mut self) {
         let handles: Vec<_> = self.sessions.iter().map(|(handle, _)| handle).collect();
         for handle in handles {
             self.lose(handle, &"the server was shut down".into());
@@ -402,7 +443,7 @@ impl Reactor {
             offset: task.asked.offset,
             length: task.asked.len,
             age_us: now_ns.saturating_sub(task.started_ns) / 1000,
-            phase: if task.waiting { "waiting-range" } else { "submitted" },
+            phase: if task.waiting.is_some() { "waiting-range" } else { "submitted" },
         });
         let waiting = self.sessions.iter().filter_map(|(_, session)| session.waiting_requests(now_ns));
         running.chain(waiting).collect()
@@ -430,6 +471,18 @@ impl Reactor {
         })
         .collect()
     }
+}
+
+/// Does the gate still allow what a task asks? The errno is the one that its protocol answers.
+fn check_gate(task: &Task) -> Result<(), i32> {
+    let asked = &task.asked;
+    let gate = task.attachment.entry.gate.borrow();
+    let checked = match gate.as_ref() {
+        Some(gate) => gate.check(task.conn_id, asked.op, asked.offset, asked.len),
+        None => Err(Refusal::Closed),
+    };
+    // The protocol's errors have Linux' numbers.
+    checked.map_err(|why| refusal(asked.op, why).error as i32)
 }
 
 fn queue(session: &mut Session, handle: TaskHandle, ctx: &mut Ctx) {

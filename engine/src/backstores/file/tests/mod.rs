@@ -21,7 +21,7 @@ use crate::backstores::Completion;
 use crate::block::command::{Errno, Flags, Op, Outcome, Request};
 use crate::block::volume::{Step, Volume, VolumeSpec};
 use crate::shard::buffers::IoBuf;
-use crate::shard::mailbox::Mailbox;
+use crate::shard::mailbox::{Mailbox, News};
 use crate::shard::tasks::TaskHandle;
 
 /// Memory, and the disk (a file system without memory's indulgence).
@@ -136,9 +136,13 @@ impl Shard {
     }
 
     pub fn run(&self, request: Request) -> (Request, Result<(), Errno>) {
-        match self.volume.start(request, self.ring, || self.completion()) {
+        self.take(self.volume.start(request, self.ring, || self.completion()))
+    }
+
+    fn take(&self, step: Step) -> (Request, Result<(), Errno>) {
+        match step {
             Step::Done(request, result) => (request, result),
-            Step::Pending { .. } => self.wait(),
+            Step::Pending | Step::Waiting(_) => self.wait(),
             Step::Ring(mut request, target) => {
                 let buf = request.buf.as_deref_mut().unwrap();
                 let at = target.offset + request.offset;
@@ -169,7 +173,10 @@ impl Shard {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(done) = self.mailbox.next_done() {
-                let Outcome { mut request, result } = done.outcome;
+                let (mut request, result) = match done.news {
+                    News::Ended(Outcome { request, result }) => (request, result),
+                    News::Granted(request) => self.take(self.volume.resume(request, self.ring, || self.completion())),
+                };
                 request.permit = None;
                 return (request, result);
             }
