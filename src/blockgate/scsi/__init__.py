@@ -5,9 +5,9 @@ leaves as a :class:`Reaction`. No sockets, clocks or threads; the transport is n
 """
 
 from blockgate.scsi.attention_table import Attention
-from blockgate.scsi.gate import GateParts, NotReady, PortParts, Situation
-from blockgate.scsi.identity import UnitIdentity
-from blockgate.scsi.nexus import Nexus, NexusName
+from blockgate.scsi.facts import Facts
+from blockgate.scsi.gate import GateParts, Limits, PortParts, Situation
+from blockgate.scsi.nexus import Nexus, NexusName, Port
 from blockgate.scsi.reactions import (
     GOOD,
     AbortNexus,
@@ -28,6 +28,7 @@ from blockgate.scsi.reactions import (
 )
 from blockgate.scsi.sense import CheckCondition, Key, ReservationConflict, Sense
 from blockgate.scsi.status import Status
+from blockgate.scsi.unit import LogicalUnit
 
 __all__ = [
     "GOOD",
@@ -39,16 +40,19 @@ __all__ = [
     "Command",
     "CopyJob",
     "Effect",
+    "Facts",
     "FillJob",
     "GateChanged",
     "GateParts",
     "Job",
     "Key",
+    "Limits",
+    "LogicalUnit",
     "Nexus",
     "NexusName",
-    "NotReady",
     "Part",
     "Persist",
+    "Port",
     "PortParts",
     "Reaction",
     "Reply",
@@ -57,6 +61,5 @@ __all__ = [
     "Situation",
     "StartJob",
     "Status",
-    "UnitIdentity",
     "ZeroJob",
 ]

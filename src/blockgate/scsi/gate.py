@@ -20,10 +20,26 @@ class Situation(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class NotReady:
-    """Why media commands are refused: sense, and how far the cause is (SBC-3 4.33)."""
+class Limits:
+    """What the Block Limits page announces (SBC-3 6.5.3) and the engine holds to, in blocks."""
 
-    sense: Sense
+    transfer: int
+    compare_and_write: int
+    write_same: int
+    unmap: int
+    unmap_descriptors: int
+
+    @classmethod
+    def of(cls, block_size: int, *, thin: bool) -> Limits:
+        """For blocks of this many bytes. COMPARE AND WRITE has both its halves in one buffer of
+        the engine; 0 for UNMAP where it is not known."""
+        return cls(
+            transfer=(32 << 20) // block_size,
+            compare_and_write=min(255, (128 << 10) // block_size),
+            write_same=1 << 16,
+            unmap=1 << 20 if thin else 0,
+            unmap_descriptors=256 if thin else 0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +56,18 @@ class GateParts:
     """What a unit adds to its volume's gate (the rest, size and mapping, is control's).
 
     ``access`` has a situation for each nexus number whose situation is not ``default_access``.
-    ``canned`` holds for every port; what differs is in ``ports``, by the engine's number.
+    ``not_ready`` is what commands that need the medium are answered. ``canned`` holds for every
+    port; what differs is in ``ports``, by the engine's number.
     """
 
     block_size: int
-    physical_block_size: int
+    limits: Limits
     descriptor_sense: bool = False
     software_write_protect: bool = False
     tas: bool = False
     qerr: int = 0
     thin: bool = True
-    write_cache: bool = True
-    read_only: bool = False
-    not_ready: NotReady | None = None
+    not_ready: Sense | None = None
     access: Mapping[int, Situation] = field(default_factory=dict)
     default_access: Situation = Situation.FREE
     canned: Mapping[bytes, bytes] = field(default_factory=dict)

@@ -44,3 +44,13 @@ class Nexus:
     number: int
     port: int
     name: NexusName
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A target port by which a unit is reached: the engine's number, the SCSI name
+    (``iqn...,t,0x<TPGT>``), the relative identifier, unique for the unit."""
+
+    number: int
+    name: str
+    relative: int

@@ -31,6 +31,7 @@ ACTIONS: Final = frozenset(
         *("write_same", "compare_and_write", "orwrite", "prefetch", "lba_status"),
     )
 )
+NEEDS: Final = frozenset(("thin", "explicit_alua"))
 ALUA_STATES: Final = ("standby", "unavailable", "transitioning")
 
 # GROUP CODE, the opcode's upper three bits, says how long a CDB is (SPC-4 4.2.5.1).
@@ -194,7 +195,7 @@ def _command(row: Mapping[str, Any]) -> CommandRow:
         raise ValueError(f"{name}: usage data does not have service action {service_action:02x}h")
     if row["action"] not in ACTIONS or not set(row.get("alua", ())) <= set(ALUA_STATES):
         raise ValueError(f"{name}: unknown action or ALUA state")
-    if row.get("needs") not in (None, "thin"):
+    if row.get("needs") not in (None, *NEEDS):
         raise ValueError(f"{name}: unknown need")
     unless = row.get("conflicts_unless")
     return CommandRow(

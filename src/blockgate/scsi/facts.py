@@ -1,0 +1,43 @@
+"""What a logical unit is, as far as no command changes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from blockgate.model.units import UnitIdentity
+from blockgate.scsi.gate import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Identity and geometry of a unit: all that its inquiry and capacity data is made of.
+
+    Sizes in bytes, ``blocks`` of ``block_size`` each. ``write_back``: there is a volatile cache
+    that SYNCHRONIZE CACHE makes stable. ``read_only``: for every nexus.
+    """
+
+    identity: UnitIdentity
+    blocks: int
+    block_size: int = 512
+    write_back: bool = True
+    read_only: bool = False
+    limits: Limits = field(init=False)
+
+    def __post_init__(self) -> None:
+        size, physical = self.block_size, self.identity.physical_block_size
+        if size < 512 or size & (size - 1) or physical % size or physical & (physical - 1):
+            raise ValueError(f"impossible blocks: {size} bytes, {physical} physical")
+        if not 0 < self.blocks < 1 << 63:
+            raise ValueError(f"impossible number of blocks: {self.blocks}")
+        limits = Limits.of(size, thin=self.identity.thin)
+        object.__setattr__(self, "limits", limits)
+
+    @property
+    def thin(self) -> bool:
+        """Whether clients may give blocks back (LBPME, SBC-3 4.7.3)."""
+        return self.identity.thin
+
+    @property
+    def blocks_per_physical(self) -> int:
+        """Logical blocks in a physical one; a power of two."""
+        return max(1, self.identity.physical_block_size // self.block_size)

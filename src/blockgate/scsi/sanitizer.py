@@ -1,0 +1,139 @@
+"""The sanitize operation of one unit: begun, carried through pass by pass, failed, over."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import replace
+
+from blockgate.scsi import sanitize
+from blockgate.scsi.facts import Facts
+from blockgate.scsi.reactions import (
+    GOOD,
+    Command,
+    Effect,
+    GateChanged,
+    Job,
+    Part,
+    Persist,
+    Reaction,
+    Reply,
+    StartJob,
+)
+from blockgate.scsi.sanitize import Operation, Stage
+from blockgate.scsi.sense import CheckCondition, Sense, invalid_cdb
+
+# A unit's gate has its progress; it is made anew when this much more of it is done.
+_PROGRESS_STEPS = 64
+
+
+class Sanitizer:
+    """``start`` begins a job of the unit's; ``facts`` are the unit's, which may change; ``refuse``
+    makes a reply of sense."""
+
+    def __init__(
+        self,
+        facts: Callable[[], Facts],
+        start: Callable[[Job, Callable[[int, int], Reaction]], StartJob],
+        refuse: Callable[[Sense], Reply],
+    ) -> None:
+        self._facts = facts
+        self._start = start
+        self._refuse = refuse
+        self._operation: Operation | None = None
+        self._key = 0
+        self._done_bytes = 0
+        self._awaited = False
+
+    @property
+    def running(self) -> bool:
+        return self._operation is not None and self._operation.stage is Stage.RUNNING
+
+    @property
+    def sense(self) -> Sense | None:
+        """Why the unit cannot be used: the operation runs, or has failed."""
+        if self._operation is None:
+            return None
+        return self._operation.sense(self._facts(), self._done_bytes)
+
+    def execute(self, command: Command) -> Reaction:
+        """SANITIZE while none runs. Raises CheckCondition."""
+        cdb = command.cdb
+        sanitize.check(cdb)
+        action = cdb[1] & 0x1F
+        failed = self._operation
+        if action == sanitize.EXIT_FAILURE_MODE:
+            return self._exit_failure_mode(cdb)
+        asked = sanitize.decode(self._facts(), cdb, command.data)
+        if failed is not None and not failed.unrestricted and asked.unrestricted:
+            # In the restricted completion mode only another restricted operation that succeeds
+            # leads out of a failure (SBC-3 4.11.3).
+            raise invalid_cdb(1, 5)
+        self._operation = asked
+        self._awaited = not sanitize.is_immediate(cdb)
+        begun = self._begin_pass()
+        return Reaction(None if self._awaited else GOOD, begun)
+
+    def restore(self, record: bytes) -> None:
+        """After a start: the operation that the record says was under way, or had failed."""
+        self._operation = Operation.restored(record)
+        self._awaited = False
+
+    def resume(self) -> tuple[Effect, ...]:
+        """Goes on with a restored operation: the pass it was in, from its first block."""
+        return self._begin_pass() if self.running else ()
+
+    def progress(self, key: int, done_bytes: int) -> tuple[Effect, ...]:
+        """How far the job is. The gate says so to path checkers, in steps."""
+        if key != self._key or not self.running:
+            return ()
+        size = self._facts().blocks * self._facts().block_size
+        before, self._done_bytes = self._done_bytes, done_bytes
+        steps = (before * _PROGRESS_STEPS // size, done_bytes * _PROGRESS_STEPS // size)
+        return (GateChanged(),) if steps[0] != steps[1] else ()
+
+    def _exit_failure_mode(self, cdb: bytes) -> Reaction:
+        """EXIT FAILURE MODE: nothing to do without a failure; after one, where it is allowed."""
+        sanitize.require_no_list(cdb)
+        if self._operation is None:
+            return Reaction(GOOD)
+        if not self._operation.unrestricted:
+            raise invalid_cdb(1, 4)
+        self._operation = None
+        return Reaction(GOOD, (Persist(Part.SANITIZE, b""), GateChanged()))
+
+    def _begin_pass(self) -> tuple[Effect, ...]:
+        assert self._operation is not None, "a pass of no operation"
+        self._done_bytes = 0
+        job = self._start(self._operation.job(self._facts()), self._ended)
+        self._key = job.key
+        return (Persist(Part.SANITIZE, self._operation.record()), GateChanged(), job)
+
+    def _ended(self, error: int, done_bytes: int) -> Reaction:
+        operation = self._operation
+        assert operation is not None, "the end of no operation"
+        if error == errno.ECANCELED:
+            # The gateway is being stopped: the operation goes on when it is started again.
+            return Reaction(None)
+        if error:
+            self._operation = replace(operation, stage=Stage.FAILED)
+            effects = (Persist(Part.SANITIZE, self._operation.record()), GateChanged())
+            return self._answer(self._refuse(sanitize.SANITIZE_COMMAND_FAILED), effects)
+        self._operation = replace(operation, done=operation.done + 1)
+        if self._operation.done < operation.passes:
+            return Reaction(None, self._begin_pass())
+        self._operation = None
+        return self._answer(GOOD, (Persist(Part.SANITIZE, b""), GateChanged()))
+
+    def _answer(self, reply: Reply, effects: tuple[Effect, ...]) -> Reaction:
+        awaited, self._awaited = self._awaited, False
+        return Reaction(reply if awaited else None, effects)
+
+    def refuse_meanwhile(self, opcode: int, *, media: bool) -> None:
+        """While it runs, all but a few commands are refused (SBC-3 4.11.2); after a failure those
+        that need the medium. Raises CheckCondition."""
+        sense = self.sense
+        if sense is None:
+            return
+        if media or (self.running and opcode not in sanitize.SERVED):
+            raise CheckCondition(sense)
