@@ -28,8 +28,7 @@ CheckCondition."""
 
 def _inquiry(unit: LogicalUnit, cdb: bytes, port: Port, _read_only: bool) -> bytes:
     groups = unit.port_groups
-    found = groups.group_of(port.relative)
-    group = found.number if found is not None else 0
+    group = groups.group(port.relative)
     return inquiry.answer(unit.facts, cdb, port, group, tpgs=groups.tpgs, ports=len(unit.ports))
 
 
@@ -92,7 +91,7 @@ def _cdbs(unit: LogicalUnit) -> Iterator[bytes]:
     for options in (0x00, 0x80):  # all commands, with and without timeouts
         yield bytes((0xA3, 0x0C, options, *bytes(9)))
     for formats in (0x0A, 0x2A):  # both forms of REPORT TARGET PORT GROUPS
-        yield bytes((0xA3, formats, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0))
+        yield bytes((0xA3, formats, *bytes(10)))
     if unit.mapped_alike:
         # WP tells a nexus that may only read; with both sorts there is no one answer.
         yield from mode_sense.useful_cdbs(unit.pages)

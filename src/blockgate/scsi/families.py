@@ -130,7 +130,7 @@ def _release(unit: LogicalUnit, nexus: Nexus, command: Command) -> Reaction:
 
 
 def _set_target_port_groups(unit: LogicalUnit, nexus: Nexus, command: Command) -> Reaction:
-    return unit.port_groups.set_groups(nexus, command.cdb, command.data)
+    return unit.port_groups.set(nexus, command.cdb, command.data)
 
 
 _HANDLERS: Final[Mapping[tuple[int, int | None], Handler]] = MappingProxyType(

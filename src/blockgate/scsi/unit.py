@@ -165,7 +165,7 @@ class LogicalUnit:
             canned=answers.ready_everywhere(self),
             ports={
                 port.number: PortParts(
-                    self.port_groups.word(port.relative), answers.ready_of_port(self, port)
+                    self.port_groups.state(port.relative), answers.ready_of_port(self, port)
                 )
                 for port in self.ports
             },
