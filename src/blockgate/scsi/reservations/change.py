@@ -22,7 +22,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The next state, whom it concerns, and whose commands PREEMPT AND ABORT takes back.
+    """The next state, who is told, and who was preempted.
 
     ``counted`` says that PRgeneration goes up: for everything but RESERVE and RELEASE
     (SPC-4 6.16.2).
@@ -30,5 +30,5 @@ class Change:
 
     state: State
     notices: tuple[Notice, ...] = ()
-    aborted: Names = frozenset()
+    preempted: Names = frozenset()
     counted: bool = True

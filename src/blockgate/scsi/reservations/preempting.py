@@ -24,7 +24,6 @@ from dataclasses import replace
 from blockgate.scsi.attention_table import Attention
 from blockgate.scsi.nexus import NexusName
 from blockgate.scsi.reservations.change import Change, Names, Notice
-from blockgate.scsi.reservations.codes import Out
 from blockgate.scsi.reservations.parameters import Request
 from blockgate.scsi.reservations.reserving import reservation
 from blockgate.scsi.reservations.state import State
@@ -32,25 +31,18 @@ from blockgate.scsi.sense import ReservationConflict, invalid_parameter
 
 
 def preempt(state: State, nexus: NexusName, request: Request) -> Change:
-    """PREEMPT, or PREEMPT AND ABORT: the same, and the commands of the preempted are aborted."""
+    """PREEMPT, and PREEMPT AND ABORT but for the commands of the preempted."""
     state.verify(nexus, request.key)
     held, key = state.reservation, request.action_key
-    if held is None:
-        change = _remove(state, nexus, state.registrants(key))
-    elif held.kind.all_registrants:
-        if key:
-            change = _remove(state, nexus, state.registrants(key))
-        else:
-            change = _take_over(state, nexus, request, frozenset(state.registrations) - {nexus})
-    elif not key:
+    if held is not None and held.kind.all_registrants and not key:
+        return _take_over(state, nexus, request, frozenset(state.registrations) - {nexus})
+    if held is None or held.kind.all_registrants:
+        return _remove(state, nexus, state.registrants(key))
+    if not key:
         raise invalid_parameter(8)
-    elif held.holder in state.registrants(key):
-        change = _take_over(state, nexus, request, state.registrants(key))
-    else:
-        change = _remove(state, nexus, state.registrants(key))
-    return (
-        change if request.action is Out.PREEMPT_AND_ABORT else replace(change, aborted=frozenset())
-    )
+    if held.holder in state.registrants(key):
+        return _take_over(state, nexus, request, state.registrants(key))
+    return _remove(state, nexus, state.registrants(key))
 
 
 def _remove(state: State, nexus: NexusName, preempted: Names) -> Change:
@@ -59,7 +51,7 @@ def _remove(state: State, nexus: NexusName, preempted: Names) -> Change:
     if not preempted:
         raise ReservationConflict
     notice = Notice(Attention.REGISTRATIONS_PREEMPTED, preempted - {nexus})
-    return Change(state.without(preempted), (notice,), aborted=preempted)
+    return Change(state.without(preempted), (notice,), preempted=preempted)
 
 
 def _take_over(state: State, nexus: NexusName, request: Request, preempted: Names) -> Change:
@@ -74,5 +66,5 @@ def _take_over(state: State, nexus: NexusName, request: Request, preempted: Name
         others = frozenset(left.registrations) - {nexus}
         notices.append(Notice(Attention.RESERVATIONS_RELEASED, others))
     return Change(
-        replace(left, reservation=reservation(kind, nexus)), tuple(notices), aborted=preempted
+        replace(left, reservation=reservation(kind, nexus)), tuple(notices), preempted=preempted
     )

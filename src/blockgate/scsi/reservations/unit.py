@@ -54,12 +54,12 @@ class Reservations:
     them: the record is stable, the gate refuses what is refused now, attentions are pending,
     aborted commands have drained, then the reply.
 
-    ``state`` can be put back where an effect failed (a record that could not be made stable), and
-    set where another gateway has changed it.
+    ``state`` may be set where another gateway has changed it.
     """
 
     def __init__(self, state: State | None = None) -> None:
         self.state = state if state is not None else State()
+        self._before = self.state
         self._live: dict[int, NexusName] = {}
 
     @classmethod
@@ -91,6 +91,11 @@ class Reservations:
     def reset(self) -> tuple[Effect, ...]:
         """Logical unit or target reset: a RESERVE ends (SPC-2 5.5.1), all else stays."""
         return self._become(replace(self.state, legacy=None))
+
+    def take_back(self) -> None:
+        """The last change's record could not be made stable, and nothing after it was carried
+        out: the change has not happened."""
+        self.state = self._before
 
     def access(self) -> tuple[Situation, dict[int, Situation]]:
         """The gate's part: the situation of nexuses that it does not name, and of those whose own
@@ -136,7 +141,9 @@ class Reservations:
             for notice in change.notices
             if (numbers := self._numbers(notice.nexuses))
         ]
-        aborts = self._aborts(nexus, change.aborted, tas=tas)
+        aborts: list[Effect] = []
+        if request.action is Out.PREEMPT_AND_ABORT:
+            aborts = self._aborts(nexus, change.preempted, tas=tas)
         return Reaction(effects=(*self._become(state), *attends, *aborts))
 
     def reserve(self, nexus: Nexus, cdb: bytes) -> Reaction:
@@ -163,6 +170,7 @@ class Reservations:
         if state == self.state:
             return ()
         before, access = self._persisted(), self.access()
+        self._before = self.state
         self.state = replace(state, generation=self.state.generation + 1)
         effects: list[Effect] = []
         if (after := self._persisted()) != before:
@@ -173,13 +181,15 @@ class Reservations:
 
     def _aborts(self, nexus: Nexus, preempted: Names, *, tas: bool) -> list[Effect]:
         """PREEMPT AND ABORT: with TAS the commands of others end with TASK ABORTED, without it
-        silently, and their nexuses are told (SAM-5 5.6, 5.14)."""
-        effects: list[Effect] = []
+        silently, and their nexuses are told (SAM-5 5.6, 5.14). Also where none of the preempted
+        has a session there is something to wait for: what connections without ports (NBD) have
+        begun, and may not begin any more."""
         numbers = self._numbers(preempted)
-        if others := numbers - {nexus.number}:
-            if not tas:
-                effects.append(Attend(Attention.COMMANDS_CLEARED, others))
-            effects.append(AbortNexus(others, Status.TASK_ABORTED if tas else None))
+        others = numbers - {nexus.number}
+        effects: list[Effect] = []
+        if others and not tas:
+            effects.append(Attend(Attention.COMMANDS_CLEARED, others))
+        effects.append(AbortNexus(others, Status.TASK_ABORTED if tas and others else None))
         if nexus.number in numbers:
             effects.append(AbortNexus(frozenset({nexus.number})))
         return effects

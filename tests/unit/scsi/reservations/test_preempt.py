@@ -190,7 +190,7 @@ class TestAndAbort:
 
     def test_ones_own_commands_never_have_a_status_of_others(self):
         reaction = three(WE).out(A, PREEMPT_AND_ABORT, 1, 1, kind=EA, tas=True)
-        assert aborted(reaction) == {frozenset({A.number}): None}
+        assert aborted(reaction) == {frozenset(): None, frozenset({A.number}): None}
         assert attended(reaction) == {RELEASED: {B.number, C.number}}
 
     def test_all_registrants_but_oneself(self):
@@ -207,7 +207,8 @@ class TestAndAbort:
         unit = three(WE)
         unit.it.nexus_lost(A)
         reaction = unit.out(B, PREEMPT_AND_ABORT, 2, 1, kind=WE)
-        assert kinds_of(reaction) == ["GateChanged"]
+        assert kinds_of(reaction) == ["GateChanged", "AbortNexus"]
+        assert aborted(reaction) == {frozenset(): None}, "NBD connections have to drain"
         assert unit.reserved() == (2, WE)
 
 

@@ -19,6 +19,7 @@ from tests.unit.scsi.reservations.lab import (
     CLEAR,
     EA_RO,
     IGNORE,
+    PREEMPT,
     RELEASE,
     RESERVE,
     WE_AR,
@@ -138,3 +139,11 @@ def test_a_round_trip_of_a_legacy_reservation():
     unit.reserve6(A)
     assert decode_record(encode_record(unit.it.state)) == unit.it.state
     assert after_power_loss(unit.it.state).legacy is None
+
+
+def test_a_change_whose_record_cannot_be_made_stable_is_taken_back():
+    unit, _ = kept()
+    before = unit.it.state
+    unit.out(B, PREEMPT, 2, 1, kind=EA_RO)
+    unit.it.take_back()
+    assert unit.it.state == before and unit.reserved() == (1, EA_RO)
