@@ -14,19 +14,24 @@ from tests.lab.processes.gateway import (
     GatewayFailed,
 )
 from tests.lab.processes.notify import NotifySocket, ProcessEnded
+from tests.lab.processes.targets import PORTALS, Target, add_target, gateway_has_iscsi
 from tests.lab.processes.tgt import Tgt, free_port
 
 __all__ = [
     "BLOCKGATE",
     "BLOCKGATED",
+    "PORTALS",
     "CliError",
     "Gateway",
     "GatewayFailed",
     "NotifySocket",
     "ProcessEnded",
+    "Target",
     "Tgt",
+    "add_target",
     "cpu_seconds",
     "free_port",
+    "gateway_has_iscsi",
     "open_files",
     "resident_bytes",
     "thread_count",

@@ -1,0 +1,1 @@
+"""Scenarios that libiscsi, with its one thread, cannot make: several nexuses, stalls, lies."""

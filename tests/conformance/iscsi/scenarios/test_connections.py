@@ -1,0 +1,121 @@
+"""Several connections of a session, reinstatement, logout, and the target's own wish to part."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.conformance.iscsi.client import Closed, LoginFailed, Opcode, Session
+from tests.conformance.iscsi.client import pdu as p
+from tests.conformance.iscsi.scenarios import cdbs
+from tests.lab.processes import PORTALS, Gateway, Target, add_target
+
+Connect = Callable[..., Session]
+SEVERAL = {"MaxConnections": "4"}
+
+
+def test_commands_on_two_connections(connect: Connect) -> None:
+    session = connect(keys=SEVERAL)
+    assert int(session.agreed["MaxConnections"]) >= 2
+    second = session.add_connection()
+    for number in range(50):
+        data = bytes([number]) * cdbs.BLOCK
+        assert session.command(cdbs.write10(number, 1), write=data, on=second).status == cdbs.GOOD
+        assert session.command(cdbs.read10(number, 1), read=cdbs.BLOCK).data == data
+
+
+def test_one_order_over_all_connections(connect: Connect) -> None:
+    """RFC 7143 section 4.2.2.1: commands are delivered in the order of CmdSN."""
+    session = connect(keys=SEVERAL)
+    second = session.add_connection()
+    first_command, second_command = (
+        session.number(p.scsi_command(tag, 1, cdbs.TEST_UNIT_READY)) for tag in (100, 101)
+    )
+    second.send(second_command)
+    assert second.silent_for(0.3), "carried out before the command that goes before it"
+    session.connection.send(first_command)
+    # Allegiance (4.2.2): each answer comes where its command came from.
+    assert session.connection.receive().itt == 100
+    assert second.receive().itt == 101
+
+
+def test_a_task_is_aborted_from_the_other_connection(connect: Connect) -> None:
+    session = connect(keys={**SEVERAL, "InitialR2T": "Yes", "ImmediateData": "No"})
+    second = session.add_connection()
+    data = bytes(4096)
+    itt = session.start(cdbs.write10(0, 8), write=data, on=second)
+    assert second.receive().opcode == Opcode.R2T
+    assert session.manage(cdbs.ABORT_TASK, referenced=itt) == cdbs.COMPLETE
+    assert session.ping(on=second) == b"ping"
+
+
+def test_logout_of_one_connection(connect: Connect) -> None:
+    session = connect(keys=SEVERAL)
+    second = session.add_connection()
+    assert session.logout(reason=1, cid=second.cid, on=second) == 0
+    second.wait_closed(10)
+    assert session.command(cdbs.TEST_UNIT_READY).status == cdbs.GOOD
+
+
+def test_more_connections_than_were_agreed(connect: Connect) -> None:
+    session = connect(keys={"MaxConnections": "1"})
+    with pytest.raises((LoginFailed, Closed)) as failed:
+        session.add_connection()
+    if isinstance(failed.value, LoginFailed):
+        assert failed.value.status == 0x0206  # too many connections (11.13.5)
+    assert session.ping() == b"ping"
+
+
+def test_session_reinstatement(connect: Connect, target: Target) -> None:
+    """RFC 7143 section 6.3.5: the same ISID with TSIH 0 takes the former session's place."""
+    old = connect("again")
+    new = Session(target.address, target.name, initiator=old.initiator, isid=old.isid).login()
+    old.connection.wait_closed(10)
+    new.clear_attentions()
+    assert new.command(cdbs.TEST_UNIT_READY).status == cdbs.GOOD
+    new.close()
+
+
+def test_logout_for_recovery_is_refused(connect: Connect) -> None:
+    """Response 2: recovery is not supported (11.15.1), for ErrorRecoveryLevel is 0."""
+    session = connect()
+    assert session.logout(reason=2) == 2
+
+
+def test_a_silent_initiator_is_asked_and_given_up(iscsi: Gateway) -> None:
+    target = add_target(iscsi, parameters={"nop_interval": 1, "nop_timeout": 1})
+    session = Session(target.address, target.name).login()
+    asked, _ = session.connection.receive_until(lambda pdu: pdu.opcode == Opcode.NOP_IN, 10)
+    assert asked.ttt != p.NO_TAG
+    session.connection.wait_closed(10)
+    session.close()
+
+
+def test_an_initiator_that_answers_stays(iscsi: Gateway) -> None:
+    target = add_target(iscsi, parameters={"nop_interval": 1, "nop_timeout": 1})
+    with Session(target.address, target.name) as session:
+        for _ in range(3):
+            asked, _ = session.connection.receive_until(lambda pdu: pdu.opcode == Opcode.NOP_IN, 10)
+            answer = p.nop_out(p.NO_TAG, asked.ttt, asked.data)
+            session.connection.send(session.number(answer))
+        assert session.ping() == b"ping"
+
+
+def test_drain(start_gateway: Callable[..., Gateway], iscsi: Gateway) -> None:
+    """At the end of the gateway its initiators are asked to log out (11.9: event 1), and may."""
+    del iscsi  # for its skip alone
+    gateway = start_gateway(iscsi=list(PORTALS))
+    target = add_target(gateway)
+    session = Session(target.address, target.name).login()
+    session.clear_attentions()
+    assert gateway.process is not None
+    gateway.process.send_signal(signal.SIGTERM)
+    asked, _ = session.connection.receive_until(lambda p: p.opcode == Opcode.ASYNC_MESSAGE, 20)
+    assert asked.get(36, 1) in (1, 2, 3)  # request logout, or: connection, session will be dropped
+    if asked.get(36, 1) == 1:
+        assert session.logout() == 0
+    session.connection.wait_closed(30)
+    assert gateway.wait() == 0
+    session.close()
