@@ -73,6 +73,8 @@ pub struct Volume {
     /// Does the backstore do anything inline? With O_DIRECT it does not.
     inline: bool,
     passage: Passage,
+    /// COMPARE AND WRITE or its like has come: from now on a read must be made at one moment.
+    exclusive: AtomicBool,
     ranges: Mutex<Ranges<Waiting>>,
     in_flight: AtomicUsize,
     closing: AtomicBool,
@@ -108,6 +110,7 @@ impl Volume {
             inline: backstore.alignment() == 1,
             backstore,
             passage: Passage::new(),
+            exclusive: AtomicBool::new(false),
             ranges: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
@@ -193,6 +196,9 @@ impl Volume {
         let Some((range, kind)) = range_of(request.op, request.offset, request.len, self.backstore.alignment()) else {
             return self.dispatch(request, ring, done);
         };
+        if kind == Kind::Exclusive {
+            self.exclusive.store(true, Ordering::Relaxed);
+        }
         let mut table = lock(&self.ranges);
         if kind != Kind::Read {
             self.passage.close(kind == Kind::Exclusive);
@@ -257,7 +263,9 @@ impl Volume {
 
     /// See [`Backstore::map_read`]. The gate has allowed the READ.
     pub fn map_read(&self, offset: u64, len: usize) -> Option<MappedBytes> {
-        if !self.inline || self.closing.load(Ordering::Relaxed) {
+        // Such a reply is copied when it leaves, past all ranges: not where others count on those.
+        let ranges_matter = !self.inline || self.exclusive.load(Ordering::Relaxed);
+        if ranges_matter || self.closing.load(Ordering::Relaxed) {
             return None;
         }
         self.backstore.map_read(offset, len)

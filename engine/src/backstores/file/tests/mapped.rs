@@ -94,3 +94,16 @@ fn a_file_that_has_grown_is_mapped_anew() {
     let bytes = volume.map_read(1_000_000, LEN).unwrap();
     assert!(send(bytes).unwrap() == image()[1_000_000..1_000_000 + LEN]);
 }
+
+#[test]
+fn not_on_a_volume_that_compares_and_writes() {
+    let file = TempFile::new("/dev/shm", &image());
+    let (volume, _) = open(&spec(&file.0));
+    assert!(volume.map_read(0, LEN).is_some());
+    let mut buf = IoBuf::zeroed(1024);
+    buf[..512].copy_from_slice(&image()[..512]);
+    let request = Request { len: 512, ..Request::with_buf(Op::CompareAndWrite, plain(), 0, buf) };
+    // Whatever comes of it.
+    let _ = Shard::new(&volume, false).run(request);
+    assert!(volume.map_read(0, LEN).is_none());
+}
