@@ -16,6 +16,7 @@ from blockgate.model.errors import BlockgateError
 from blockgate.model.identity import parse_uuid, wwn_of
 from blockgate.model.names import PoolName, volume_name
 from blockgate.model.sizes import parse_size
+from blockgate.model.units import Unit
 
 FORMAT = 1
 LABEL_BYTES_MAX = 4096
@@ -56,6 +57,8 @@ def encode(label: Label) -> bytes:
     }
     if label.device is not None:
         fields["device"] = label.device
+    if unusual := volume.unit.unusual():
+        fields["scsi"] = unusual
     fields["checksum"] = _checksum(fields)
     data = (json.dumps(fields, indent=1) + "\n").encode()
     assert len(data) <= LABEL_BYTES_MAX
@@ -101,6 +104,7 @@ def _read(fields: dict[str, Any], pool: PoolName, adopted_path: str | None) -> L
         prealloc=bool(fields["prealloc"]),
         adopted=adopted,
         path=adopted_path if adopted else None,
+        unit=Unit().changed(fields.get("scsi", {})),
     )
     if fields["wwn"] != wwn_of(volume.uuid):
         raise LabelError("its WWN does not follow from its UUID")

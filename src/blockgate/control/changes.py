@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blockgate.cluster.secrets import digest
+from blockgate.control.chap_secrets import guard_users
 from blockgate.control.claiming import Claiming
 from blockgate.control.core import Core
 from blockgate.control.draft import Draft
@@ -151,9 +152,9 @@ class Changes:
         return digest(await self._ledger.digest_key(), data)
 
     async def load_tls(self) -> None:
-        """Give the data plane certificates and keys as they are now."""
-        self._core.psk_loaded = None
-        outcome = await self._reconciler.reconcile((), tls=True)
+        """Give the data plane certificates, keys and CHAP secrets as they are now."""
+        self._core.forget_references()
+        outcome = await self._reconciler.reconcile((), tls=True, targets=True)
         if outcome.general is not None:
             raise outcome.general
 
@@ -185,6 +186,10 @@ class Changes:
                 draft = await asyncio.to_thread(build, config)
                 after = await asyncio.to_thread(draft.apply_to, config)
                 guard_sources(self._core.desired.copies.values(), after)
+                if draft.concerns_targets:
+                    chap = _left({**self._core.desired.chap, **draft.chap})
+                    changed = [*draft.targets, *draft.chap]
+                    await asyncio.to_thread(guard_users, self._core, after, chap, changed)
                 # Nobody may be at work on what is copied now; later `guard_sources` is enough.
                 sources = {
                     lock_name(origin.uuid) for origin in draft.copies.values() if origin.uuid
@@ -244,6 +249,7 @@ class Changes:
             self._ledger.pools_of(operation),
             self._running[operation.id].progress,
             tls=bool(operation.psk_after),
+            targets=operation.concerns_targets,
             rotate_key=operation.rotate_key and operation.state != UNDOING,
         )
 
@@ -337,6 +343,10 @@ class Changes:
         arguments = json.dumps([request.kind, request.arguments], sort_keys=True, default=str)
         key = await self._ledger.digest_key()
         return digest(key, arguments.encode())
+
+
+def _left(changed: Mapping[str, str | None]) -> dict[str, str]:
+    return {user: stored for user, stored in changed.items() if stored is not None}
 
 
 def _check_same(operation: Operation, fingerprint: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from blockgate.model.identity import new_uuid
 from blockgate.model.names import VolumeRef
 from blockgate.model.origin import Origin
 from blockgate.model.sizes import check_multiple, parse_size
+from blockgate.model.units import Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Wish:
     block_size: int | None
     cache: str | None
     io: str | None
+    scsi: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Copies:
@@ -88,6 +90,7 @@ class Copies:
         arguments = {
             "volume": wish.volume, "from": wish.source, "size": stated, "prealloc": wish.prealloc,
             "block_size": wish.block_size, "cache": wish.cache, "io": wish.io,
+            **({"scsi": dict(wish.scsi)} if wish.scsi else {}),
         }  # fmt: skip
         things = [f"volume {ref}"]
         answer = await self._changes.run(
@@ -168,7 +171,14 @@ def _volume(
         cache=parse_cache(wish.cache or (source.cache if source else CacheMode.WRITE_BACK)),
         io=parse_io(wish.io or (source.io if source else IoMode.BUFFERED)),
         prealloc=wish.prealloc,
+        unit=_unit(wish, source),
     )
+
+
+def _unit(wish: Wish, source: Volume | None) -> Unit:
+    """The source's SCSI face, without what tells one unit from another."""
+    base = Unit() if source is None else replace(source.unit, serial="", scsi_id="")
+    return base.changed(wish.scsi)
 
 
 def _same(path: str, other: Path) -> bool:

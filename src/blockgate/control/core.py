@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -21,15 +21,20 @@ from blockgate.cluster.sqlite import SqliteStore
 from blockgate.cluster.statedir import StateDirectory
 from blockgate.cluster.store import ClusterStore, Compare, Put, Write
 from blockgate.control import crash
+from blockgate.control.offers import DiscoveryOffer, Offer
 from blockgate.control.plan import Plan, plan
-from blockgate.control.ports import DataPlane
+from blockgate.control.ports import DataPlane, DiscoveryView, TargetView
 from blockgate.control.state import (
+    CHAP,
     CLEANUPS,
+    DISCOVERY,
     EXPORTS,
+    GROUPS,
     MADE,
     META,
     POOLS,
     PSK,
+    TARGETS,
     VOLUMES,
     Cleanup,
     Desired,
@@ -41,11 +46,12 @@ from blockgate.control.state import (
     load,
     volume_from,
 )
+from blockgate.control.units import Units
 from blockgate.control.workers import Workers
 from blockgate.model.config import Configuration, Pool, Volume
 from blockgate.model.errors import BlockgateError, Conflict
 from blockgate.model.identity import new_uuid
-from blockgate.model.names import ExportName, PoolName, VolumeRef
+from blockgate.model.names import ChapUser, ExportName, PoolName, TargetName, VolumeRef
 
 _T = TypeVar("_T")
 
@@ -94,6 +100,10 @@ class Core:
         self.made: dict[str, Volume] = {}
         self.opened: dict[str, Opened] = {}
         self.published: dict[ExportName, Published] = {}
+        self.offers: dict[TargetName, Offer] = {}
+        self.target_views: dict[TargetName, TargetView] = {}
+        self.discovery: DiscoveryOffer | None = None
+        self.discovery_view = DiscoveryView()
         self.ready_pools: set[PoolName] = set()
         self.psk_loaded: dict[str, str] | None = None
         self.blocked: dict[str, Blocked] = {}
@@ -120,6 +130,7 @@ class Core:
                 SecretBox.load, path, owned=owned, may_create=META + "digest" not in self.revisions
             )
             await self._first_start()
+            self.data_plane.keep_units_in(Units(self.store))
         except BaseException:
             if self._store is not None:
                 await self._store.close()
@@ -134,6 +145,7 @@ class Core:
             log.exception("the data plane did not stop cleanly")
         self.opened.clear()
         self.published.clear()
+        self.offers.clear()
         await self.store.close()
         self.claims.close()
         assert self._directory is not None
@@ -141,22 +153,27 @@ class Core:
 
     async def _read(self) -> None:
         records: dict[str, dict[str, Any]] = {}
-        for prefix in (POOLS, VOLUMES, EXPORTS):
+        for prefix in (POOLS, VOLUMES, EXPORTS, TARGETS, GROUPS, DISCOVERY):
             for entry in await self.store.range(prefix):
                 records[entry.key] = load(entry.value)
                 self.revisions[entry.key] = entry.revision
         cleanups: dict[str, Cleanup] = {}
         for entry in await self.store.range(CLEANUPS):
             cleanups[entry.key.removeprefix(CLEANUPS)] = cleanup_from(load(entry.value))
-        psk: dict[str, str] = {}
-        for entry in await self.store.range(PSK):
-            psk[entry.key.removeprefix(PSK)] = entry.value.decode()
-            self.revisions[entry.key] = entry.revision
+        psk, chap = await self._read_secrets(PSK), await self._read_secrets(CHAP)
         for entry in await self.store.range(MADE):
             self.made[entry.key.removeprefix(MADE)] = volume_from(load(entry.value))
         for entry in await self.store.range(META):
             self.revisions[entry.key] = entry.revision
-        self.desired = Desired(config_from(records), cleanups, psk)
+        self.desired = Desired(config_from(records), cleanups, psk, chap=chap)
+
+    async def _read_secrets(self, prefix: str) -> dict[str, str]:
+        """Secrets by their user, as they are stored."""
+        found: dict[str, str] = {}
+        for entry in await self.store.range(prefix):
+            found[entry.key.removeprefix(prefix)] = entry.value.decode()
+            self.revisions[entry.key] = entry.revision
+        return found
 
     async def _first_start(self) -> None:
         """Give the gateway its identity, and the key for keyed digests, if it has none yet."""
@@ -196,16 +213,29 @@ class Core:
         committed = await self.store.txn(compares, writes)
         if not committed.ok:
             raise Conflict("Secrets were changed at the same time.", "Try again.")
-        psk = dict(self.desired.psk)
+        psk, chap = dict(self.desired.psk), dict(self.desired.chap)
         for write in writes:
             assert isinstance(write, Put)
             self.revisions[write.key] = committed.revision
-            user = write.key.removeprefix(PSK)
-            if user in psk:
-                psk[user] = write.value.decode()
-        self.desired = replace(self.desired, psk=psk)
+            for prefix, users in ((PSK, psk), (CHAP, chap)):
+                if write.key.startswith(prefix):
+                    users[write.key.removeprefix(prefix)] = write.value.decode()
+        self.desired = replace(self.desired, psk=psk, chap=chap)
+        # The secrets themselves are the same: nothing has to be loaded anew.
         if self.psk_loaded is not None:
-            self.psk_loaded = dict(psk)  # the keys themselves are the same
+            self.psk_loaded = dict(psk)
+        for name, offer in self.offers.items():
+            self.offers[name] = replace(offer, chap=_renewed(offer.chap, chap))
+        if self.discovery is not None:
+            chap_now = _renewed(self.discovery.chap, chap)
+            self.discovery = replace(self.discovery, chap=chap_now)
+
+    def forget_references(self) -> None:
+        """Let secrets that are kept in files be read again by what comes next."""
+        self.psk_loaded = None
+        for name, offer in self.offers.items():
+            self.offers[name] = replace(offer, chap=())
+        self.discovery = None
 
     def passing(self, name: str, moment: str) -> None:
         """A step or a transaction is about to begin ("before"), or has ended ("after").
@@ -226,7 +256,14 @@ class Core:
     def observed(self) -> Observed:
         """What is, as a view for the plan (not a copy: use it before the next await)."""
         return Observed(
-            self.made, self.opened, self.published, frozenset(self.ready_pools), self.psk_loaded
+            self.made,
+            self.opened,
+            self.published,
+            frozenset(self.ready_pools),
+            self.psk_loaded,
+            self.offers,
+            self.discovery,
+            frozenset(self.blocked),
         )
 
     def plan(
@@ -235,12 +272,19 @@ class Core:
         pools: Iterable[PoolName] = (),
         *,
         tls: bool = False,
+        targets: bool = False,
         rotate_key: bool = False,
     ) -> Plan:
         """The steps that are missing for the volumes in scope."""
-        observed = self.observed()
         return plan(
-            self.desired, observed, capabilities_of, scope, pools, tls=tls, rotate_key=rotate_key
+            self.desired,
+            self.observed(),
+            capabilities_of,
+            scope,
+            pools,
+            tls=tls,
+            targets=targets,
+            rotate_key=rotate_key,
         )
 
     def next_generation(self) -> int:
@@ -296,3 +340,10 @@ class Core:
     def release_unwanted(self) -> None:
         """Let go of pools that are not in the configuration any more."""
         self.claims.release_others(frozenset(self.config.pools))
+
+
+def _renewed(
+    chap: tuple[tuple[ChapUser, str], ...], stored: Mapping[str, str]
+) -> tuple[tuple[ChapUser, str], ...]:
+    """The same users' secrets as they are stored now."""
+    return tuple((user, stored.get(user, text)) for user, text in chap)

@@ -6,11 +6,19 @@ from collections.abc import Container
 from typing import Any
 
 from blockgate.control.draft import Draft
-from blockgate.control.state import EXPORTS, POOLS, VOLUMES
+from blockgate.control.state import DISCOVERY, EXPORTS, GROUPS, POOLS, TARGETS, VOLUMES
 from blockgate.control.views import Diff, DiffEntry, FieldChange
 from blockgate.model.config import Configuration
 
-_KINDS = {POOLS: "pool", VOLUMES: "volume", EXPORTS: "export"}
+_KINDS = {
+    POOLS: "pool",
+    VOLUMES: "volume",
+    EXPORTS: "export",
+    GROUPS: "group",
+    TARGETS: "target",
+    DISCOVERY: "discovery",
+}
+_ORDER = (*_KINDS.values(), "tls-psk", "chap")
 _SAID_ELSEWHERE = ("name", "pool", "protocol")
 """Fields that the entry's own name says already."""
 
@@ -20,10 +28,12 @@ def diff_of(
     config: Configuration,
     missing: tuple[str, ...] = (),
     users: Container[str] = (),
+    chap_users: Container[str] = (),
 ) -> Diff:
     """What the draft changes of `config`.
 
-    `missing` are volumes that cannot come back; `users` the TLS PSK users that there are.
+    `missing` are volumes that cannot come back; `users` the TLS PSK users that there are, and
+    `chap_users` those of CHAP.
     """
     before, after = draft.before(config), draft.after()
     known = {volume.uuid for volume in draft.registered}
@@ -47,12 +57,15 @@ def diff_of(
             entries.append(DiffEntry("rename", kind, name, fields))
         else:
             entries.append(DiffEntry(_action(kind, old, new, known), kind, name, _fields(old, new)))
-    for user, stored in draft.psk.items():
-        change = "update" if user in users else "create"
-        entries.append(DiffEntry("remove" if stored is None else change, "tls-psk", user))
+    for kind, secrets, known_users in (
+        ("tls-psk", draft.psk, users),
+        ("chap", draft.chap, chap_users),
+    ):
+        for user, stored in secrets.items():
+            change = "update" if user in known_users else "create"
+            entries.append(DiffEntry("remove" if stored is None else change, kind, user))
     entries += [DiffEntry("missing", "volume", name) for name in missing]
-    order = {"pool": 0, "volume": 1, "export": 2, "tls-psk": 3}
-    return Diff(tuple(sorted(entries, key=lambda e: (order[e.kind], e.name))))
+    return Diff(tuple(sorted(entries, key=lambda e: (_ORDER.index(e.kind), e.name))))
 
 
 def _action(

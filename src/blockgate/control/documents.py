@@ -12,6 +12,8 @@ from blockgate.backstores.base import Adoptable, PoolBackstore
 from blockgate.backstores.registry import capabilities_of
 from blockgate.control import views
 from blockgate.control.changes import Build, Changes, Request
+from blockgate.control.chap import ChapUsers
+from blockgate.control.chap_secrets import guard_users
 from blockgate.control.core import Core
 from blockgate.control.differences import diff_of
 from blockgate.control.draft import Draft
@@ -22,6 +24,7 @@ from blockgate.control.places import DataPlaces, check_place
 from blockgate.control.pools import labelled
 from blockgate.control.psk import SECRETS_LOCK, PskUsers
 from blockgate.control.resolve import Facts, resolve, restore
+from blockgate.control.target_guard import guard_targets
 from blockgate.control.views import Diff, HistoryEntry, plain
 from blockgate.model.callers import Caller, Role
 from blockgate.model.config import Configuration, Pool, Volume
@@ -33,10 +36,11 @@ from blockgate.model.names import PoolName, VolumeRef
 class Documents:
     """Use cases on the whole configuration."""
 
-    def __init__(self, core: Core, changes: Changes, psk: PskUsers) -> None:
+    def __init__(self, core: Core, changes: Changes, psk: PskUsers, chap: ChapUsers) -> None:
         self._core = core
         self._changes = changes
         self._psk = psk
+        self._chap = chap
         self._history = History(core)
 
     # Apply
@@ -51,9 +55,10 @@ class Documents:
         async def prepare() -> Build:
             facts = await self._facts(parsed)
             psk = await asyncio.to_thread(self._psk.drafted, parsed.psk)
+            chap = await asyncio.to_thread(self._chap.drafted, parsed.chap)
 
             def build(config: Configuration) -> Draft:
-                draft = replace(resolve(parsed, config, facts), psk=psk)
+                draft = replace(resolve(parsed, config, facts), psk=psk, chap=chap)
                 return replace(draft, answer=plain(self._diff(draft, config)))
 
             await self._check(await asyncio.to_thread(build, self._core.config), force)
@@ -62,21 +67,29 @@ class Documents:
         if dry_run:
             config = self._core.config
             draft = (await prepare())(config)
-            draft.apply_to(config)
+            after = draft.apply_to(config)
+            users = {**self._core.desired.chap, **{u: s for u, s in draft.chap.items() if s}}
+            changed = [*draft.targets, *draft.chap]
+            await asyncio.to_thread(guard_users, self._core, after, users, changed)
             return self._diff(draft, config)
         arguments = {"document": _for_digest(document), "force": force}
         things = [f"pool {pool.name}" for pool in parsed.pools]
         things += [f"volume {entry.ref}" for entry in parsed.volumes]
         things += [f"export {entry.name}" for entry in parsed.exports]
+        things += [f"target {target.name}" for target in parsed.targets]
+        things += [f"group {group.name}" for group in parsed.groups]
+        things += ["discovery"] if parsed.discovery is not None else []
         things += [f"psk {entry.user}" for entry in parsed.psk]
-        things += [SECRETS_LOCK] if parsed.psk else []
+        things += [f"chap {user.user}" for user in parsed.chap]
+        things += [SECRETS_LOCK] if parsed.psk or parsed.chap else []
         answer = await self._changes.run(
             Request(caller, operation_id, "apply", arguments, things, prepare)
         )
         return views.diff(answer)
 
     def _diff(self, draft: Draft, config: Configuration, missing: tuple[str, ...] = ()) -> Diff:
-        return diff_of(draft, config, missing, users=self._core.desired.psk)
+        desired = self._core.desired
+        return diff_of(draft, config, missing, users=desired.psk, chap_users=desired.chap)
 
     async def _facts(self, document: Document) -> Facts:
         """Look up what the document's new volumes find in their pools."""
@@ -161,15 +174,19 @@ class Documents:
                 if old and (export is None or export_tightens(old, export)):
                     names.add(name)
         sessions = await self._core.data_plane.sessions()
-        used = [session for session in sessions if session.export in names]
+        volumes = (config.volumes.get(ref) for ref in refs)
+        opened = (self._core.opened.get(volume.uuid) for volume in volumes if volume)
+        handles = {one.handle for one in opened if one}
+        used = [s for s in sessions if s.export in names or not handles.isdisjoint(s.handles)]
         if used:
+            what = f"Target {used[0].target}" if used[0].target else f"Export {used[0].export}"
             raise InUse(
-                f"Export {used[0].export} is in use by {used[0].peer}, and this would end that "
-                "session.",
+                f"{what} is in use by {used[0].peer}, and this would end that session.",
                 "End it first: blockgate session disconnect."
                 if force
                 else "End it first, or use --force.",
             )
+        await guard_targets(self._core, draft, force=force)
 
     async def _in_pool(self, pool: Pool, what: str, work: Callable[[PoolBackstore], Any]) -> Any:
         try:
@@ -183,7 +200,8 @@ class Documents:
         """The configuration as a document; with secrets only for an administrator."""
         caller.require(Role.ADMINISTER if secrets else Role.VIEW)
         psk = await self._psk.revealed() if secrets else None
-        return render_document(self._core.config, psk)
+        chap = await self._chap.revealed() if secrets else None
+        return render_document(self._core.config, psk, chap)
 
     async def history(self, caller: Caller) -> list[HistoryEntry]:
         """The last ten changes, the newest first."""
@@ -250,7 +268,7 @@ def _check_prealloc(pool: Pool, volume: Volume) -> None:
 
 
 def _reopens(old: Volume, new: Volume) -> bool:
-    return (old.cache, old.io) != (new.cache, new.io)
+    return (old.cache, old.io, old.unit) != (new.cache, new.io, new.unit)
 
 
 def _for_digest(document: object) -> object:

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blockgate.control.state import (
+    DISCOVERY,
     EXPORTS,
+    GROUPS,
     POOLS,
+    TARGETS,
     VOLUMES,
     Cleanup,
     export_record,
@@ -16,8 +19,10 @@ from blockgate.control.state import (
     volume_record,
 )
 from blockgate.model.config import Configuration, Export, Pool, Volume
-from blockgate.model.names import ExportName, PoolName, VolumeRef
+from blockgate.model.names import ExportName, GroupName, PoolName, TargetName, VolumeRef
 from blockgate.model.origin import Origin
+from blockgate.model.target_entries import render_discovery, render_group, render_target
+from blockgate.model.targets import Discovery, Group, Target
 
 Changed = dict[str, dict[str, Any] | None]
 """Configuration entries by key; None where there is none."""
@@ -27,6 +32,7 @@ Changed = dict[str, dict[str, Any] | None]
 class Draft:
     """What to set (or, with None, to remove), and what follows from it.
 
+    `discovery` stays as it is with None. `psk` and `chap`: secrets as they are to be stored.
     `cleanups`: data that must go. `registered`: volumes that exist already, data and label.
     `reopen`: volumes to close and open again. `for_service`: whoever asked wants the volumes to
     be served, so that one which cannot be opened fails the change. `rotate_key`: the key that
@@ -40,7 +46,11 @@ class Draft:
     pools: Mapping[PoolName, Pool | None] = field(default_factory=dict)
     volumes: Mapping[VolumeRef, Volume | None] = field(default_factory=dict)
     exports: Mapping[ExportName, Export | None] = field(default_factory=dict)
+    targets: Mapping[TargetName, Target | None] = field(default_factory=dict)
+    groups: Mapping[GroupName, Group | None] = field(default_factory=dict)
+    discovery: Discovery | None = None
     psk: Mapping[str, str | None] = field(default_factory=dict)
+    chap: Mapping[str, str | None] = field(default_factory=dict)
     copies: Mapping[str, Origin] = field(default_factory=dict)
     cleanups: tuple[Cleanup, ...] = ()
     registered: tuple[Volume, ...] = ()
@@ -56,6 +66,9 @@ class Draft:
             _changed(config.pools, self.pools),
             _changed(config.volumes, self.volumes),
             _changed(config.exports, self.exports),
+            _changed(config.targets, self.targets),
+            _changed(config.groups, self.groups),
+            config.discovery if self.discovery is None else self.discovery,
         )
 
     def all_touched(self, before: Configuration) -> frozenset[str]:
@@ -68,7 +81,17 @@ class Draft:
                 if each is not None:
                     known = self.volumes.get(each.volume) or before.volumes.get(each.volume)
                     uuids.update([known.uuid] if known else [])
+        for target_name, target in self.targets.items():
+            old, new = _mapped(before.targets.get(target_name)), _mapped(target)
+            for ref in {r for r in {*old, *new} if old.get(r) != new.get(r)}:
+                mapped = self.volumes.get(ref) or before.volumes.get(ref)
+                uuids.update([mapped.uuid] if mapped else [])
         return frozenset(uuids)
+
+    @property
+    def concerns_targets(self) -> bool:
+        """Whether targets change in what no volume tells."""
+        return bool(self.targets or self.groups or self.chap or self.discovery is not None)
 
     def after(self) -> Changed:
         """The entries as they will be."""
@@ -79,6 +102,12 @@ class Draft:
             changed[VOLUMES + str(ref)] = volume_record(volume) if volume else None
         for export_name, export in self.exports.items():
             changed[EXPORTS + export_name] = export_record(export) if export else None
+        for target_name, target in self.targets.items():
+            changed[TARGETS + target_name] = render_target(target) if target else None
+        for group_name, group in self.groups.items():
+            changed[GROUPS + group_name] = render_group(group) if group else None
+        if self.discovery is not None:
+            changed[DISCOVERY] = render_discovery(self.discovery)
         return changed
 
     def before(self, config: Configuration) -> Changed:
@@ -88,7 +117,18 @@ class Draft:
             pools={name: config.pools.get(name) for name in self.pools},
             volumes={ref: config.volumes.get(ref) for ref in self.volumes},
             exports={name: config.exports.get(name) for name in self.exports},
+            targets={name: config.targets.get(name) for name in self.targets},
+            groups={name: config.groups.get(name) for name in self.groups},
+            discovery=config.discovery if self.discovery is not None else None,
         ).after()
+
+
+def _mapped(target: Target | None) -> dict[VolumeRef, list[bool]]:
+    """For each volume that a target maps whether the LUNs that it is are read-only."""
+    found: dict[VolumeRef, list[bool]] = {}
+    for lun in target.mappings() if target is not None else ():
+        found.setdefault(lun.volume, []).append(lun.read_only)
+    return found
 
 
 def _changed(before: Mapping[Any, Any], changes: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -6,12 +6,13 @@ import asyncio
 import errno
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from blockgate.backstores.base import PoolBackstore
 from blockgate.control.core import Core
-from blockgate.control.ports import ExportView, Gate, VolumeSpec
+from blockgate.control.offers import discovery_offer, ends, offer_of
+from blockgate.control.ports import ExportView, Gate, TargetView, VolumeSpec
 from blockgate.control.progress import Progress
 from blockgate.control.rotation import rotate_key
 from blockgate.control.state import Opened, Published
@@ -20,6 +21,7 @@ from blockgate.control.steps import (
     CopyData,
     DiscardPartial,
     DisconnectSessions,
+    EndSessions,
     GrowData,
     MoveData,
     OpenVolume,
@@ -27,11 +29,13 @@ from blockgate.control.steps import (
     PrepareData,
     PreparePool,
     PublishExports,
+    PublishTargets,
     RemoveData,
     RemoveLabel,
     ResizeVolume,
     RestoreName,
     RotateKey,
+    SetDiscovery,
     SetTls,
     ShrinkData,
     Step,
@@ -41,9 +45,11 @@ from blockgate.control.steps import (
     WriteLabel,
     pool_of,
 )
+from blockgate.control.target_views import discovery_view, target_view
 from blockgate.control.tls import tls_material
 from blockgate.model.config import CacheMode, IoMode, Pool, Volume
 from blockgate.model.errors import BlockgateError, Unavailable
+from blockgate.model.names import TargetName
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +71,12 @@ class Executor:
                 await self._publish(step)
             case DisconnectSessions(_, export):
                 await self._disconnect(export)
+            case PublishTargets():
+                await self._publish_targets(step)
+            case EndSessions():
+                await self._end_sessions(step)
+            case SetDiscovery():
+                await self._set_discovery()
             case CloseVolume(uuid):
                 await self._close(uuid)
             case OpenVolume(volume, may_be_read_only):
@@ -125,8 +137,10 @@ class Executor:
         name = type(step).__name__
         words = "".join(f" {c.lower()}" if c.isupper() else c for c in name).strip()
         match step:
-            case PublishExports() | SetTls() | RotateKey():
+            case PublishExports() | PublishTargets() | SetDiscovery() | SetTls() | RotateKey():
                 return f"the step '{words}'"
+            case EndSessions(before):
+                return f"the step '{words}' for target {before.target.name}"
             case DisconnectSessions(_, export):
                 return f"the step '{words}' for export {export}"
             case CloseVolume(uuid):
@@ -176,6 +190,57 @@ class Executor:
                 published[view.name] = Published(item.uuid, view)
             views: dict[str, ExportView] = {name: item.view for name, item in published.items()}
             await self._core.data_plane.set_exports(views)
+
+    async def _publish_targets(self, step: PublishTargets) -> None:
+        """The same for the directory of targets; the offers are made of what is now."""
+        async with self._directory:
+            core = self._core
+            observed = core.observed()
+            observed = replace(observed, unavailable=observed.unavailable | step.unavailable)
+            offers = {
+                name: offer_of(name, core.desired, observed, step.withheld) for name in step.targets
+            }
+            views = dict(core.target_views)
+
+            def render() -> None:
+                for name, offer in offers.items():
+                    views.pop(name, None)
+                    if offer is not None:
+                        views[name] = target_view(core, offer)
+
+            await asyncio.to_thread(render)
+            await self._hand_over(views)
+            for name, offer in offers.items():
+                core.offers.pop(name, None)
+                if offer is not None:
+                    core.offers[name] = offer
+            core.target_views = views
+
+    async def _set_discovery(self) -> None:
+        async with self._directory:
+            core = self._core
+            offer = discovery_offer(core.desired)
+            before = core.discovery_view
+            core.discovery_view = await asyncio.to_thread(discovery_view, core, offer)
+            try:
+                await self._hand_over(core.target_views)
+            except BaseException:
+                core.discovery_view = before
+                raise
+            core.discovery = offer
+
+    async def _hand_over(self, views: Mapping[TargetName, TargetView]) -> None:
+        by_name: dict[str, TargetView] = {name: view for name, view in views.items()}  # noqa: C416
+        await self._core.data_plane.set_targets(by_name, self._core.discovery_view)
+
+    async def _end_sessions(self, step: EndSessions) -> None:
+        before = step.before
+        for session in await self._core.data_plane.sessions():
+            if session.target == before.target.name and (
+                ends(before, step.after, session.initiator)
+                or not step.closing.isdisjoint(before.shows(session.initiator))
+            ):
+                await self._core.data_plane.disconnect(session.conn)
 
     async def _disconnect(self, export: str) -> None:
         for session in await self._core.data_plane.sessions():

@@ -17,12 +17,14 @@ from blockgate.control.draft import Changed, Draft
 from blockgate.control.history import History
 from blockgate.control.operations import DONE, RUNNING, UNDOING, Operation
 from blockgate.control.state import (
+    CHAP,
     CLEANUPS,
     MADE,
     META,
     OPERATIONS,
     POOLS,
     PSK,
+    UNITS,
     VOLUMES,
     Cleanup,
     CleanupAction,
@@ -71,12 +73,16 @@ class Ledger:
             operation.before, operation.after = draft.before(core.config), draft.after()
             operation.psk_before = {user: desired.psk.get(user) for user in draft.psk}
             operation.psk_after = dict(draft.psk)
+            operation.chap_before = {user: desired.chap.get(user) for user in draft.chap}
+            operation.chap_after = dict(draft.chap)
             operation.registered = [volume.uuid for volume in draft.registered]
             operation.copies = {u: origin_record(o) for u, o in draft.copies.items()}
             operation.for_service = draft.for_service
             operation.rotate_key = draft.rotate_key
             operation.result = draft.answer
-            writes = _config_writes(operation.after, operation.psk_after)
+            writes = _config_writes(operation.after)
+            writes += _secret_writes(PSK, operation.psk_after)
+            writes += _secret_writes(CHAP, operation.chap_after)
             writes += [Put(CLEANUPS + u, dump(cleanup_record(c))) for u, c in cleanups.items()]
             writes += [Put(MADE + v.uuid, dump(volume_record(v))) for v in draft.registered]
             return [*writes, Put(operation.key, operation.encode())]
@@ -86,8 +92,9 @@ class Ledger:
         await self._commit("CommitIntent", compares, writes)
         core.made.update({volume.uuid: volume for volume in draft.registered})
         psk = _merged(core.desired.psk, operation.psk_after)
+        chap = _merged(core.desired.chap, operation.chap_after)
         copies = {**core.desired.copies, **draft.copies}
-        core.desired = Desired(after, {**core.desired.cleanups, **cleanups}, psk, copies)
+        core.desired = Desired(after, {**core.desired.cleanups, **cleanups}, psk, copies, chap)
 
     async def roll_back(self, operation: Operation) -> None:
         """Commit that all is wanted as before, and what has to be cleaned up for that.
@@ -100,7 +107,9 @@ class Ledger:
         gone = [u for u in operation.touched if u in core.desired.cleanups and u not in cleanups]
 
         def encode() -> tuple[list[Write], Configuration]:
-            writes = _config_writes(operation.before, operation.psk_before)
+            writes = _config_writes(operation.before)
+            writes += _secret_writes(PSK, operation.psk_before)
+            writes += _secret_writes(CHAP, operation.chap_before)
             writes += [Put(CLEANUPS + u, dump(cleanup_record(c))) for u, c in cleanups.items()]
             writes += [Delete(CLEANUPS + uuid) for uuid in gone]
             writes += [Delete(MADE + uuid) for uuid in operation.registered]
@@ -113,8 +122,9 @@ class Ledger:
             core.made.pop(uuid, None)
         left = {u: c for u, c in core.desired.cleanups.items() if u not in gone}
         psk = _merged(core.desired.psk, operation.psk_before)
+        chap = _merged(core.desired.chap, operation.chap_before)
         copies = self._other_copies(operation)
-        core.desired = Desired(config, {**left, **cleanups}, psk, copies)
+        core.desired = Desired(config, {**left, **cleanups}, psk, copies, chap)
 
     async def conclude(self, operation: Operation, forgotten: Iterable[str]) -> None:
         """Commit the end of an operation: what is made, the history, the answer to a retry."""
@@ -128,6 +138,7 @@ class Ledger:
             for uuid in operation.touched if operation.state == DONE else ():
                 volume, key = wanted.get(uuid), MADE + uuid
                 writes.append(Put(key, dump(volume_record(volume))) if volume else Delete(key))
+                writes += [] if volume else [Delete(UNITS + uuid)]
             writes += [Delete(OPERATIONS + number) for number in forgotten]
             return [*writes, Put(operation.key, operation.encode())]
 
@@ -153,6 +164,7 @@ class Ledger:
     def _unchanged(self, operation: Operation) -> list[Compare]:
         """That nobody else changed these entries since they were read."""
         keys = [*operation.after, *(PSK + user for user in operation.psk_after)]
+        keys += [CHAP + user for user in operation.chap_after]
         return [Compare(key, self._core.revisions.get(key, 0)) for key in keys]
 
     # What is copied while an operation runs
@@ -221,14 +233,17 @@ def _volumes(changed: Changed) -> dict[str, Volume]:
     return {volume.uuid: volume for volume in map(volume_from, records)}
 
 
-def _config_writes(changed: Changed, psk: Mapping[str, str | None]) -> list[Write]:
-    writes: list[Write] = [
+def _config_writes(changed: Changed) -> list[Write]:
+    return [
         Delete(key) if record is None else Put(key, dump(record)) for key, record in changed.items()
     ]
-    for user, stored in psk.items():
-        key = PSK + user
-        writes.append(Delete(key) if stored is None else Put(key, stored.encode()))
-    return writes
+
+
+def _secret_writes(prefix: str, changed: Mapping[str, str | None]) -> list[Write]:
+    return [
+        Delete(prefix + user) if stored is None else Put(prefix + user, stored.encode())
+        for user, stored in changed.items()
+    ]
 
 
 def _merged(before: Mapping[str, _V], changes: Mapping[str, _V | None]) -> dict[str, _V]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from blockgate.control.draft import Changed
-from blockgate.control.state import OPERATIONS, dump, load
+from blockgate.control.state import DISCOVERY, GROUPS, OPERATIONS, TARGETS, dump, load
 
 RUNNING = "running"
 UNDOING = "undoing"
@@ -41,6 +41,8 @@ class Operation:
     after: Changed = field(default_factory=dict)
     psk_before: dict[str, str | None] = field(default_factory=dict)
     psk_after: dict[str, str | None] = field(default_factory=dict)
+    chap_before: dict[str, str | None] = field(default_factory=dict)
+    chap_after: dict[str, str | None] = field(default_factory=dict)
     registered: list[str] = field(default_factory=list)
     copies: dict[str, dict[str, Any]] = field(default_factory=dict)
     for_service: bool = False
@@ -50,6 +52,12 @@ class Operation:
     def key(self) -> str:
         """Its key in the store."""
         return OPERATIONS + self.id
+
+    @property
+    def concerns_targets(self) -> bool:
+        """Whether it changes of targets what no volume tells."""
+        keys = (TARGETS, GROUPS, DISCOVERY)
+        return bool(self.chap_after) or any(key.startswith(keys) for key in self.after)
 
     @property
     def ended_already(self) -> bool:
@@ -67,6 +75,8 @@ class Operation:
                 "after",
                 "psk_before",
                 "psk_after",
+                "chap_before",
+                "chap_after",
                 "copies",
             ):
                 del record[name]

@@ -3,7 +3,8 @@
 Steps stand in stages. Those of one stage are independent and run at the same time; a stage
 begins when the one before it is done. What a stage may rely on:
 
-- nobody can start to use what is about to go (exports are withdrawn before volumes close),
+- nobody can start to use what is about to go (exports and LUNs are withdrawn before volumes
+  close),
 - a label is stable before its data gets a name, and goes only after its data is gone for good,
 - clients see a larger size after the data has it, and a smaller one before.
 """
@@ -16,6 +17,14 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from blockgate.backstores.base import Capabilities
+from blockgate.control.offers import (
+    NO_DISCOVERY,
+    Offer,
+    discovery_offer,
+    may_end,
+    offer_of,
+    takes_away,
+)
 from blockgate.control.ports import ExportView
 from blockgate.control.state import CleanupAction, Desired, Observed, Opened
 from blockgate.control.steps import (
@@ -23,6 +32,7 @@ from blockgate.control.steps import (
     CopyData,
     DiscardPartial,
     DisconnectSessions,
+    EndSessions,
     GrowData,
     MoveData,
     OpenVolume,
@@ -31,11 +41,13 @@ from blockgate.control.steps import (
     PreparePool,
     Publication,
     PublishExports,
+    PublishTargets,
     RemoveData,
     RemoveLabel,
     ResizeVolume,
     RestoreName,
     RotateKey,
+    SetDiscovery,
     SetTls,
     ShrinkData,
     Step,
@@ -46,7 +58,7 @@ from blockgate.control.steps import (
 )
 from blockgate.model.addresses import Network
 from blockgate.model.config import CacheMode, Export, Pool, Volume
-from blockgate.model.names import ExportName, PoolName
+from blockgate.model.names import ExportName, PoolName, TargetName, VolumeRef
 
 Plan = tuple[tuple[Step, ...], ...]
 """Stages of steps."""
@@ -82,13 +94,15 @@ def plan(
     pools: Iterable[PoolName] = (),
     *,
     tls: bool = False,
+    targets: bool = False,
     rotate_key: bool = False,
 ) -> Plan:
     """The steps from `observed` to `desired` for the volumes in `scope` (UUIDs; None: all).
 
     Pools are made ready where a volume in scope needs them, and those in `pools` in any case.
-    TLS keys are looked at only with `tls`: they concern no volume. `rotate_key`: secrets are to
-    be encrypted with a new key, which cannot be told from looking at them.
+    TLS keys are looked at only with `tls`: they concern no volume. So do targets without a volume
+    in scope, and discovery: only with `targets`. `rotate_key`: secrets are to be encrypted with a
+    new key, which cannot be told from looking at them.
     A plan of what is as wanted is empty.
     """
     planner = _Planner(desired, observed, capabilities_of)
@@ -97,7 +111,7 @@ def plan(
         planner.want_tls()
     if rotate_key:
         planner.want_new_key()
-    return planner.run(scope)
+    return planner.run(scope, targets)
 
 
 def view_of(export: Export, volume: Volume, handle: int) -> ExportView:
@@ -148,10 +162,16 @@ class _Sight:
     made: Volume | None
     opened: Opened | None
     exports: tuple[Export, ...]
+    mappings: tuple[bool, ...] = ()
+    """For each LUN that the volume is: whether that is read-only."""
+
+    @property
+    def used(self) -> bool:
+        return bool(self.exports or self.mappings)
 
     @property
     def all_read_only(self) -> bool:
-        return all(export.read_only for export in self.exports)
+        return all(export.read_only for export in self.exports) and all(self.mappings)
 
 
 class _Planner:
@@ -165,6 +185,8 @@ class _Planner:
         self._withdraw: list[tuple[str, ExportName]] = []
         self._publish: list[Publication] = []
         self._pools_touched: dict[Stage, dict[str, Pool]] = defaultdict(dict)
+        self._closing: set[str] = set()
+        self._served: set[str] = set()
 
     def want_pools(self, names: Iterable[PoolName]) -> None:
         for name in names:
@@ -179,7 +201,7 @@ class _Planner:
         if self._desired.psk != self._observed.psk:
             self._stages[Stage.WITHDRAW].append(SetTls())
 
-    def run(self, scope: Iterable[str] | None) -> Plan:
+    def run(self, scope: Iterable[str] | None, all_targets: bool) -> Plan:
         wanted = self._desired.by_uuid()
         exports: defaultdict[str, list[Export]] = defaultdict(list)
         for export in self._desired.config.exports.values():
@@ -187,18 +209,31 @@ class _Planner:
         published: defaultdict[str, list[ExportName]] = defaultdict(list)
         for name, item in self._observed.published.items():
             published[item.uuid].append(name)
+        mappings = self._mappings()
         if scope is None:
             scope = [*wanted, *self._observed.opened, *self._desired.cleanups, *published]
-        for uuid in dict.fromkeys(scope):
+            all_targets = True
+        uuids = dict.fromkeys(scope)
+        for uuid in uuids:
             sight = _Sight(
                 uuid,
                 wanted.get(uuid),
                 self._observed.made.get(uuid),
                 self._observed.opened.get(uuid),
                 tuple(exports[uuid]),
+                tuple(mappings[uuid]),
             )
             self._volume(sight, published[uuid])
+        self._targets(frozenset(uuids), all_targets)
         return self._assemble()
+
+    def _mappings(self) -> defaultdict[str, list[bool]]:
+        """For each volume whether the LUNs that it is are read-only."""
+        config, found = self._desired.config, defaultdict[str, list[bool]](list)
+        for target in config.targets.values():
+            for lun in target.mappings():
+                found[config.volumes[lun.volume].uuid].append(lun.read_only)
+        return found
 
     def _assemble(self) -> Plan:
         if self._withdraw:
@@ -245,11 +280,12 @@ class _Planner:
         opened, want = sight.opened, sight.want
         if opened is None:
             return False
-        if want is None or not sight.exports or opened.stale:
+        if want is None or not sight.used or opened.stale:
             return True
         before = opened.volume
         return (
             (before.cache, before.io, before.block_size) != (want.cache, want.io, want.block_size)
+            or before.unit != want.unit  # what initiators know it by is read once
             or want.size < before.size
             or (opened.read_only and not sight.all_read_only)
         )
@@ -269,6 +305,7 @@ class _Planner:
             if tighter:
                 self._add(Stage.DISCONNECT, DisconnectSessions(sight.uuid, name))
         if reopen:
+            self._closing.add(sight.uuid)
             self._add(Stage.CLOSE, CloseVolume(sight.uuid))
 
     # Data and labels
@@ -328,12 +365,13 @@ class _Planner:
     def _serve(self, sight: _Sight, reopen: bool) -> None:
         want, opened = sight.want, sight.opened
         assert want is not None
-        if not sight.exports:
+        if not sight.used:
             return
         read_only = sight.all_read_only
         if opened is None or reopen:
             self._add(Stage.OPEN, OpenVolume(want, read_only))
             self._add(Stage.GATE, SwapGate(want, read_only))
+            self._served.add(sight.uuid)
         else:
             if want.size > opened.volume.size:
                 self._add(Stage.OPEN, ResizeVolume(want))
@@ -341,9 +379,53 @@ class _Planner:
             read_only = read_only or opened.read_only
             if gate is None or (gate.size, gate.read_only) != (want.size, read_only):
                 self._add(Stage.GATE, SwapGate(want, read_only))
+                self._served.add(sight.uuid)
         for export in sight.exports:
             handle = opened.handle if opened and not reopen else 0
             view = view_of(export, want, handle)
             current = self._observed.published.get(export.name)
             if reopen or current is None or current.view != view:
                 self._publish.append(Publication(sight.uuid, view))
+
+    # Targets
+
+    def _targets(self, scope: frozenset[str], all_of_them: bool) -> None:
+        """What log-ins see: first without what goes, in the end with what has come."""
+        withdraw: list[TargetName] = []
+        publish: list[TargetName] = []
+        desired, observed = self._desired, self._observed
+        for name in dict.fromkeys([*desired.config.targets, *observed.offers]):
+            if not all_of_them and not self._volumes_of(name) & scope:
+                continue
+            old = observed.offers.get(name)
+            now = offer_of(name, desired, observed, frozenset(self._closing))
+            shown = old
+            if old is not None and takes_away(old, now):
+                withdraw.append(name)
+                shown = now
+                self._end_sessions(old, now)
+            if now is not None and (
+                shown != now or not now.ready or self._volumes_of(name) & self._served
+            ):
+                publish.append(name)
+        if withdraw:
+            step = PublishTargets(tuple(withdraw), frozenset(self._closing))
+            self._stages[Stage.WITHDRAW].append(step)
+        if publish:
+            self._stages[Stage.PUBLISH].append(PublishTargets(tuple(publish)))
+        if all_of_them and discovery_offer(desired) != (observed.discovery or NO_DISCOVERY):
+            self._stages[Stage.WITHDRAW].append(SetDiscovery())
+
+    def _end_sessions(self, old: Offer, now: Offer | None) -> None:
+        mapped = {lun.volume for lun in now.target.mappings()} if now is not None else set()
+        wanted = frozenset(self._desired.config.volumes[ref].uuid for ref in mapped)
+        closing = frozenset(self._closing) & wanted  # closed to be opened otherwise
+        if now is None or closing or may_end(old, now):
+            self._stages[Stage.DISCONNECT].append(EndSessions(old, now, closing))
+
+    def _volumes_of(self, name: TargetName) -> frozenset[str]:
+        """The volumes that a target maps now or is to map, by UUID."""
+        target, offer = self._desired.config.targets.get(name), self._observed.offers.get(name)
+        refs: set[VolumeRef] = target.volumes() if target is not None else set()
+        wanted = frozenset(self._desired.config.volumes[ref].uuid for ref in refs)
+        return wanted | (offer.uuids() if offer is not None else frozenset())

@@ -13,7 +13,7 @@ from typing import Protocol
 from blockgate.model.addresses import InetAddress, Network
 from blockgate.model.names import ExportName
 from blockgate.model.parameters import TargetParameters
-from blockgate.model.units import UnitIdentity
+from blockgate.scsi.identity import UnitIdentity
 
 
 @dataclass(frozen=True, slots=True)

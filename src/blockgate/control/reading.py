@@ -9,6 +9,7 @@ from typing import Any
 
 from blockgate.control.core import Core
 from blockgate.control.ports import Counters, OpCounters, SessionStatus, VolumeStatus
+from blockgate.control.target_reading import TargetReading
 from blockgate.control.views import (
     ExportInfo,
     PoolInfo,
@@ -16,6 +17,7 @@ from blockgate.control.views import (
     TaskInfo,
     Tree,
     TreePool,
+    TreeTarget,
     TreeVolume,
     VolumeInfo,
 )
@@ -229,8 +231,10 @@ class Reading:
         glance = await self._glance(self._volumes.values())
         sessions = await self.sessions(caller)
         by_export: dict[str, list[SessionInfo]] = {}
+        by_target: dict[str, list[SessionInfo]] = {}
         for session in sessions:
             by_export.setdefault(session.export, []).append(session)
+            by_target.setdefault(session.target, []).append(session)
         by_pool: dict[str, list[TreeVolume]] = {}
         for ref, volume in sorted(self._core.config.volumes.items()):
             exports = tuple(
@@ -240,7 +244,11 @@ class Reading:
             by_pool.setdefault(ref.pool, []).append(TreeVolume(glance.volume(volume), exports))
         return Tree(
             pools=tuple(TreePool(pool, tuple(by_pool.get(pool.name, ()))) for pool in pools),
-            handshakes=tuple(s for s in sessions if s.phase == "handshake"),
+            handshakes=tuple(s for s in sessions if s.phase in ("handshake", "login")),
+            targets=tuple(
+                TreeTarget(target, tuple(by_target.get(target.name, ())))
+                for target in await TargetReading(self._core).targets(caller)
+            ),
         )
 
     async def _glance(self, looked_at: Iterable[Volume] = ()) -> _Glance:
@@ -265,6 +273,11 @@ class _Glance:
         self._missing = missing
         self._status = {status.handle: status for status in volumes}
         self._sessions = Counter(s.export for s in sessions if s.phase == "transmission")
+        self._nexuses = Counter(handle for s in sessions for handle in s.handles)
+        self._targets: dict[VolumeRef, list[str]] = {}
+        for _, target in sorted(core.config.targets.items()):
+            for ref in target.volumes():
+                self._targets.setdefault(ref, []).append(target.name)
         self._exports: dict[VolumeRef, list[Export]] = {}
         for _, export in sorted(core.config.exports.items()):
             self._exports.setdefault(export.volume, []).append(export)
@@ -314,8 +327,11 @@ class _Glance:
             degraded_since=status.degraded_since if status else None,
             writes_refused=status.writes_refused if status else False,
             exports=tuple(export.name for export in exports),
-            sessions=sum(self._sessions[export.name] for export in exports),
+            sessions=sum(self._sessions[export.name] for export in exports)
+            + (self._nexuses[opened.handle] if opened else 0),
             allocated=allocated,
+            targets=tuple(self._targets.get(volume.ref, ())),
+            **volume.unit.plain(),
         )
 
     def export(self, export: Export) -> ExportInfo:
@@ -363,6 +379,11 @@ def _session(session: SessionStatus, names: dict[int, VolumeRef]) -> SessionInfo
         written_bytes=written_bytes,
         in_flight=session.in_flight,
         unsent_bytes=session.unsent_bytes,
+        protocol=session.protocol,
+        target=session.target,
+        initiator=session.initiator,
+        session=session.session,
+        volumes=tuple(sorted(str(names[h]) for h in session.handles if h in names)),
     )
 
 

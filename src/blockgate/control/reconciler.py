@@ -19,6 +19,7 @@ from blockgate.control.steps import (
     IRREVERSIBLE,
     OpenVolume,
     PublishExports,
+    PublishTargets,
     ResizeVolume,
     Step,
     SwapGate,
@@ -73,11 +74,11 @@ class Reconciler:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Set up TLS, try all volumes once, each pool by itself, then go on in the background.
+        """Set up TLS and targets, try all volumes once, each pool by itself, then go on behind.
 
         Raises what is wrong with the certificate: a gateway without its TLS is of no use.
         """
-        tls = await self.reconcile((), tls=True)
+        tls = await self.reconcile((), tls=True, targets=True)
         if tls.general is not None:
             raise tls.general
         names = self._core.desired.by_uuid()
@@ -103,11 +104,12 @@ class Reconciler:
         progress: Progress | None = None,
         *,
         tls: bool = False,
+        targets: bool = False,
         rotate_key: bool = False,
     ) -> Outcome:
         """Carry out the plan for these volumes. The caller holds their locks."""
         scope = list(uuids)
-        plan = self._core.plan(scope, pools, tls=tls, rotate_key=rotate_key)
+        plan = self._core.plan(scope, pools, tls=tls, targets=targets, rotate_key=rotate_key)
         outcome = await self._carry_out(plan, progress or Progress())
         self._note(scope, outcome)
         return outcome
@@ -256,6 +258,8 @@ def _without_failed(step: Step, outcome: Outcome) -> Step | None:
         publish = tuple(p for p in step.publish if p.uuid not in failed)
         withdraw = tuple(w for w in step.withdraw if w[0] not in failed)
         return PublishExports(withdraw, publish) if publish or withdraw else None
+    if isinstance(step, PublishTargets):
+        return replace(step, unavailable=step.unavailable | failed)
     uuids = volumes_of(step)
     if uuids and uuids <= failed:
         return None

@@ -5,14 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from blockgate.backstores.base import Adoptable
 from blockgate.control.draft import Draft
 from blockgate.model.config import CacheMode, Configuration, Export, IoMode, Pool, Volume
 from blockgate.model.document import Document, ExportEntry, VolumeEntry
+from blockgate.model.entries import at
 from blockgate.model.errors import Conflict, InvalidInput, Refused
 from blockgate.model.identity import new_uuid
-from blockgate.model.names import ExportName, PoolName, VolumeRef
+from blockgate.model.names import ExportName, GroupName, PoolName, TargetName, VolumeRef
+from blockgate.model.targets import Group, Target
+from blockgate.model.units import Unit
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 @dataclass(slots=True)
@@ -47,30 +54,48 @@ def resolve(document: Document, config: Configuration, facts: Facts) -> Draft:
     exports: dict[ExportName, Export | None] = {
         e.name: _export(e, config.exports.get(e.name)) for e in document.exports
     }
+    targets: dict[TargetName, Target | None] = {
+        t.name: at(f"targets[{number}]", t.onto, config.targets.get(t.name))
+        for number, t in enumerate(document.targets)
+    }
+    groups: dict[GroupName, Group | None] = {
+        g.name: g.onto(config.groups.get(g.name)) for g in document.groups
+    }
     if document.prune:
+        targets |= {name: None for name in config.targets if name not in targets}
+        groups |= {name: None for name in config.groups if name not in groups}
         pools |= {name: None for name in config.pools if name not in pools}
         volumes |= {ref: None for ref in config.volumes if ref not in volumes}
         exports |= {name: None for name in config.exports if name not in exports}
-    return _draft("apply a document", config, pools, volumes, exports, registered)
-
-
-def _draft(
-    summary: str,
-    config: Configuration,
-    pools: Mapping[PoolName, Pool | None],
-    volumes: Mapping[VolumeRef, Volume | None],
-    exports: Mapping[ExportName, Export | None],
-    registered: list[Volume],
-) -> Draft:
-    """A draft of what really changes."""
-    return Draft(
-        summary,
-        pools={n: p for n, p in pools.items() if config.pools.get(n) != p},
-        volumes={r: v for r, v in volumes.items() if config.volumes.get(r) != v},
-        exports={n: e for n, e in exports.items() if config.exports.get(n) != e},
+    wanted = Draft(
+        "apply a document",
+        pools=pools,
+        volumes=volumes,
+        exports=exports,
+        targets=targets,
+        groups=groups,
+        discovery=document.discovery,
         registered=tuple(registered),
         for_service=True,
     )
+    return _changing(wanted, config)
+
+
+def _changing(draft: Draft, config: Configuration) -> Draft:
+    """The draft with no more than what really changes."""
+    return replace(
+        draft,
+        pools=_other(draft.pools, config.pools),
+        volumes=_other(draft.volumes, config.volumes),
+        exports=_other(draft.exports, config.exports),
+        targets=_other(draft.targets, config.targets),
+        groups=_other(draft.groups, config.groups),
+        discovery=None if draft.discovery == config.discovery else draft.discovery,
+    )
+
+
+def _other(wanted: Mapping[_K, _V | None], now: Mapping[_K, _V]) -> dict[_K, _V | None]:
+    return {key: value for key, value in wanted.items() if now.get(key) != value}
 
 
 def _pools(document: Document, config: Configuration) -> Mapping[PoolName, Pool]:
@@ -102,6 +127,7 @@ def _changed_volume(place: str, entry: VolumeEntry, old: Volume) -> Volume:
         size=entry.size or old.size,
         cache=entry.cache or old.cache,
         io=entry.io or old.io,
+        unit=old.unit if entry.scsi is None else Unit().changed(entry.scsi),
     )
 
 
@@ -134,6 +160,7 @@ def _new_volume(place: str, entry: VolumeEntry, facts: Facts) -> tuple[Volume, V
         prealloc=bool(entry.prealloc),
         adopted=adoptable is not None,
         path=adoptable.path if adoptable else None,
+        unit=Unit().changed(entry.scsi or {}),
     )
     return volume, None
 
@@ -144,7 +171,12 @@ def _known_volume(place: str, entry: VolumeEntry, known: Volume) -> Volume:
             f"{place}: the data with this UUID is labelled {known.ref}.",
             f"Use that name, and rename it afterwards: blockgate volume rename {known.ref} NEW.",
         )
-    return replace(known, cache=entry.cache or known.cache, io=entry.io or known.io)
+    return replace(
+        known,
+        cache=entry.cache or known.cache,
+        io=entry.io or known.io,
+        unit=known.unit if entry.scsi is None else Unit().changed(entry.scsi),
+    )
 
 
 def _at_place(place: str, make: object, *arguments: object, **fields: object) -> Volume:
@@ -200,6 +232,25 @@ def restore(
     pools |= target.pools
     exports: dict[ExportName, Export | None] = dict.fromkeys(config.exports)
     exports |= {n: e for n, e in target.exports.items() if str(e.volume) not in missing}
-    summary = f"restore configuration {number}"
-    draft = _draft(summary, config, pools, volumes, exports, registered)
-    return draft, tuple(missing)
+    targets: dict[TargetName, Target | None] = dict.fromkeys(config.targets)
+    targets |= {name: _without(one, missing) for name, one in target.targets.items()}
+    groups: dict[GroupName, Group | None] = dict.fromkeys(config.groups)
+    wanted = Draft(
+        f"restore configuration {number}",
+        pools=pools,
+        volumes=volumes,
+        exports=exports,
+        targets=targets,
+        groups=groups | dict(target.groups),
+        discovery=target.discovery,
+        registered=tuple(registered),
+        for_service=True,
+    )
+    return _changing(wanted, config), tuple(missing)
+
+
+def _without(target: Target, missing: list[str]) -> Target:
+    """The target without the volumes that cannot come back."""
+    for ref in missing:
+        target = target.with_volume(VolumeRef.parse(ref), None)
+    return target

@@ -6,7 +6,7 @@ import asyncio
 
 from blockgate.cluster.store import Compare, Put, Write
 from blockgate.control.core import Core
-from blockgate.control.state import META, PSK
+from blockgate.control.state import CHAP, META, PSK
 from blockgate.control.tls import REFERENCE
 
 
@@ -22,7 +22,11 @@ async def rotate_key(core: Core) -> None:
             await asyncio.to_thread(box.add_key)
         compares: list[Compare] = []
         writes: list[Write] = []
-        for entry in [*await core.store.range(PSK), *await core.store.range(META + "digest")]:
+        for entry in [
+            *await core.store.range(PSK),
+            *await core.store.range(CHAP),
+            *await core.store.range(META + "digest"),
+        ]:
             text = entry.value.decode()
             if text.startswith(REFERENCE) or box.is_current(text):
                 continue

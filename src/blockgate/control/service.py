@@ -7,10 +7,11 @@ joins the one that runs or gives its recorded result; other arguments under a us
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blockgate.control.changes import Changes
+from blockgate.control.chap import ChapUsers
 from blockgate.control.copies import Copies, Wish
 from blockgate.control.core import Core, Settings
 from blockgate.control.documents import Documents
@@ -19,6 +20,9 @@ from blockgate.control.pools import Pools
 from blockgate.control.ports import Counters, DataPlane, OpCounters
 from blockgate.control.psk import PskUsers
 from blockgate.control.reading import Reading
+from blockgate.control.target_reading import TargetReading
+from blockgate.control.target_service import TargetControl
+from blockgate.control.targets import Groups, Targets
 from blockgate.control.views import (
     Diff,
     ExportInfo,
@@ -39,7 +43,7 @@ from blockgate.model.errors import InvalidInput
 __all__ = ["Control", "Settings"]
 
 
-class Control:
+class Control(TargetControl):
     """The gateway's use cases over one state directory and one data plane."""
 
     def __init__(self, settings: Settings, data_plane: DataPlane) -> None:
@@ -52,7 +56,15 @@ class Control:
         self._copies = Copies(core, changes, self._reading)
         self._exports = Exports(core, changes, self._reading)
         self._psk = PskUsers(core, changes)
-        self._documents = Documents(core, changes, self._psk)
+        initiators = TargetReading(core)
+        chap = ChapUsers(core, changes, initiators)
+        super().__init__(
+            initiators,
+            Targets(core, changes, initiators),
+            Groups(core, changes, initiators),
+            chap,
+        )
+        self._documents = Documents(core, changes, self._psk, chap)
 
     async def start(self) -> None:
         """Take the state directory, recover, open what is exported, and begin to reconcile.
@@ -119,14 +131,15 @@ class Control:
         block_size: int | None = None,
         cache: str | None = None,
         io: str | None = None,
+        scsi: Mapping[str, Any] | None = None,
     ) -> VolumeInfo:
         """Make a volume (`POOL/NAME`); returns when its data and label are stable.
 
         With `source` (another volume, or the absolute path of an image file) its data is a copy,
-        and what is not given is as the source has it.
+        and what is not given is as the source has it. `scsi`: fields of `model.units.Unit`.
         """
         if source is not None:
-            wish = Wish(volume, source, size, prealloc, block_size, cache, io)
+            wish = Wish(volume, source, size, prealloc, block_size, cache, io, scsi or {})
             return await self._copies.create(caller, operation_id, wish)
         if size is None:
             raise InvalidInput(
@@ -134,7 +147,24 @@ class Control:
             )
         modes = cache or "write-back", io or "buffered"
         return await self._volumes.create(
-            caller, operation_id, volume, size, prealloc, block_size or 512, *modes
+            caller, operation_id, volume, size, prealloc, block_size or 512, *modes, scsi or {}
+        )
+
+    async def volume_update(
+        self,
+        caller: Caller,
+        operation_id: str,
+        volume: str,
+        *,
+        cache: str | None = None,
+        io: str | None = None,
+        scsi: Mapping[str, Any] | None = None,
+        force: bool = False,
+    ) -> VolumeInfo:
+        """Change modes, and what initiators know it by. Refused while sessions use it, unless
+        `force`: it is closed and opened again, which ends them."""
+        return await self._volumes.update(
+            caller, operation_id, volume, cache, io, scsi or {}, force
         )
 
     async def volume_list(self, caller: Caller, pool: str | None = None) -> list[VolumeInfo]:
@@ -169,7 +199,7 @@ class Control:
     async def volume_delete(
         self, caller: Caller, operation_id: str, volume: str, *, force: bool = False
     ) -> None:
-        """Destroy a volume's data. Refused while exported; `force` is for an adopted file."""
+        """Destroy a volume's data. Refused while it is used; `force` is for an adopted file."""
         await self._volumes.delete(caller, operation_id, volume, force)
 
     async def volume_adopt(
@@ -183,13 +213,14 @@ class Control:
         block_size: int = 512,
         cache: str = "write-back",
         io: str = "buffered",
+        scsi: Mapping[str, Any] | None = None,
     ) -> VolumeInfo:
         """Take an existing file (or a block pool's device) as a volume, no byte touched.
 
         A `size` that is given must equal the real one.
         """
         return await self._volumes.adopt(
-            caller, operation_id, volume, path, size, block_size, cache, io
+            caller, operation_id, volume, path, size, block_size, cache, io, scsi or {}
         )
 
     async def volume_forget(self, caller: Caller, operation_id: str, volume: str) -> None:
@@ -344,7 +375,7 @@ class Control:
         await self._psk.rotate(caller, operation_id)
 
     async def reload_tls(self) -> None:
-        """Read certificates and referenced keys again (the daemon does so on SIGHUP)."""
+        """Read certificates, and keys and secrets that files hold, again (as on SIGHUP)."""
         await self._psk.load()
 
     # Operations

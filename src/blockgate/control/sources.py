@@ -26,6 +26,11 @@ def guard_sources(origins: Iterable[Origin], after: Configuration) -> None:
 
 
 def writable_exports(config: Configuration, ref: VolumeRef) -> list[str]:
-    """The exports through which a volume can be written."""
+    """The exports and targets through which a volume can be written."""
     exports = config.exports.values()
-    return [export.name for export in exports if export.volume == ref and not export.read_only]
+    names: list[str] = [e.name for e in exports if e.volume == ref and not e.read_only]
+    return names + [
+        target.name
+        for target in config.targets.values()
+        if any(lun.volume == ref and not lun.read_only for lun in target.mappings())
+    ]

@@ -1,8 +1,12 @@
 """What is kept in the store, and the two halves that a plan compares: desired and observed.
 
 Keys: `config/pools/<name>`, `config/volumes/<pool>/<name>`, `config/exports/<name>`,
-`config/psk/<user>`, `cleanups/<uuid>` (data that must go, or go back), `made/<uuid>` (a volume as
-it was last carried out), `operations/<id>`, `history/<number>`, `meta/<what>`.
+`config/targets/<name>`, `config/groups/<name>`, `config/discovery`, `config/psk/<user>`,
+`config/chap/<user>`, `cleanups/<uuid>` (data that must go, or go back), `made/<uuid>` (a volume as
+it was last carried out), `units/<uuid>` (what a logical unit keeps), `operations/<id>`,
+`history/<number>`, `meta/<what>`.
+
+A record that an earlier version wrote lacks the fields that came since: they have their defaults.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from blockgate.control.offers import DiscoveryOffer, Offer
 from blockgate.control.ports import ExportView, Gate
 from blockgate.model.config import (
     CacheMode,
@@ -24,15 +29,30 @@ from blockgate.model.config import (
     Volume,
     parse_allow,
 )
-from blockgate.model.names import ExportName, PoolName, VolumeName, VolumeRef
+from blockgate.model.names import ExportName, PoolName, TargetName, VolumeName, VolumeRef
 from blockgate.model.origin import Origin
+from blockgate.model.target_entries import (
+    parse_discovery,
+    parse_group,
+    parse_target,
+    render_discovery,
+    render_group,
+    render_target,
+)
+from blockgate.model.targets import Discovery
+from blockgate.model.units import Unit
 
 POOLS = "config/pools/"
 VOLUMES = "config/volumes/"
 EXPORTS = "config/exports/"
+TARGETS = "config/targets/"
+GROUPS = "config/groups/"
+DISCOVERY = "config/discovery"
 PSK = "config/psk/"
+CHAP = "config/chap/"
 CLEANUPS = "cleanups/"
 MADE = "made/"
+UNITS = "units/"
 OPERATIONS = "operations/"
 HISTORY = "history/"
 META = "meta/"
@@ -57,7 +77,8 @@ class Cleanup:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What is wanted: the configuration, what must be cleaned up, and who may use TLS PSK.
+    """What is wanted: the configuration, what must be cleaned up, and secrets as they are stored
+    (encrypted, or a reference): those of TLS PSK and of CHAP users.
 
     `copies` tells of new volumes (by UUID) whose data is to be a copy; the record of the operation
     that makes them keeps it.
@@ -67,6 +88,7 @@ class Desired:
     cleanups: Mapping[str, Cleanup] = field(default_factory=dict)
     psk: Mapping[str, str] = field(default_factory=dict)
     copies: Mapping[str, Origin] = field(default_factory=dict)
+    chap: Mapping[str, str] = field(default_factory=dict)
 
     def by_uuid(self) -> dict[str, Volume]:
         """The volumes by identity."""
@@ -94,13 +116,17 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What is: volumes as made, open volumes, published exports, pools that answered, TLS."""
+    """What is: volumes as made, open volumes, published exports and targets, pools that answered,
+    TLS. `unavailable` are volumes that were to be open and could not be."""
 
     made: Mapping[str, Volume] = field(default_factory=dict)
     opened: Mapping[str, Opened] = field(default_factory=dict)
     published: Mapping[ExportName, Published] = field(default_factory=dict)
     ready_pools: frozenset[PoolName] = frozenset()
     psk: Mapping[str, str] | None = None
+    offers: Mapping[TargetName, Offer] = field(default_factory=dict)
+    discovery: DiscoveryOffer | None = None
+    unavailable: frozenset[str] = frozenset()
 
 
 # Records: each entity as JSON. The store holds what was checked when it came in, so that reading
@@ -142,6 +168,7 @@ def volume_record(volume: Volume) -> dict[str, Any]:
         "prealloc": volume.prealloc,
         "adopted": volume.adopted,
         "path": volume.path,
+        "scsi": volume.unit.unusual(),
     }
 
 
@@ -158,6 +185,7 @@ def volume_from(record: Mapping[str, Any]) -> Volume:
         prealloc=record["prealloc"],
         adopted=record["adopted"],
         path=record["path"],
+        unit=Unit().changed(record.get("scsi", {})),
     )
 
 
@@ -208,6 +236,12 @@ def config_records(config: Configuration) -> Records:
         records[VOLUMES + str(volume.ref)] = volume_record(volume)
     for export in config.exports.values():
         records[EXPORTS + export.name] = export_record(export)
+    for target in config.targets.values():
+        records[TARGETS + target.name] = render_target(target)
+    for group in config.groups.values():
+        records[GROUPS + group.name] = render_group(group)
+    if config.discovery != Discovery():
+        records[DISCOVERY] = render_discovery(config.discovery)
     return records
 
 
@@ -216,10 +250,16 @@ def config_from(records: Mapping[str, Mapping[str, Any]]) -> Configuration:
     pools = [pool_from(r) for k, r in _under(records, POOLS)]
     volumes = [volume_from(r) for k, r in _under(records, VOLUMES)]
     exports = [export_from(r) for k, r in _under(records, EXPORTS)]
+    targets = [parse_target(r, k).onto(None) for k, r in _under(records, TARGETS)]
+    groups = [parse_group(r, k).onto(None) for k, r in _under(records, GROUPS)]
+    discovery = records.get(DISCOVERY)
     return Configuration.of(
         {pool.name: pool for pool in pools},
         {volume.ref: volume for volume in volumes},
         {export.name: export for export in exports},
+        {target.name: target for target in targets},
+        {group.name: group for group in groups},
+        Discovery() if discovery is None else parse_discovery(discovery, DISCOVERY),
     )
 
 

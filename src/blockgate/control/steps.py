@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
+from blockgate.control.offers import Offer
 from blockgate.control.ports import ExportView
 from blockgate.model.config import Pool, Volume
-from blockgate.model.names import ExportName, PoolName
+from blockgate.model.names import ExportName, PoolName, TargetName
 from blockgate.model.origin import Origin
 
 
@@ -37,6 +38,32 @@ class DisconnectSessions:
 
     uuid: str
     export: ExportName
+
+
+@dataclass(frozen=True, slots=True)
+class PublishTargets:
+    """Change what log-ins see: bring these targets to what is wanted, and take away the rest.
+
+    `withheld` are volumes that are about to be closed, `unavailable` those that could not be had.
+    """
+
+    targets: tuple[TargetName, ...]
+    withheld: frozenset[str] = frozenset()
+    unavailable: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class EndSessions:
+    """End the sessions of a target that it does not let in any more, or whose volumes close."""
+
+    before: Offer
+    after: Offer | None
+    closing: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class SetDiscovery:
+    """Let discovery ask for what is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +214,9 @@ class RotateKey:
 Step = (
     PublishExports
     | DisconnectSessions
+    | PublishTargets
+    | EndSessions
+    | SetDiscovery
     | CloseVolume
     | PreparePool
     | PrepareData
@@ -223,18 +253,23 @@ def pool_of(step: Step) -> PoolName | None:
             return pool.name
         case CloseVolume() | DisconnectSessions() | PublishExports() | SetTls() | RotateKey():
             return None
+        case PublishTargets() | EndSessions() | SetDiscovery():
+            return None
         case _:
             return step.volume.pool
 
 
 def volumes_of(step: Step) -> frozenset[str]:
-    """The UUIDs of the volumes that a step is for; empty for one that is for a whole pool."""
+    """The UUIDs of the volumes that a step is for; empty for one that is for a whole pool, or that
+    does what it can without those that failed."""
     match step:
         case PublishExports(withdraw, publish):
             return frozenset([u for u, _ in withdraw] + [p.uuid for p in publish])
         case DisconnectSessions(uuid) | CloseVolume(uuid):
             return frozenset([uuid])
         case PreparePool() | SyncPool() | SetTls() | RotateKey():
+            return frozenset()
+        case PublishTargets() | EndSessions() | SetDiscovery():
             return frozenset()
         case _:
             return frozenset([step.volume.uuid])

@@ -18,12 +18,32 @@ def plain(view: Any) -> Any:
 
 def volume_info(values: dict[str, Any]) -> VolumeInfo:
     """The view that `plain` took apart, also after it has been through JSON."""
-    return VolumeInfo(**{**values, "exports": tuple(values["exports"])})
+    lists = {name: tuple(values.get(name, ())) for name in ("exports", "targets")}
+    return VolumeInfo(**{**values, **lists})
 
 
 def export_info(values: dict[str, Any]) -> ExportInfo:
     """The view that `plain` took apart, also after it has been through JSON."""
     return ExportInfo(**{**values, "allow": tuple(values["allow"])})
+
+
+def target_info(values: dict[str, Any]) -> TargetInfo:
+    """The view that `plain` took apart, also after it has been through JSON."""
+    acls = tuple(
+        AclInfo(**{**acl, "luns": None if acl["luns"] is None else _luns(acl["luns"])})
+        for acl in values["acls"]
+    )
+    portals = tuple(values["portals"])
+    return TargetInfo(**{**values, "luns": _luns(values["luns"]), "acls": acls, "portals": portals})
+
+
+def _luns(values: list[dict[str, Any]]) -> tuple[LunInfo, ...]:
+    return tuple(LunInfo(**lun) for lun in values)
+
+
+def group_info(values: dict[str, Any]) -> GroupInfo:
+    """The view that `plain` took apart, also after it has been through JSON."""
+    return GroupInfo(values["name"], tuple(values["initiators"]), tuple(values["targets"]))
 
 
 def diff(values: dict[str, Any]) -> Diff:
@@ -62,7 +82,7 @@ class VolumeInfo:
 
     `state`: "ready"; "changing" while an operation works on its data; "missing" when its pool
     answers and its data or label is not there (`reason` says what to do). `health`: "ok" or
-    "degraded" while it is open, "closed" while no export needs it, "unavailable" when it should
+    "degraded" while it is open, "closed" while nothing needs it, "unavailable" when it should
     be open and cannot be, because its data or its pool is away (`reason` says why).
     `allocated` is what the data takes in the pool, filled in by `volume_info` only.
     """
@@ -86,6 +106,15 @@ class VolumeInfo:
     exports: tuple[str, ...]
     sessions: int
     allocated: int | None = None
+    targets: tuple[str, ...] = ()
+    vendor: str = ""
+    product: str = ""
+    revision: str = ""
+    serial: str = ""
+    scsi_id: str = ""
+    removable: bool = False
+    provisioning: str = "thin"
+    physical_block_size: int = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +134,88 @@ class ExportInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class LunInfo:
+    """A volume under a number. `ready` means that it is open."""
+
+    lun: int
+    volume: str
+    size: int
+    read_only: bool
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AclInfo:
+    """Whom a target lets in: an initiator or a group. `luns` is None where it gets the target's."""
+
+    subject: str
+    initiator: str | None
+    group: str | None
+    luns: tuple[LunInfo, ...] | None
+    read_only: bool
+    chap: str | None
+    mutual_chap: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetInfo:
+    """An iSCSI target.
+
+    `access` is "closed", or "open" where whom no ACL names gets in, too. `ready` means that
+    initiators can log in; `reason` says why not, or which LUNs are missing. `parameters` are all.
+    """
+
+    name: str
+    alias: str
+    access: str
+    luns: tuple[LunInfo, ...]
+    acls: tuple[AclInfo, ...]
+    chap: str | None
+    mutual_chap: str | None
+    portals: tuple[str, ...]
+    parameters: dict[str, Any]
+    ready: bool
+    reason: str
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupInfo:
+    """Initiators under one name, and the targets that let them in by it."""
+
+    name: str
+    initiators: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryInfo:
+    """The CHAP users that discovery asks for; None: it asks for none."""
+
+    chap: str | None
+    mutual_chap: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChapInfo:
+    """A CHAP user. `secret` is given only to whoever had it made."""
+
+    user: str
+    reference: str | None
+    used_by: tuple[str, ...]
+    secret: str | None = None
+
+    def __repr__(self) -> str:
+        return f"ChapInfo(user={self.user!r}, reference={self.reference!r})"
+
+
+@dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """A client connection. `tls` is empty for a plain one; `volume` before its export is chosen."""
+    """A client connection. `tls` is empty for a plain one; `volume` before its export is chosen.
+
+    Over iSCSI, `export` is empty, `target` and `initiator` are there once it has logged in, and
+    `session` is the number that connections of one session share.
+    """
 
     id: int
     export: str
@@ -121,6 +230,11 @@ class SessionInfo:
     written_bytes: int
     in_flight: int
     unsent_bytes: int
+    protocol: str = "nbd"
+    target: str = ""
+    initiator: str = ""
+    session: int = 0
+    volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +261,14 @@ class TreeVolume:
 
 
 @dataclass(frozen=True, slots=True)
+class TreeTarget:
+    """A target with its sessions."""
+
+    target: TargetInfo
+    sessions: tuple[SessionInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TreePool:
     """A pool with its volumes."""
 
@@ -156,10 +278,12 @@ class TreePool:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Everything: pools, volumes, exports, sessions; and sessions still in their handshake."""
+    """Everything: pools, volumes, exports, targets, sessions; and sessions still in their
+    handshake or log-in."""
 
     pools: tuple[TreePool, ...]
     handshakes: tuple[SessionInfo, ...]
+    targets: tuple[TreeTarget, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from blockgate.model.identity import new_uuid
 from blockgate.model.names import VolumeRef, volume_name
 from blockgate.model.showing import among
 from blockgate.model.sizes import check_multiple, parse_size
+from blockgate.model.units import Unit
 
 Check = Callable[[PoolBackstore], Any]
 
@@ -53,6 +54,7 @@ class Volumes:
         block_size: int,
         cache: str,
         io: str,
+        scsi: Mapping[str, Any],
     ) -> VolumeInfo:
         """Make a volume."""
         ref = VolumeRef.parse(text)
@@ -65,6 +67,7 @@ class Volumes:
             cache=parse_cache(cache),
             io=parse_io(io),
             prealloc=prealloc,
+            unit=Unit().changed(scsi),
         )
 
         async def prepare() -> Build:
@@ -85,9 +88,43 @@ class Volumes:
 
         arguments = {
             "volume": text, "size": volume.size, "prealloc": prealloc, "block_size": block_size,
-            "cache": cache, "io": io,
+            "cache": cache, "io": io, **({"scsi": dict(scsi)} if scsi else {}),
         }  # fmt: skip
         return await self._change(caller, operation_id, "volume-create", arguments, ref, prepare)
+
+    async def update(
+        self,
+        caller: Caller,
+        operation_id: str,
+        text: str,
+        cache: str | None,
+        io: str | None,
+        scsi: Mapping[str, Any],
+        force: bool,
+    ) -> VolumeInfo:
+        """Change modes, and what initiators know it by; it is closed and opened for that."""
+        ref = VolumeRef.parse(text)
+
+        def changed() -> tuple[Volume, Volume]:
+            old = self._reading.find_volume(text)
+            return old, replace(
+                old,
+                cache=old.cache if cache is None else parse_cache(cache),
+                io=old.io if io is None else parse_io(io),
+                unit=old.unit.changed(scsi),
+            )
+
+        async def prepare() -> Build:
+            old, new = changed()
+            if old != new and not force:
+                await self._guard_sessions(old, "; or use --force")
+            return build
+
+        def build(config: Configuration) -> Draft:
+            return Draft(f"change volume {ref}", volumes={ref: changed()[1]})
+
+        arguments = {"volume": text, "cache": cache, "io": io, "scsi": dict(scsi), "force": force}
+        return await self._change(caller, operation_id, "volume-update", arguments, ref, prepare)
 
     async def resize(
         self, caller: Caller, operation_id: str, text: str, size: int | str, force: bool
@@ -122,14 +159,14 @@ class Volumes:
             )
         await self._guard_sessions(volume)
 
-    async def _guard_sessions(self, volume: Volume) -> None:
+    async def _guard_sessions(self, volume: Volume, otherwise: str = "") -> None:
         opened = self._core.opened.get(volume.uuid)
         sessions = await self._core.data_plane.sessions()
-        peers = [s.peer for s in sessions if opened and s.handle == opened.handle]
+        peers = [s.peer for s in sessions if opened and opened.handle in (s.handle, *s.handles)]
         if peers:
             raise InUse(
                 f"Volume {volume.ref} is in use by {among(peers, 'session')}.",
-                "End them first: blockgate session list, blockgate session disconnect.",
+                f"End them first: blockgate session list, blockgate session disconnect{otherwise}.",
             )
 
     async def rename(
@@ -157,10 +194,12 @@ class Volumes:
         def build(config: Configuration) -> Draft:
             volume = replace(self._reading.find_volume(text), name=target.name)
             exports = _exports_of(config, ref)
+            targets = [one for one in config.targets.values() if ref in one.volumes()]
             return Draft(
                 f"rename volume {ref} to {target}",
                 volumes={ref: None, target: volume},
                 exports={export.name: replace(export, volume=target) for export in exports},
+                targets={one.name: one.with_volume(ref, target) for one in targets},
             )
 
         return await self._change(
@@ -179,7 +218,7 @@ class Volumes:
 
         async def prepare() -> Build:
             volume = self._reading.find_volume(text)
-            _guard_exported(self._core.config, ref)
+            _guard_used(self._core.config, ref)
             await self._guard_sessions(volume)
             pool = self._reading.find_pool(ref.pool)
             is_file = self._core.backstore(pool).capabilities.stages_data
@@ -199,7 +238,7 @@ class Volumes:
 
             def build(config: Configuration) -> Draft:
                 volume = self._reading.find_volume(text)
-                _guard_exported(config, ref)
+                _guard_used(config, ref)
                 cleanup = Cleanup(volume, CleanupAction.DELETE)
                 summary, answer = _said(f"delete volume {ref}", gone)
                 return Draft(summary, volumes={ref: None}, cleanups=(cleanup,), answer=answer)
@@ -222,6 +261,7 @@ class Volumes:
         block_size: int,
         cache: str,
         io: str,
+        scsi: Mapping[str, Any],
     ) -> VolumeInfo:
         """Take existing data as a volume, no byte of it touched."""
         ref = VolumeRef.parse(text)
@@ -251,6 +291,7 @@ class Volumes:
                 io=modes[1],
                 adopted=True,
                 path=real_path,
+                unit=Unit().changed(scsi),
             )
             await self._check(pool, what, lambda b: b.check_new(volume))
             known = (label.volume,) if label else ()
@@ -263,7 +304,7 @@ class Volumes:
 
         arguments = {
             "volume": text, "path": path, "size": stated, "block_size": block_size,
-            "cache": cache, "io": io,
+            "cache": cache, "io": io, **({"scsi": dict(scsi)} if scsi else {}),
         }  # fmt: skip
         return await self._change(caller, operation_id, "volume-adopt", arguments, ref, prepare)
 
@@ -273,13 +314,13 @@ class Volumes:
 
         async def prepare() -> Build:
             volume = self._reading.find_volume(text)
-            _guard_exported(self._core.config, ref)
+            _guard_used(self._core.config, ref)
             await self._guard_sessions(volume)
             gone = (await self._reading.missing([volume])).get(volume)
 
             def build(config: Configuration) -> Draft:
                 self._reading.find_volume(text)
-                _guard_exported(config, ref)
+                _guard_used(config, ref)
                 summary, answer = _said(f"forget volume {ref}", gone)
                 return Draft(summary, volumes={ref: None}, answer=answer)
 
@@ -370,13 +411,19 @@ def _exports_of(config: Configuration, ref: VolumeRef) -> list[Export]:
     return [export for export in config.exports.values() if export.volume == ref]
 
 
-def _guard_exported(config: Configuration, ref: VolumeRef) -> None:
+def _guard_used(config: Configuration, ref: VolumeRef) -> None:
     exports = _exports_of(config, ref)
     if exports:
         raise InUse(
             f"Volume {ref} is exported as {exports[0].name}.",
             f"Remove the export first: blockgate export remove {exports[0].name}.",
         )
+    for target in config.targets.values():
+        if ref in target.volumes():
+            raise InUse(
+                f"Volume {ref} is a LUN of target {target.name}.",
+                f"Remove it there first: blockgate target lun remove {target.name} LUN.",
+            )
 
 
 def _check_adopted(path: str, real: int, stated: int | None, block_size: int) -> None:

@@ -1,4 +1,5 @@
-"""The desired configuration: pools, volumes and exports as frozen values with their invariants."""
+"""The desired configuration: pools, volumes, exports and targets as frozen values, each with its
+invariants, and those that span them."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from blockgate.model.errors import InvalidInput
 from blockgate.model.identity import parse_uuid, wwn_of
 from blockgate.model.names import (
     ExportName,
+    GroupName,
     PoolName,
+    TargetName,
     VolumeName,
     VolumeRef,
     export_name,
@@ -22,6 +25,8 @@ from blockgate.model.names import (
 )
 from blockgate.model.showing import cut, shown
 from blockgate.model.sizes import check_multiple, parse_size
+from blockgate.model.targets import Acl, Discovery, Group, Target, members
+from blockgate.model.units import Unit
 
 _E = TypeVar("_E", bound=StrEnum)
 _K = TypeVar("_K")
@@ -126,6 +131,7 @@ class Volume:
     prealloc: bool = False
     adopted: bool = False
     path: str | None = None
+    unit: Unit = field(default_factory=Unit)
 
     def __post_init__(self) -> None:
         pool_name(self.pool)
@@ -136,6 +142,12 @@ class Volume:
         check_multiple(parse_size(self.size), self.block_size)
         if self.adopted != (self.path is not None):
             raise InvalidInput(f"Volume {self.ref}: a path belongs to adopted volumes only.")
+        if self.unit.physical_block_size < self.block_size:
+            raise InvalidInput(
+                f"Volume {self.ref}: a physical block of {self.unit.physical_block_size} bytes is "
+                f"smaller than a logical one of {self.block_size}.",
+                "Use 4096.",
+            )
 
     @property
     def ref(self) -> VolumeRef:
@@ -194,6 +206,9 @@ class Configuration:
     pools: Mapping[PoolName, Pool] = field(default_factory=dict)
     volumes: Mapping[VolumeRef, Volume] = field(default_factory=dict)
     exports: Mapping[ExportName, Export] = field(default_factory=dict)
+    targets: Mapping[TargetName, Target] = field(default_factory=dict)
+    groups: Mapping[GroupName, Group] = field(default_factory=dict)
+    discovery: Discovery = field(default_factory=Discovery)
 
     @classmethod
     def of(
@@ -201,6 +216,9 @@ class Configuration:
         pools: Mapping[PoolName, Pool],
         volumes: Mapping[VolumeRef, Volume],
         exports: Mapping[ExportName, Export],
+        targets: Mapping[TargetName, Target] = MappingProxyType({}),
+        groups: Mapping[GroupName, Group] = MappingProxyType({}),
+        discovery: Discovery = Discovery(),  # noqa: B008 - frozen
     ) -> Configuration:
         """The configuration, or `InvalidInput` where its entries do not fit together."""
         _check_pools(pools, volumes)
@@ -211,7 +229,16 @@ class Configuration:
                     f"Export {export.name} is for volume {export.volume}, which does not exist.",
                     f"Create it first: blockgate volume create {export.volume} --size SIZE.",
                 )
-        return cls(_frozen(pools), _frozen(volumes), _frozen(exports))
+        for target in targets.values():
+            _check_target(target, volumes, groups)
+        return cls(
+            _frozen(pools),
+            _frozen(volumes),
+            _frozen(exports),
+            _frozen(targets),
+            _frozen(groups),
+            discovery,
+        )
 
 
 def _check_pools(pools: Mapping[PoolName, Pool], volumes: Mapping[VolumeRef, Volume]) -> None:
@@ -246,4 +273,31 @@ def _check_volumes(pools: Mapping[PoolName, Pool], volumes: Mapping[VolumeRef, V
             if owners.setdefault(key, ref) != ref:
                 raise InvalidInput(
                     f"Volumes {owners[key]} and {ref} have the same identity: {cut(key)}"
+                )
+
+
+def _check_target(
+    target: Target, volumes: Mapping[VolumeRef, Volume], groups: Mapping[GroupName, Group]
+) -> None:
+    for ref in sorted(target.volumes()):
+        if ref not in volumes:
+            raise InvalidInput(
+                f"Target {target.name} maps volume {ref}, which does not exist.",
+                f"Create it first: blockgate volume create {ref} --size SIZE.",
+            )
+    for acl in target.acls:
+        if acl.subject.group is not None and acl.subject.group not in groups:
+            raise InvalidInput(
+                f"Target {target.name} lets in group {acl.subject.group}, which does not exist.",
+                f"Create it first: blockgate group create {acl.subject.group}.",
+            )
+    by_group: dict[str, Acl] = {}
+    for acl, names in zip(target.acls, members(target, groups), strict=True):
+        for name in names if acl.subject.group is not None else ():
+            other = by_group.setdefault(name, acl)
+            if other is not acl:
+                raise InvalidInput(
+                    f"Target {target.name} lets {name} in as a member of {other.subject} and of "
+                    f"{acl.subject}.",
+                    "Take it out of one of the groups, or give it an ACL of its own.",
                 )

@@ -9,6 +9,10 @@
     exports:
       - volume: main/web
         allow: [192.0.2.0/24]
+    targets:
+      - name: iqn.2026-11.org.example:web
+        luns: [{lun: 0, volume: main/web}]
+        acls: [{initiator: iqn.1994-05.com.example:host}]
 
 An entry says only what matters: what it leaves out stays as it is, or gets the default where the
 thing is new. An error names its place in the document, as in `volumes[2].size`.
@@ -16,9 +20,9 @@ thing is new. An error names its place in the document, as in `volumes[2].size`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from blockgate.model.addresses import Network
 from blockgate.model.config import (
@@ -34,33 +38,85 @@ from blockgate.model.config import (
     parse_io,
     parse_path,
 )
-from blockgate.model.errors import BlockgateError, InvalidInput
+from blockgate.model.entries import (
+    at,
+    boolean,
+    entries,
+    mapping,
+    optional,
+    optional_boolean,
+    required,
+)
+from blockgate.model.errors import InvalidInput
 from blockgate.model.identity import parse_uuid
 from blockgate.model.names import (
+    ChapUser,
     ExportName,
     UserName,
     VolumeRef,
+    chap_user,
     export_name,
     pool_name,
     user_name,
 )
 from blockgate.model.notation import read_notation
-from blockgate.model.showing import shown
 from blockgate.model.sizes import format_size, parse_size
-
-_T = TypeVar("_T")
+from blockgate.model.target_entries import (
+    DISCOVERY_FIELDS,
+    GROUP_FIELDS,
+    TARGET_FIELDS,
+    GroupEntry,
+    TargetEntry,
+    parse_discovery,
+    parse_group,
+    parse_target,
+    render_discovery,
+    render_group,
+    render_target,
+)
+from blockgate.model.targets import Discovery
+from blockgate.model.units import UNIT_FIELDS, parse_unit_field
 
 DOCUMENT_MAX = 16 * 1024 * 1024
 """The longest document, in bytes."""
 
-ENTRIES_MAX = 100_000
-"""The most entries of one kind."""
-
-TOP_FIELDS = ("pools", "volumes", "exports", "tls_psk", "prune")
+TOP_FIELDS = (
+    "pools",
+    "volumes",
+    "exports",
+    "targets",
+    "groups",
+    "discovery",
+    "tls_psk",
+    "chap",
+    "prune",
+)
 POOL_FIELDS = ("name", "directory", "device")
-VOLUME_FIELDS = ("name", "size", "block_size", "cache", "io", "prealloc", "uuid", "adopt")
+VOLUME_FIELDS = ("name", "size", "block_size", "cache", "io", "prealloc", "uuid", "adopt", "scsi")
 EXPORT_FIELDS = ("name", "volume", "read_only", "tls", "allow")
 PSK_FIELDS = ("user", "key")
+CHAP_FIELDS = ("user", "secret")
+
+__all__ = [
+    "CHAP_FIELDS",
+    "DISCOVERY_FIELDS",
+    "EXPORT_FIELDS",
+    "GROUP_FIELDS",
+    "POOL_FIELDS",
+    "PSK_FIELDS",
+    "TARGET_FIELDS",
+    "TOP_FIELDS",
+    "VOLUME_FIELDS",
+    "ChapEntry",
+    "Document",
+    "ExportEntry",
+    "GroupEntry",
+    "PskEntry",
+    "TargetEntry",
+    "VolumeEntry",
+    "parse_document",
+    "render_document",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +131,7 @@ class VolumeEntry:
     prealloc: bool | None = None
     uuid: str | None = None
     adopt: str | None = None
+    scsi: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +156,17 @@ class PskEntry:
         return f"PskEntry(user={self.user!r})"
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class ChapEntry:
+    """A CHAP user. `secret` is the secret itself or `file:/PATH`."""
+
+    user: ChapUser
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"ChapEntry(user={self.user!r})"
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """A whole document. With `prune`, what it does not name is to go (data always stays)."""
@@ -106,25 +174,37 @@ class Document:
     pools: tuple[Pool, ...] = ()
     volumes: tuple[VolumeEntry, ...] = ()
     exports: tuple[ExportEntry, ...] = ()
+    targets: tuple[TargetEntry, ...] = ()
+    groups: tuple[GroupEntry, ...] = ()
+    discovery: Discovery | None = None
     psk: tuple[PskEntry, ...] = ()
+    chap: tuple[ChapEntry, ...] = ()
     prune: bool = False
 
 
 def parse_document(document: object) -> Document:
     """The document of YAML or JSON text, or of values that were read already."""
     values = _read(document) if isinstance(document, (str, bytes)) else document
-    top = _mapping(values, "the document", TOP_FIELDS)
+    top = mapping(values, "the document", TOP_FIELDS)
     return Document(
-        pools=_entries(top, "pools", _pool, lambda p: p.name),
-        volumes=_entries(top, "volumes", _volume, lambda v: v.ref),
-        exports=_entries(top, "exports", _export, lambda e: e.name),
-        psk=_entries(top, "tls_psk", _psk, lambda p: p.user),
-        prune=_bool(top.get("prune", False), "prune"),
+        pools=entries(top, "pools", _pool, lambda p: p.name),
+        volumes=entries(top, "volumes", _volume, lambda v: v.ref),
+        exports=entries(top, "exports", _export, lambda e: e.name),
+        targets=entries(top, "targets", parse_target, lambda t: t.name),
+        groups=entries(top, "groups", parse_group, lambda g: g.name),
+        discovery=parse_discovery(top["discovery"], "discovery") if "discovery" in top else None,
+        psk=entries(top, "tls_psk", _psk, lambda p: p.user),
+        chap=entries(top, "chap", _chap, lambda c: c.user),
+        prune=boolean(top.get("prune", False), "prune"),
     )
 
 
-def render_document(config: Configuration, psk: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The document of a configuration, and of PSK users where they are to be shown."""
+def render_document(
+    config: Configuration,
+    psk: Mapping[str, str] | None = None,
+    chap: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The document of a configuration, and of secrets where they are to be shown."""
     volumes = [v for _, v in sorted(config.volumes.items())]
     document: dict[str, Any] = {
         "pools": [
@@ -142,9 +222,14 @@ def render_document(config: Configuration, psk: Mapping[str, str] | None = None)
             }
             for _, e in sorted(config.exports.items())
         ],
+        "groups": [render_group(group) for _, group in sorted(config.groups.items())],
+        "targets": [render_target(target) for _, target in sorted(config.targets.items())],
+        "discovery": render_discovery(config.discovery),
     }
     if psk is not None:
         document["tls_psk"] = [{"user": u, "key": key} for u, key in sorted(psk.items())]
+    if chap is not None:
+        document["chap"] = [{"user": u, "secret": secret} for u, secret in sorted(chap.items())]
     return document
 
 
@@ -161,6 +246,7 @@ def _render_volume(volume: Volume) -> dict[str, Any]:
     }
     if volume.adopted:
         entry["adopt"] = volume.path
+    entry["scsi"] = volume.unit.unusual()
     return entry
 
 
@@ -173,124 +259,67 @@ def _read(text: str | bytes) -> object:
     return read_notation(text)
 
 
-# Entries. Each takes a value and its place in the document.
-
-
-def _at(place: str, parse: Callable[..., _T], *arguments: object) -> _T:
-    """The parsed value; an error says where in the document it was."""
-    try:
-        return parse(*arguments)
-    except BlockgateError as error:
-        raise InvalidInput(f"{place}: {error.message}", error.hint) from error
-
-
-def _mapping(value: object, place: str, keys: tuple[str, ...]) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        raise InvalidInput(f"{place}: this must be a mapping of {', '.join(keys)}.")
-    for key in value:
-        if key not in keys:
-            raise InvalidInput(
-                f"{place}: {shown(key)} is not known here.", f"Use one of: {', '.join(keys)}."
-            )
-    return value
-
-
-def _entries(
-    top: Mapping[str, object],
-    key: str,
-    parse: Callable[[object, str], _T],
-    name_of: Callable[[_T], object],
-) -> tuple[_T, ...]:
-    values = top.get(key)
-    if values is None:
-        return ()
-    if not isinstance(values, list):
-        raise InvalidInput(f"{key}: this must be a list.", "Begin each entry with '- '.")
-    if len(values) > ENTRIES_MAX:
-        raise InvalidInput(f"{key}: {len(values)} entries are more than {ENTRIES_MAX}.")
-    entries = tuple(parse(value, f"{key}[{n}]") for n, value in enumerate(values))
-    _check_unique(key, map(name_of, entries))
-    return entries
-
-
-def _check_unique(key: str, names: Iterable[object]) -> None:
-    first: dict[object, int] = {}
-    for number, name in enumerate(names):
-        if first.setdefault(name, number) != number:
-            raise InvalidInput(
-                f"{key}[{number}]: {name} stands in {key}[{first[name]}] already.",
-                "Leave one of them out.",
-            )
-
-
-def _bool(value: object, place: str) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidInput(
-            f"{place}: {shown(value)} is neither true nor false.", "Use true or false."
-        )
-    return value
-
-
-def _required(entry: Mapping[str, object], key: str, place: str) -> object:
-    if key not in entry:
-        raise InvalidInput(f"{place}: {key!r} is missing.", f"Add: {key}: ...")
-    return entry[key]
-
-
-def _optional(
-    entry: Mapping[str, object], key: str, place: str, parse: Callable[[object], _T]
-) -> _T | None:
-    value = entry.get(key)
-    return None if value is None else _at(f"{place}.{key}", parse, value)
-
-
-def _optional_bool(entry: Mapping[str, object], key: str, place: str) -> bool | None:
-    value = entry.get(key)
-    return None if value is None else _bool(value, f"{place}.{key}")
+# Entries
 
 
 def _pool(value: object, place: str) -> Pool:
-    entry = _mapping(value, place, POOL_FIELDS)
-    name = _at(f"{place}.name", pool_name, _required(entry, "name", place))
+    entry = mapping(value, place, POOL_FIELDS)
+    name = at(f"{place}.name", pool_name, required(entry, "name", place))
     if ("directory" in entry) == ("device" in entry):
         raise InvalidInput(f"{place}: a pool is either a directory or a device.", "Give one.")
     key = "directory" if "directory" in entry else "device"
     kind = PoolKind.DIRECTORY if key == "directory" else PoolKind.BLOCK
-    path = _at(f"{place}.{key}", parse_path, entry[key], f"The pool's {key}")
+    path = at(f"{place}.{key}", parse_path, entry[key], f"The pool's {key}")
     return Pool(name, kind, path)
 
 
 def _volume(value: object, place: str) -> VolumeEntry:
-    entry = _mapping(value, place, VOLUME_FIELDS)
+    entry = mapping(value, place, VOLUME_FIELDS)
     return VolumeEntry(
-        ref=_at(f"{place}.name", VolumeRef.parse, _required(entry, "name", place)),
-        size=_optional(entry, "size", place, parse_size),
-        block_size=_optional(entry, "block_size", place, parse_block_size),
-        cache=_optional(entry, "cache", place, parse_cache),
-        io=_optional(entry, "io", place, parse_io),
-        prealloc=_optional_bool(entry, "prealloc", place),
-        uuid=_optional(entry, "uuid", place, parse_uuid),
-        adopt=_optional(entry, "adopt", place, lambda v: parse_path(v, "The adopted path")),
+        ref=at(f"{place}.name", VolumeRef.parse, required(entry, "name", place)),
+        size=optional(entry, "size", place, parse_size),
+        block_size=optional(entry, "block_size", place, parse_block_size),
+        cache=optional(entry, "cache", place, parse_cache),
+        io=optional(entry, "io", place, parse_io),
+        prealloc=optional_boolean(entry, "prealloc", place),
+        uuid=optional(entry, "uuid", place, parse_uuid),
+        adopt=optional(entry, "adopt", place, lambda v: parse_path(v, "The adopted path")),
+        scsi=_scsi(entry["scsi"], f"{place}.scsi") if "scsi" in entry else None,
     )
 
 
+def _scsi(value: object, place: str) -> Mapping[str, Any]:
+    entry = mapping(value, place, UNIT_FIELDS)
+    return {name: at(f"{place}.{name}", parse_unit_field, name, v) for name, v in entry.items()}
+
+
 def _export(value: object, place: str) -> ExportEntry:
-    entry = _mapping(value, place, EXPORT_FIELDS)
-    volume = _at(f"{place}.volume", VolumeRef.parse, _required(entry, "volume", place))
+    entry = mapping(value, place, EXPORT_FIELDS)
+    volume = at(f"{place}.volume", VolumeRef.parse, required(entry, "volume", place))
     return ExportEntry(
-        name=_at(f"{place}.name", export_name, entry.get("name", str(volume))),
+        name=at(f"{place}.name", export_name, entry.get("name", str(volume))),
         volume=volume,
-        read_only=_optional_bool(entry, "read_only", place),
-        tls_required=_optional_bool(entry, "tls", place),
-        allow=_optional(entry, "allow", place, parse_allow),
+        read_only=optional_boolean(entry, "read_only", place),
+        tls_required=optional_boolean(entry, "tls", place),
+        allow=optional(entry, "allow", place, parse_allow),
     )
 
 
 def _psk(value: object, place: str) -> PskEntry:
-    entry = _mapping(value, place, PSK_FIELDS)
-    key = _required(entry, "key", place)
+    entry = mapping(value, place, PSK_FIELDS)
+    key = required(entry, "key", place)
     if not isinstance(key, str):
         raise InvalidInput(
             f"{place}.key: a key is text.", "Put hex digits in quotes, or write file:/PATH."
         )
-    return PskEntry(_at(f"{place}.user", user_name, _required(entry, "user", place)), key)
+    return PskEntry(at(f"{place}.user", user_name, required(entry, "user", place)), key)
+
+
+def _chap(value: object, place: str) -> ChapEntry:
+    entry = mapping(value, place, CHAP_FIELDS)
+    secret = required(entry, "secret", place)
+    if not isinstance(secret, str):
+        raise InvalidInput(
+            f"{place}.secret: a secret is text.", "Put it in quotes, or write file:/PATH."
+        )
+    return ChapEntry(at(f"{place}.user", chap_user, required(entry, "user", place)), secret)

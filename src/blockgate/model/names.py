@@ -1,7 +1,7 @@
-"""Names of pools, volumes, exports and users: the one place that says what they may look like.
+"""Names of pools, volumes, exports, targets and users: the one place that says how they look.
 
 A volume's name becomes part of a file name and all names appear in URLs, logs and shells, so
-the alphabet is small on purpose.
+the alphabet is small on purpose. iSCSI names are as RFC 7143 4.2.7 has them, in lower case.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ PoolName = NewType("PoolName", str)
 VolumeName = NewType("VolumeName", str)
 ExportName = NewType("ExportName", str)
 UserName = NewType("UserName", str)
+TargetName = NewType("TargetName", str)
+InitiatorName = NewType("InitiatorName", str)
+GroupName = NewType("GroupName", str)
+ChapUser = NewType("ChapUser", str)
 
 POOL_NAME_MAX = 64
 VOLUME_NAME_MAX = 200  # leaves room for suffixes within the 255 bytes of a file name
@@ -24,11 +28,28 @@ EXPORT_NAME_MAX = 300  # a pool's name, a slash and a volume's name fit; NBD all
 SESSION_MAX = 2**64 - 1
 HISTORY_MAX = 2**63 - 1  # what SQLite counts to
 USER_NAME_MAX = 128  # what OpenSSL takes as a PSK identity
+ISCSI_NAME_MAX = 223  # RFC 7143 4.2.7.1
+GROUP_NAME_MAX = 64
+CHAP_USER_MAX = 223  # an initiator's name fits, which many use
+LUN_MAX = 2**14 - 1  # flat space addressing, SAM-5 4.7.7.3
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _EXPORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+=,-]*\Z")
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*\Z")
+_CHAP_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+=-]*\Z")
+_ISCSI = re.compile(
+    r"(?:iqn\.[0-9]{4}-(?:0[1-9]|1[0-2])\.[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[a-z0-9._:-]+)?"
+    r"|eui\.[0-9a-f]{16}|naa\.(?:[0-9a-f]{16}|[0-9a-f]{32}))\Z"
+)
 _OPERATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z")
+
+_OTHERS = {
+    _PLAIN: ". _ -",
+    _EXPORT: ". _ - : / @ + = ,",
+    _USER: ". _ @ + -",
+    _CHAP_USER: ". _ : @ + = -",
+}
+"""What each alphabet holds besides letters and digits."""
 
 
 def _checked(text: object, what: str, pattern: re.Pattern[str], longest: int, example: str) -> str:
@@ -40,7 +61,7 @@ def _checked(text: object, what: str, pattern: re.Pattern[str], longest: int, ex
             "Use a shorter name.",
         )
     if not pattern.match(text):
-        others = {_PLAIN: ". _ -", _EXPORT: ". _ - : / @ + = ,", _USER: ". _ @ + -"}[pattern]
+        others = _OTHERS[pattern]
         raise InvalidInput(
             f"{what} {shown(text)} is not valid.",
             f"Use letters, digits and {others}, starting with a letter or a digit; "
@@ -74,6 +95,53 @@ def export_name(text: object) -> ExportName:
 def user_name(text: object) -> UserName:
     """A valid TLS PSK user name, or `InvalidInput`."""
     return UserName(_checked(text, "A user's name", _USER, USER_NAME_MAX, "backup-host"))
+
+
+def target_name(text: object) -> TargetName:
+    """A valid name of an iSCSI target, in lower case, or `InvalidInput`."""
+    return TargetName(_iscsi_name(text, "A target's name"))
+
+
+def initiator_name(text: object) -> InitiatorName:
+    """A valid name of an iSCSI initiator, in lower case, or `InvalidInput`."""
+    return InitiatorName(_iscsi_name(text, "An initiator's name"))
+
+
+def _iscsi_name(text: object, what: str) -> str:
+    """RFC 3722 maps names to lower case before they are compared.
+
+    Its alphabet has no underscore; it is taken, since names with one are in use.
+    """
+    example = "For example: iqn.2026-11.org.example:web, eui.02004567a425678d."
+    if not isinstance(text, str):
+        raise InvalidInput(f"{what} must be text, not {shown(text)}.", example)
+    if len(text) > ISCSI_NAME_MAX:
+        raise InvalidInput(
+            f"{what} has {len(text)} characters, and at most {ISCSI_NAME_MAX} are allowed.",
+            "Use a shorter name.",
+        )
+    lower = text.lower()
+    if not text.isascii() or not _ISCSI.match(lower):
+        raise InvalidInput(
+            f"{what} {shown(text)} is not an iSCSI name (iqn.YYYY-MM.DOMAIN:NAME, eui. or naa.).",
+            example,
+        )
+    return lower
+
+
+def group_name(text: object) -> GroupName:
+    """A valid name of a group of initiators, or `InvalidInput`."""
+    return GroupName(_checked(text, "A group's name", _PLAIN, GROUP_NAME_MAX, "databases"))
+
+
+def chap_user(text: object) -> ChapUser:
+    """A valid CHAP user name, or `InvalidInput`."""
+    return ChapUser(_checked(text, "A CHAP user's name", _CHAP_USER, CHAP_USER_MAX, "db-host"))
+
+
+def lun_number(text: object) -> int:
+    """The number of a LUN, or `InvalidInput`."""
+    return _number(text, "a LUN", LUN_MAX, f"Use a number from 0 to {LUN_MAX}.")
 
 
 def session_id(text: object) -> int:

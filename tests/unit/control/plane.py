@@ -10,13 +10,14 @@ import errno
 import fcntl
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from blockgate.control.ports import (
     Counters,
     DiscoveryView,
     ExportView,
     Gate,
+    LunView,
     SessionStatus,
     TargetView,
     TaskStatus,
@@ -66,6 +67,7 @@ class PlainDataPlane:
         return self.last
 
     async def close_volume(self, handle: int, drain_ms: int) -> None:
+        assert handle not in self.mapped(), "closed while a target maps it"
         one = self.opened.pop(handle, None)
         if one is not None:
             os.close(one.fd)
@@ -117,11 +119,38 @@ class PlainDataPlane:
     async def set_targets(
         self, targets: Mapping[str, TargetView], discovery: DiscoveryView
     ) -> None:
-        for target in targets.values():
-            for view in [*target.luns.values(), *(v for a in target.acls for v in a.luns.values())]:
-                gate = self.opened[view.handle].gate
-                assert gate is not None and gate.size == view.size, "mapped before its gate"
         self.targets, self.discovery = dict(targets), discovery
+        for handle, view in self.mapped().items():
+            gate = self.opened[handle].gate
+            assert gate is not None and gate.size == view.size, "mapped before its gate"
+        self.live = [replace(s, handles=self.handles(s)) for s in self.live]
+
+    def mapped(self) -> dict[int, LunView]:
+        """Every LUN that somebody could see, by its volume's handle."""
+        maps = [t.luns for t in self.targets.values()]
+        maps += [acl.luns for t in self.targets.values() for acl in t.acls]
+        return {view.handle: view for luns in maps for view in luns.values()}
+
+    def view(self, target: str, initiator: str) -> Mapping[int, LunView] | None:
+        """What an initiator that logs in would see; None: it is refused."""
+        one = self.targets.get(target)
+        if one is None or not one.ready:
+            return None
+        acl = next((acl for acl in one.acls if initiator in acl.initiators), None)
+        return acl.luns if acl else one.luns if one.open_access else None
+
+    def handles(self, session: SessionStatus) -> tuple[int, ...]:
+        view = self.view(session.target, session.initiator) or {}
+        return tuple(sorted(lun.handle for lun in view.values()))
+
+    def login(self, target: str, initiator: str, conn: int) -> None:
+        """An initiator logs in."""
+        assert self.view(target, initiator) is not None, "it is refused"
+        peer, phase = f"192.0.2.1:{conn}", "full-feature"
+        status = SessionStatus(
+            conn, 0, "", peer, "", 0.0, 0, 0, phase, None, "iscsi", initiator, target, conn
+        )
+        self.live.append(replace(status, handles=self.handles(status)))
 
     def keep_units_in(self, units: UnitStore) -> None:
         self.units = units

@@ -222,7 +222,7 @@ def test_a_scope_leaves_the_rest_alone() -> None:
 
 
 def test_every_step_names_its_volumes_and_pool() -> None:
-    assert len(STEP_CLASSES) == len(set(STEP_CLASSES)) == 22
+    assert len(STEP_CLASSES) == len(set(STEP_CLASSES)) == 25
     assert set(IRREVERSIBLE) < set(STEP_CLASSES)
     want = desired(A, exports=(WEB,))
     for stage in plan(want, replace(observed(), ready_pools=frozenset()), capabilities_of):

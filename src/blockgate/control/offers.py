@@ -1,0 +1,156 @@
+"""What log-ins are offered of a target, without secrets in the clear: what a plan compares.
+
+An offer says which of the target's volumes are open, and how; the executor makes the data plane's
+view of it. Volumes that are not open are left out. A target is not `ready` while volumes of it are
+about to be opened: whoever logs in then would take a disk that is on its way for one that is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from blockgate.model.config import Volume
+from blockgate.model.names import ChapUser, InitiatorName, TargetName
+from blockgate.model.targets import Acl, Discovery, Target, members
+
+if TYPE_CHECKING:
+    from blockgate.control.state import Desired, Observed, Opened
+
+Stored = tuple[tuple[ChapUser, str], ...]
+"""CHAP users with their secrets as they are stored: encrypted, or by reference."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedUnit:
+    """An open volume, with the size that its gate says; `read_only` is the gate's word, too."""
+
+    volume: Volume
+    handle: int
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A target as it is offered. `members` are the initiators of each ACL, in their order."""
+
+    target: Target
+    members: tuple[frozenset[InitiatorName], ...]
+    units: tuple[OfferedUnit, ...]
+    chap: Stored
+    ready: bool
+
+    def uuids(self) -> frozenset[str]:
+        """The volumes that are offered."""
+        return frozenset(unit.volume.uuid for unit in self.units)
+
+    def acl(self, initiator: str) -> Acl | None:
+        """The ACL that holds for an initiator."""
+        pairs = zip(self.target.acls, self.members, strict=True)
+        return next((acl for acl, names in pairs if initiator in names), None)
+
+    def asks_for_chap(self, initiator: str) -> bool | None:
+        """Whether this initiator has to prove itself; None where it is not let in at all."""
+        acl = self.acl(initiator)
+        if acl is not None:
+            return acl.chap is not None
+        return self.target.chap is not None if self.target.open_access else None
+
+    def shows(self, initiator: str) -> frozenset[str]:
+        """The volumes that an initiator sees, by UUID."""
+        refs = {lun.volume for lun in self.target.view(self.acl(initiator))}
+        return frozenset(unit.volume.uuid for unit in self.units if unit.volume.ref in refs)
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryOffer:
+    """What discovery sessions have to prove."""
+
+    discovery: Discovery
+    chap: Stored
+
+
+NO_DISCOVERY = DiscoveryOffer(Discovery(), ())
+"""As it is before anything was said of it."""
+
+
+def ends(before: Offer, after: Offer | None, initiator: str) -> bool:
+    """Whether a session that `before` admitted is not to go on.
+
+    A secret that is another one now ends none; one that is asked for from now on does.
+    """
+    now = after.asks_for_chap(initiator) if after is not None else None
+    return now is None or (now and not before.asks_for_chap(initiator))
+
+
+def may_end(before: Offer, after: Offer | None) -> bool:
+    """Whether there can be a session that `ends`."""
+    named = {name for names in before.members for name in names}
+    others = [_ANYBODY] if before.target.open_access else []
+    return any(ends(before, after, name) for name in [*sorted(named), *others])
+
+
+_ANYBODY = InitiatorName("")
+"""Stands for those whom no ACL names."""
+
+
+def takes_away(before: Offer, after: Offer | None) -> bool:
+    """Whether `after` differs in more than volumes that have come, or have grown."""
+    if after is None or not before.uuids() <= after.uuids():
+        return True
+    return replace(after, units=()) != replace(before, units=())
+
+
+def offer_of(
+    name: TargetName,
+    desired: Desired,
+    observed: Observed,
+    withheld: frozenset[str] = frozenset(),
+) -> Offer | None:
+    """A target as it is to be offered now; None where it is not wanted.
+
+    Volumes that are `withheld` are about to be closed; where the target maps them still, they
+    come back, and it is not ready until then.
+    """
+    config = desired.config
+    target = config.targets.get(name)
+    if target is None:
+        return None
+    units, held, waiting = [], False, False
+    for ref in sorted({lun.volume for lun in target.mappings()}):
+        volume = config.volumes[ref]
+        unit = _unit(volume, observed.opened.get(volume.uuid))
+        if volume.uuid in withheld:
+            held = True
+        elif unit is not None:
+            units.append(unit)
+        elif volume.uuid not in observed.unavailable:
+            waiting = True
+    before = observed.offers.get(name)
+    was_ready = before is not None and before.ready
+    return Offer(
+        target=target,
+        members=tuple(members(target, config.groups)),
+        units=tuple(units),
+        chap=stored(target.users(), desired.chap),
+        ready=not held and (was_ready or not waiting),
+    )
+
+
+def _unit(volume: Volume, opened: Opened | None) -> OfferedUnit | None:
+    if opened is None or opened.stale or opened.gate is None:
+        return None
+    as_seen = replace(volume, size=opened.gate.size)
+    return OfferedUnit(as_seen, opened.handle, opened.gate.read_only)
+
+
+def discovery_offer(desired: Desired) -> DiscoveryOffer:
+    """What discovery is to ask for."""
+    discovery = desired.config.discovery
+    return DiscoveryOffer(discovery, stored(discovery.users(), desired.chap))
+
+
+def stored(users: set[ChapUser], chap: Mapping[str, str]) -> Stored:
+    """The stored secrets of these users; one that is not there is left out."""
+    return tuple((user, chap[user]) for user in sorted(users) if user in chap)

@@ -1,0 +1,72 @@
+"""Whom a change of targets would disturb among those who are logged in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from blockgate.control.core import Core
+from blockgate.control.draft import Draft
+from blockgate.control.offers import Offer, ends
+from blockgate.control.ports import SessionStatus
+from blockgate.model.config import Configuration
+from blockgate.model.errors import InUse
+from blockgate.model.names import TargetName, VolumeRef
+from blockgate.model.showing import among
+from blockgate.model.targets import members
+
+
+async def guard_targets(core: Core, draft: Draft, *, force: bool) -> None:
+    """`InUse` where a draft ends sessions, or takes LUNs from them, and is not forced to."""
+    if force or not (draft.targets or draft.groups):
+        return
+    before = core.config
+    after = draft.apply_to(before)
+    found = disturbed(before, after, await core.data_plane.sessions())
+    if found:
+        clients = [f"{session.initiator} at {session.peer}" for session in found]
+        raise InUse(
+            f"Target {found[0].target} is used by {among(clients, 'session')}; this would end "
+            "what uses it.",
+            "Log out on the initiators' side first, or use --force.",
+        )
+
+
+def disturbed(
+    before: Configuration, after: Configuration, sessions: Iterable[SessionStatus]
+) -> list[SessionStatus]:
+    """Sessions that would end, lose a LUN, have another volume under it, or write no more."""
+    offers: dict[str, tuple[Offer | None, Offer | None]] = {}
+    found = []
+    for session in sessions:
+        if not session.target:
+            continue
+        if session.target not in offers:
+            name = TargetName(session.target)
+            offers[name] = _offer(before, name), _offer(after, name)
+        old, new = offers[session.target]
+        if old is not None and old != new and _disturbs(old, new, session.initiator):
+            found.append(session)
+    return found
+
+
+def _offer(config: Configuration, name: TargetName) -> Offer | None:
+    target = config.targets.get(name)
+    if target is None:
+        return None
+    return Offer(target, tuple(members(target, config.groups)), (), (), True)
+
+
+def _disturbs(old: Offer, new: Offer | None, initiator: str) -> bool:
+    if new is None or ends(old, new, initiator):
+        return True
+    before, after = _view(old, initiator), _view(new, initiator)
+    return any(
+        number not in after or after[number][0] != volume or after[number][1] > read_only
+        for number, (volume, read_only) in before.items()
+    )
+
+
+def _view(offer: Offer, initiator: str) -> dict[int, tuple[VolumeRef, bool]]:
+    """What an initiator sees under each number."""
+    luns = offer.target.view(offer.acl(initiator))
+    return {lun.number: (lun.volume, lun.read_only) for lun in luns}
