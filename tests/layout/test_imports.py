@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "iscsi": {"model"},
     "backstores": {"model", "durable"},
     "cluster": {"model", "durable"},
-    "control": {"model", "nbd", "scsi", "backstores", "cluster"},
+    "control": {"model", "nbd", "backstores", "cluster"},
     "process": {"model"},
     "api": {"model", "control"},
     "cli": {"model"},

@@ -13,7 +13,7 @@ from typing import Protocol
 from blockgate.model.addresses import InetAddress, Network
 from blockgate.model.names import ExportName
 from blockgate.model.parameters import TargetParameters
-from blockgate.scsi.identity import UnitIdentity
+from blockgate.model.units import UnitIdentity
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ from blockgate.control.ports import AclView, DiscoveryView, LunView, TargetView
 from blockgate.model.config import CacheMode, PoolKind
 from blockgate.model.names import VolumeRef
 from blockgate.model.targets import Lun
-from blockgate.model.units import Provisioning
-from blockgate.scsi.identity import UnitIdentity
+from blockgate.model.units import Provisioning, UnitIdentity
 
 _BACKENDS = {PoolKind.DIRECTORY: "file", PoolKind.BLOCK: "block"}
 
@@ -80,12 +79,11 @@ def _lun_view(core: Core, unit: OfferedUnit) -> LunView:
             vendor=face.vendor,
             product=face.product,
             revision=face.revision,
-            serial=face.serial,
+            serial=face.serial or volume.uuid,
             wwn=volume.wwn,
             scsi_id=face.scsi_id,
             backend=_BACKENDS[pool.kind] + core.backstore(pool).locate(volume).path,
             removable=face.removable,
-            block_size=volume.block_size,
             physical_block_size=face.physical_block_size,
             thin=face.provisioning is Provisioning.THIN,
         ),

@@ -35,6 +35,31 @@ class Provisioning(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class UnitIdentity:
+    """What initiators know a logical unit by; the same on every path and every gateway.
+
+    `serial` is the unit serial number (VPD 80h) and stands in the T10 vendor designator (83h).
+    `wwn` is the NAA designator in hex. Where `scsi_id` is not empty, the T10 designator is made of
+    it instead, and no NAA designator is told: udev's scsi_id takes an NAA name before any other,
+    and an initiator that comes from iSCSI Enterprise Target must find its WWID again. `backend`
+    names the data as its back end does (such as ``glfs/VOL@HOST/FILE``).
+    """
+
+    vendor: str
+    product: str
+    revision: str
+    serial: str
+    uuid: str
+    wwn: str
+    scsi_id: str = ""
+    backend: str = ""
+    removable: bool = False
+    rotational: bool = False
+    physical_block_size: int = 4096
+    thin: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Unit:
     """A volume's SCSI face. Empty: `serial` is the volume's UUID, `scsi_id` there is none.
 
