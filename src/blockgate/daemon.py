@@ -1,8 +1,8 @@
 """``blockgated``: where everything is put together, started in order, and stopped in reverse.
 
-Start: configuration, log, sockets, engine, control (which locks the state directory), API, NBD
-listeners, ``READY=1``.  What clients connect to comes last, so that nobody is let in before it
-works; the order of the end is the reverse, so that nobody comes while it drains.
+Start: configuration, log, sockets, engine, control (which locks the state directory), API, NBD and
+iSCSI listeners, ``READY=1``.  What clients connect to comes last, so that nobody is let in before
+it works; the order of the end is the reverse, so that nobody comes while it drains.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Daemon:
         self._control: Control | None = None
         self._command_log: CommandLog | None = None
         self._servers: dict[str, HttpServer] = {}
-        self._nbd_listeners: list[int] = []
+        self._data_listeners: list[int] = []
         self._started = time.time()
         self._stopping = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
@@ -94,9 +94,7 @@ class Daemon:
         self._control = control
         self._command_log = CommandLog(config.state_dir / "commands.log")
         await self._serve_api()
-        for listener in self._listeners.of("nbd"):
-            fd = listener.sock.fileno()
-            self._nbd_listeners.append(await self._plane.add_listener(fd, listener.address))
+        await self._serve_data()
         loop = asyncio.get_running_loop()
         self._stalls.start(loop)
         self._notifier.start_watchdog(loop)
@@ -130,6 +128,9 @@ class Daemon:
             mode = SocketMode(int(config.nbd.socket_mode, 8), config.nbd.socket_group)
             for nbd_address in config.nbd_addresses():
                 self._listeners.bind("nbd", nbd_address, mode)
+        if not self._listeners.of("iscsi"):
+            for portal in config.iscsi_addresses():
+                self._listeners.bind("iscsi", portal)
         for listener in self._listeners:
             log.info("listening", extra={"for": listener.role, "address": listener.address})
 
@@ -145,13 +146,20 @@ class Daemon:
         )
         app = build_app(context)
         for listener in self._listeners:
-            if listener.role == "nbd":
+            if listener.role not in ("api", "api-tls"):
                 continue
             tls = None
             if listener.role == "api-tls":
                 tls = await asyncio.to_thread(_tls_context, self._config)
             server = self._servers.setdefault(listener.address, HttpServer(app))
             await server.listen(listener.sock, tls)
+
+    async def _serve_data(self) -> None:
+        assert self._plane is not None
+        for protocol in ("nbd", "iscsi"):
+            for one in self._listeners.of(protocol):
+                number = await self._plane.add_listener(one.sock.fileno(), one.address, protocol)
+                self._data_listeners.append(number)
 
     def _gateway_info(self) -> GatewayInfo:
         assert self._plane is not None and self._control is not None
@@ -165,7 +173,7 @@ class Daemon:
             shards=self._plane.shards,
             listeners=tuple(
                 ListenerInfo(
-                    protocol="nbd" if one.role == "nbd" else "api",
+                    protocol="api" if one.role == "api-tls" else one.role,
                     address=one.address,
                     tls=one.role == "api-tls",
                     inherited=one.inherited,
@@ -254,7 +262,7 @@ class Daemon:
         for server in self._servers.values():
             server.stop_listening()
         if self._plane is not None:
-            for listener in self._nbd_listeners:
+            for listener in self._data_listeners:
                 await self._plane.remove_listener(listener)
         self._listeners.close()
 

@@ -96,8 +96,10 @@ class EngineDataPlane:
         """How many engine threads there are."""
         return self._engine.shards
 
-    async def add_listener(self, fd: int, label: str) -> int:
-        """Serves NBD on a bound and listening stream socket (which is duplicated)."""
+    async def add_listener(self, fd: int, label: str, protocol: str = "nbd") -> int:
+        """Serves NBD or iSCSI on a bound and listening stream socket (which is duplicated)."""
+        if protocol != "nbd":
+            raise OSError(errno.EPROTONOSUPPORT, "the engine does not carry iSCSI yet")
         return await self._status(self._engine.add_listener, fd, label)
 
     async def remove_listener(self, listener: int) -> None:

@@ -17,6 +17,7 @@ from blockgate.model.addresses import Address, InetAddress, UnixAddress, parse_a
 from blockgate.model.errors import BlockgateError, InvalidInput
 
 NBD_PORT = 10809  # IANA's
+ISCSI_PORT = 3260  # likewise (RFC 7143 section 15)
 API_TLS_PORT = 10810
 MAX_FILE_BYTES = 1 << 20
 
@@ -108,6 +109,18 @@ class NbdSection(_Section):
         return self
 
 
+class IscsiSection(_Section):
+    """``[iscsi]``: the portals, where initiators reach the targets."""
+
+    listen: tuple[Annotated[str, _address(ISCSI_PORT)], ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> IscsiSection:
+        if any(address.startswith("unix:") for address in self.listen):
+            raise ValueError("a portal is a TCP address (HOST:PORT)")
+        return self
+
+
 class EngineSection(_Section):
     """``[engine]``: the data plane."""
 
@@ -134,6 +147,7 @@ class DaemonConfig(_Section):
     """How long requests in flight may take when the daemon ends."""
     api: ApiSection = ApiSection()
     nbd: NbdSection = NbdSection()
+    iscsi: IscsiSection = IscsiSection()
     engine: EngineSection = EngineSection()
     log: LogSection = LogSection()
 
@@ -154,6 +168,10 @@ class DaemonConfig(_Section):
     def nbd_addresses(self) -> list[Address]:
         """Where NBD clients connect."""
         return [parse_address(text, NBD_PORT) for text in self.nbd.listen]
+
+    def iscsi_addresses(self) -> list[Address]:
+        """Where iSCSI initiators connect."""
+        return [parse_address(text, ISCSI_PORT) for text in self.iscsi.listen]
 
 
 def load_config(path: Path | None, flags: Mapping[str, Any]) -> DaemonConfig:

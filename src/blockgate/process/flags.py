@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--drain-seconds", type=float, metavar="S", help="bound on draining at the end [10]")
     _add_api(parser)
     _add_nbd(parser)
+    _add_iscsi(parser)
     engine = parser.add_argument_group("data plane")
     engine.add_argument("--io", choices=("auto", "io_uring", "epoll"), help="I/O path [auto]")
     engine.add_argument("--shards", type=int, metavar="N", help="threads [0: one per core, max 8]")
@@ -81,6 +82,15 @@ def _add_nbd(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_iscsi(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument_group("iSCSI").add_argument(
+        "--iscsi",
+        action="append",
+        metavar="ADDR[:PORT]",
+        help="a portal: listen here [port 3260]; may be given several times",
+    )
+
+
 _FIELDS = {
     "state_dir": (None, "state_dir"),
     "secret_key": (None, "secret_key"),
@@ -100,6 +110,7 @@ _FIELDS = {
     "nbd_key": ("nbd", "key"),
     "nbd_ca": ("nbd", "ca"),
     "nbd_verify_client": ("nbd", "verify_client"),
+    "iscsi": ("iscsi", "listen"),
     "io": ("engine", "io"),
     "shards": ("engine", "shards"),
     "log_level": ("log", "level"),

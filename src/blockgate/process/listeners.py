@@ -21,8 +21,8 @@ from typing import Literal
 from blockgate.model.addresses import Address, InetAddress, UnixAddress
 from blockgate.model.errors import InUse, InvalidInput, Unavailable
 
-Role = Literal["api", "api-tls", "nbd"]
-ROLES: tuple[Role, ...] = ("api", "api-tls", "nbd")
+Role = Literal["api", "api-tls", "nbd", "iscsi"]
+ROLES: tuple[Role, ...] = ("api", "api-tls", "nbd", "iscsi")
 
 BACKLOG = 1024
 

@@ -36,6 +36,13 @@ def test_a_flag_replaces_its_field_and_leaves_the_others(tmp_path: Path) -> None
     assert [str(one) for one in config.nbd_addresses()] == ["[::1]:10809"]
 
 
+def test_portals_have_the_port_of_iscsi() -> None:
+    path, flags = parse_flags(["--iscsi", "192.0.2.1", "--iscsi", "[2001:db8::1]:4000"])
+    config = load_config(path, flags)
+    portals = [str(one) for one in config.iscsi_addresses()]
+    assert portals == ["192.0.2.1:3260", "[2001:db8::1]:4000"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -48,6 +55,7 @@ def test_a_flag_replaces_its_field_and_leaves_the_others(tmp_path: Path) -> None
         ('[nbd]\nlisten = ["host:99999"]\n', "no valid port"),
         ('[nbd]\ncertificate = "x"\n', "belong together"),
         ("[nbd]\nverify_client = true\n", "takes `ca`"),
+        ('[iscsi]\nlisten = ["unix:/run/x"]\n', "a portal is a TCP address"),
         ("[engine]\nshards = -1\n", "engine.shards"),
         ('[engine]\nio = "aio"\n', "engine.io"),
         ("[engine.limits]\nconnections = -5\n", "engine.limits.connections"),

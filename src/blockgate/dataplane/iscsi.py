@@ -1,0 +1,95 @@
+"""All of iSCSI in the adapter, put together: what comes up for it, what control says of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+
+from blockgate.control import ports
+from blockgate.dataplane import targets as convert
+from blockgate.dataplane.aborts import Aborts
+from blockgate.dataplane.commands import Commands
+from blockgate.dataplane.connections import IscsiConnections
+from blockgate.dataplane.gates import Gates
+from blockgate.dataplane.management import TaskManager
+from blockgate.dataplane.sessions import Sessions
+from blockgate.dataplane.unit_table import Mapped, UnitTable
+from blockgate.dataplane.wire import Wire
+from blockgate.iscsi import Catalog
+
+
+class Iscsi:
+    """Targets, sessions and units over one :class:`Wire`. ``others`` are the connections without
+    ports (NBD) that use a volume."""
+
+    def __init__(self, wire: Wire, others: Callable[[int], Iterable[int]]) -> None:
+        self.aborts = Aborts(wire)
+        self.sessions = Sessions(wire, self.aborts, lambda volume: self.units.get(volume))
+        self.units = UnitTable(
+            wire,
+            self.aborts,
+            Gates(wire),
+            others=others,
+            neighbours=self.sessions.neighbours,
+        )
+        self.connections = IscsiConnections(wire, self.sessions)
+        self.commands = Commands(wire, self.sessions)
+        self.management = TaskManager(
+            wire, self.aborts, self.sessions.units_of, self.sessions.end_target_sessions
+        )
+        self._targets: Mapping[str, ports.TargetView] = {}
+        self._discovery = ports.DiscoveryView()
+        self._portals: dict[int, str] = {}
+        self._closing = False
+        self._turn = asyncio.Lock()
+
+    async def set_targets(
+        self, targets: Mapping[str, ports.TargetView], discovery: ports.DiscoveryView
+    ) -> None:
+        """See :meth:`ports.DataPlane.set_targets`. Units come before the sessions that use them."""
+        async with self._turn:
+            self._targets, self._discovery = dict(targets), discovery
+            for mapped in self._mapped().values():
+                await self.units.introduce(mapped)
+            await self.sessions.retarget(self._targets, self._catalog())
+
+    def add_portal(self, listener: int, address: str) -> None:
+        """A portal is listened on; discovery tells of it."""
+        self._portals[listener] = address
+        self.sessions.catalog = self._catalog()
+
+    def remove_portal(self, listener: int) -> None:
+        """It is not any more. One that never was is no error."""
+        if self._portals.pop(listener, None) is not None:
+            self.sessions.catalog = self._catalog()
+
+    def close(self, drain_s: int) -> None:
+        """Lets nobody in from now on, and asks those who are there to leave."""
+        self._closing = True
+        self.sessions.catalog = self._catalog()
+        self.sessions.ask_all_to_leave(drain_s)
+
+    def stop(self) -> None:
+        """Gives up whatever waits: the engine has been stopped."""
+        self.connections.stop()
+        self.management.stop()
+        self.sessions.stop()
+        self.units.stop()
+
+    def _catalog(self) -> Catalog:
+        return convert.catalog(
+            self._targets, self._discovery, self._portals.values(), closing=self._closing
+        )
+
+    def _mapped(self) -> dict[int, Mapped]:
+        """Every volume that a target maps for anybody, and the ports that lead to it."""
+        found: dict[int, Mapped] = {}
+        for name in sorted(self._targets):
+            view = self._targets[name]
+            port = convert.target_port(name)
+            number = self.sessions.port_number(port)
+            for luns in (view.luns, *(acl.luns for acl in view.acls)):
+                for lun in luns.values():
+                    mapped = found.setdefault(lun.handle, Mapped(lun))
+                    mapped.by_ports[port] = number
+        return found

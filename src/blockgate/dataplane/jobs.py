@@ -1,0 +1,57 @@
+"""Long work in the engine that units have asked for, by the numbers that the engine knows it by."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from blockgate.dataplane.units import Unit
+from blockgate.dataplane.wire import Wire
+from blockgate.scsi import CopyJob, Job
+
+
+@dataclass(slots=True)
+class _Running:
+    unit: Unit
+    key: int
+    over: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class JobTable:
+    """The jobs that run. ``volume_of`` finds the handle of an open volume by its UUID, else 0."""
+
+    def __init__(self, wire: Wire, volume_of: Callable[[str], int]) -> None:
+        self._wire = wire
+        self._volume_of = volume_of
+        self._last = 0
+        self._running: dict[int, _Running] = {}
+
+    def start(self, unit: Unit, key: int, job: Job) -> None:
+        """Starts a job; its end is told to the unit. Raises OSError."""
+        source = destination = unit.volume
+        if isinstance(job, CopyJob):
+            source, destination = self._volume_of(job.source), self._volume_of(job.destination)
+            if not source or not destination:
+                raise OSError(errno.ENOENT, "a unit of the copy is not there any more")
+        self._last += 1
+        self._wire.start_job(self._last, job, source, destination)
+        self._running[self._last] = _Running(unit, key)
+
+    async def cancel(self, unit: Unit, key: int) -> None:
+        """Stops a job, and returns when it has stopped; the unit is told of its end first."""
+        for number, running in self._running.items():
+            if running.unit is unit and running.key == key:
+                self._wire.cancel_job(number)
+                await asyncio.shield(running.over)
+                return
+
+    def done(self, number: int, error: int, done_bytes: int) -> None:
+        """The engine says that one has ended."""
+        running = self._running.pop(number, None)
+        if running is not None:
+            running.over.set_result(None)
+            running.unit.job_done(running.key, error, done_bytes)

@@ -1,0 +1,104 @@
+"""Task management: the plan of :mod:`blockgate.scsi.task_management`, carried out.
+
+The engine has stopped what is in a function's scope and holds what comes after it, until the answer
+lets it go. An answer waits for the fate of every command in scope, so functions do not wait for
+each other: one on a disk that hangs must not keep another unit's from its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from blockgate.dataplane.aborts import Aborts
+from blockgate.dataplane.units import Unit
+from blockgate.dataplane.wire import Wire
+from blockgate.scsi.task_management import (
+    AbortTask,
+    AbortTasks,
+    AttendUnit,
+    Management,
+    Plan,
+    ResetUnit,
+    Response,
+    Step,
+    UnitView,
+    plan,
+)
+
+log = logging.getLogger(__name__)
+
+
+class TaskManager:
+    """Carries out functions. ``end_sessions`` closes every session of a session's target."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        aborts: Aborts,
+        units_of: Callable[[int], Mapping[int, Unit]],
+        end_sessions: Callable[[int], Awaitable[None]],
+    ) -> None:
+        self._wire = wire
+        self._aborts = aborts
+        self._units_of = units_of
+        self._end_sessions = end_sessions
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def handle(self, task: int, session: int, cut: int, asked: Management) -> None:
+        """Begins one function; its answer comes when all that it takes has happened."""
+        units = self._units_of(session)
+        views = {
+            volume: UnitView(frozenset(unit.seats), tas=unit.logical.pages.tas)
+            for volume, unit in units.items()
+        }
+        made = plan(asked, views)
+        if not made.steps and not made.afterwards:
+            self._wire.management_done(task, made.response)
+            return
+        work = asyncio.get_running_loop().create_task(
+            self._carry_out(task, session, cut, made, units)
+        )
+        self._under_way.add(work)
+        work.add_done_callback(self._under_way.discard)
+
+    def stop(self) -> None:
+        """Gives up what is under way: the engine has been stopped."""
+        for work in self._under_way:
+            work.cancel()
+
+    async def _carry_out(
+        self, task: int, session: int, cut: int, made: Plan, units: Mapping[int, Unit]
+    ) -> None:
+        response = made.response
+        try:
+            for step in made.steps:
+                await self._step(step, cut, units)
+        except OSError as error:
+            log.error("a task management function could not be carried out: %s", error)
+            response = Response.REJECTED
+        self._wire.management_done(task, response)
+        if made.afterwards and response is Response.COMPLETE:
+            await self._end_sessions(session)
+
+    async def _step(self, step: Step, cut: int, units: Mapping[int, Unit]) -> None:
+        match step:
+            case AbortTask():
+                if (unit := units.get(step.volume)) is not None:
+                    await unit.aborted(task=step.task)
+                await self._aborts.abort(step.volume, step.nexus, task=step.task, cut=cut)
+            case AbortTasks():
+                await units[step.volume].aborted(nexuses=step.nexuses)
+                nexuses = (0,) if step.nexuses is None else sorted(step.nexuses)
+                await asyncio.gather(
+                    *(
+                        self._aborts.abort(step.volume, nexus, status=step.status, cut=cut)
+                        for nexus in nexuses
+                    )
+                )
+            case ResetUnit():
+                unit = units[step.volume]
+                await unit.carry_out(unit.logical.reset())
+            case AttendUnit():
+                await units[step.volume].attend(step.attend)

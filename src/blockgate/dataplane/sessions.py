@@ -1,0 +1,331 @@
+"""Sessions in full feature phase: opened, ended, and what they see when targets change.
+
+A session is a nexus. None begins before its predecessor's commands have drained (the same initiator
+port logging in again, RFC 7143 6.3.5), so that a write of the old one cannot land after a read of
+the new one. All of it runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from blockgate.control import ports
+from blockgate.dataplane import targets as convert
+from blockgate.dataplane.aborts import Aborts
+from blockgate.dataplane.units import Seat, Unit
+from blockgate.dataplane.wire import FIRST_NEXUS, Attending, FullFeature, Wire
+from blockgate.iscsi import Agreed, Catalog, Port, Session, SessionTable
+from blockgate.model.parameters import TargetParameters
+from blockgate.scsi import Attention, Nexus, NexusName
+from blockgate.scsi.copy_manager import Neighbour
+
+log = logging.getLogger(__name__)
+
+# How long an initiator has for its logout once it has been asked to go (RFC 7143 11.9.1, event 1).
+LOGOUT_SECONDS: Final = 3
+
+
+@dataclass(slots=True)
+class Active:
+    """A session, and what it has: its nexus, its LUN map, the units behind that."""
+
+    session: Session
+    nexus: int
+    port: int
+    luns: Mapping[int, ports.LunView] = field(default_factory=dict)
+    units: dict[int, Unit] = field(default_factory=dict)
+
+    @property
+    def fields(self) -> Mapping[int, tuple[int, bool]]:
+        """The LUN fields of its map, with the volume and whether it is read-only there."""
+        return convert.lun_map(self.luns).luns
+
+
+class Gone(Exception):
+    """The connection was lost, or its target went, while its session was being opened."""
+
+
+class Sessions:
+    """All sessions. ``find_unit`` gives the unit of a volume's handle."""
+
+    def __init__(self, wire: Wire, aborts: Aborts, find_unit: Callable[[int], Unit | None]) -> None:
+        self.table = SessionTable()
+        self.catalog = Catalog()
+        self._targets: Mapping[str, ports.TargetView] = {}
+        self._wire = wire
+        self._aborts = aborts
+        self._find_unit = find_unit
+        self._active: dict[int, Active] = {}
+        self._ports: dict[str, int] = {}
+        self._ending: dict[Port, asyncio.Task[None]] = {}
+        self._turns: weakref.WeakValueDictionary[Port, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._background: set[asyncio.Task[None]] = set()
+
+    def get(self, session: int) -> Active | None:
+        """A session by its number."""
+        return self._active.get(session)
+
+    def units_of(self, session: int) -> Mapping[int, Unit]:
+        """The units that a session reaches, by volume."""
+        active = self._active.get(session)
+        return active.units if active is not None else {}
+
+    def neighbours(self, nexus: Nexus) -> Iterable[Neighbour]:
+        """What else the session of a nexus reaches, for copies between units."""
+        active = self._active.get(nexus.number - FIRST_NEXUS)
+        for unit in active.units.values() if active is not None else ():
+            seat = unit.seats.get(nexus.number)
+            yield Neighbour(unit.logical, seat is None or seat.read_only)
+
+    def port_number(self, name: str) -> int:
+        """The engine's number of a target port."""
+        return self._ports.setdefault(name, len(self._ports) + 1)
+
+    # Opening.
+
+    async def open(
+        self, agreed: Agreed, conn: int, pdu: bytes, *, still_there: Callable[[], bool]
+    ) -> Session:
+        """Carries out what a login has come to, and sends its last response. Raises Gone."""
+        if agreed.joins is not None:
+            return await self._join(agreed, agreed.joins, conn, pdu)
+        if agreed.discovery:
+            return self._open_discovery(agreed, conn, pdu)
+        turn = self._turns.setdefault(agreed.port, asyncio.Lock())
+        async with turn:  # of several logins of one port each takes the place of the one before
+            await self._reinstate(agreed.port)
+            if not still_there():
+                raise Gone("the connection was lost")
+            return await self._open_normal(agreed, conn, pdu, still_there)
+
+    async def _reinstate(self, port: Port) -> None:
+        """Ends the session that has this port, and waits for the commands of its predecessor."""
+        former = self.table.of_port(port)
+        if former is not None:
+            log.info("iscsi: session %d is reinstated by %s", former.number, port.initiator)
+            conns = list(former.connections.values())
+            self.ended(former)
+            for conn in conns:
+                await self._wire.disconnect(conn)
+        ending = self._ending.get(port)
+        if ending is not None:
+            await asyncio.shield(ending)
+
+    async def _open_normal(
+        self, agreed: Agreed, conn: int, pdu: bytes, still_there: Callable[[], bool]
+    ) -> Session:
+        view, luns = self._granted(agreed.port)
+        if view is None:
+            raise Gone("the target has gone")
+        session = self.table.open(agreed, conn)
+        nexus = FIRST_NEXUS + session.number
+        active = Active(session, nexus, self.port_number(agreed.port.target_port))
+        self._active[session.number] = active
+        try:
+            attentions = await self._seat(active, luns)
+            if not still_there():
+                raise Gone("the connection was lost")
+            params = self._full_feature(active, agreed, view.parameters)
+            params = replace(params, luns=convert.lun_map(luns), attentions=attentions)
+            self._wire.login_done(conn, pdu, params)
+        except (OSError, Gone):
+            self.ended(session)
+            raise
+        return session
+
+    def _open_discovery(self, agreed: Agreed, conn: int, pdu: bytes) -> Session:
+        session = self.table.open(agreed, conn)
+        active = Active(session, FIRST_NEXUS + session.number, 0)
+        self._active[session.number] = active
+        self._wire.login_done(conn, pdu, self._full_feature(active, agreed, TargetParameters()))
+        return session
+
+    async def _join(self, agreed: Agreed, session: Session, conn: int, pdu: bytes) -> Session:
+        """One more connection of a session; one with its CID is the one whose place it takes
+        (RFC 7143 6.3.4)."""
+        active = self._active.get(session.number)
+        if active is None or self.table.named(session.port, session.tsih) is not session:
+            raise Gone("the session has ended")
+        view = self._targets.get(session.port.target)
+        parameters = view.parameters if view is not None else TargetParameters()
+        self._wire.login_done(conn, pdu, self._full_feature(active, agreed, parameters))
+        former = session.connections.get(agreed.cid)
+        session.connections[agreed.cid] = conn
+        if former is not None:
+            await self._wire.disconnect(former)
+        return session
+
+    @staticmethod
+    def _full_feature(active: Active, agreed: Agreed, parameters: TargetParameters) -> FullFeature:
+        return FullFeature(
+            session=active.session.number,
+            nexus=active.nexus,
+            port=active.port,
+            agreed=agreed,
+            queue_depth=parameters.queue_depth,
+            nop_interval_ms=parameters.nop_interval * 1000,
+            nop_timeout_ms=parameters.nop_timeout * 1000,
+        )
+
+    # Ending.
+
+    def lost(self, session: Session, conn: int) -> None:
+        """A connection has gone; with the last one the session ends."""
+        if self.table.lost(session, conn):
+            self.ended(session)
+
+    def ended(self, session: Session) -> None:
+        """A session is over. Its nexus is lost when its commands have drained."""
+        active = self._active.pop(session.number, None)
+        if active is None:
+            return
+        self.table.close(session)
+        if session.discovery:
+            return
+        port = session.port
+        task = asyncio.get_running_loop().create_task(self._wind_up(active))
+        self._ending[port] = task
+        task.add_done_callback(lambda done: self._forget(port, done))
+
+    def _forget(self, port: Port, task: asyncio.Task[None]) -> None:
+        if self._ending.get(port) is task:
+            del self._ending[port]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("iscsi: the end of a session: %s", error)
+
+    async def _wind_up(self, active: Active) -> None:
+        try:
+            await self._aborts.abort(0, active.nexus)
+        finally:
+            for unit in list(active.units.values()):
+                await unit.detach(active.nexus)
+            active.units.clear()
+
+    async def end_target_sessions(self, session: int) -> None:
+        """TARGET COLD RESET: closes every session of the session's target."""
+        active = self._active.get(session)
+        if active is None:
+            return
+        target = active.session.port.target
+        for one in [one for one in self._active.values() if one.session.port.target == target]:
+            await self._disconnect(one.session)
+
+    async def _disconnect(self, session: Session) -> None:
+        for conn in list(session.connections.values()):
+            await self._wire.disconnect(conn)
+
+    def ask_all_to_leave(self, within_s: int) -> None:
+        """The gateway stops: a session that logs out now loses nothing."""
+        for number in self._active:
+            self._wire.ask_for_logout(number, within_s)
+
+    def stop(self) -> None:
+        """Gives up what is under way: the engine has been stopped."""
+        for task in (*self._ending.values(), *self._background):
+            task.cancel()
+
+    # What sessions see.
+
+    def _granted(self, port: Port) -> tuple[ports.TargetView | None, Mapping[int, ports.LunView]]:
+        """What an initiator gets at a target now."""
+        view = self._targets.get(port.target)
+        target = self.catalog.targets.get(port.target)
+        grant = target.grant(port.initiator) if target is not None else None
+        if view is None or grant is None:
+            return None, {}
+        return view, convert.granted_luns(view, grant.view)
+
+    async def _seat(
+        self, active: Active, luns: Mapping[int, ports.LunView]
+    ) -> Mapping[int, Attention]:
+        """Introduces the nexus to the units of a map that do not know it yet; gives the attentions
+        that it finds there, by LUN field."""
+        active.luns = luns
+        fields: dict[int, list[int]] = {}
+        writable = set()
+        for one, (volume, read_only) in active.fields.items():
+            fields.setdefault(volume, []).append(one)
+            if not read_only:
+                writable.add(volume)
+        arriving: list[tuple[Unit, Seat]] = []
+        for volume, its in fields.items():
+            unit = self._find_unit(volume)
+            if unit is None:
+                continue
+            active.units[volume] = unit
+            seat = _seat_at(unit, active, tuple(its), read_only=volume not in writable)
+            if active.nexus in unit.seats:
+                unit.seats[active.nexus] = seat
+            else:
+                arriving.append((unit, seat))
+        found = await asyncio.gather(*(unit.attach(seat) for unit, seat in arriving))
+        return {
+            one: attention
+            for (_, seat), attention in zip(arriving, found, strict=True)
+            for one in seat.luns
+        }
+
+    async def retarget(self, targets: Mapping[str, ports.TargetView], catalog: Catalog) -> None:
+        """Targets are others now: every session gets the map that its initiator has, and one that
+        would not be let in any more gets an empty one and is asked to leave."""
+        self._targets, self.catalog = dict(targets), catalog
+        for active in list(self._active.values()):
+            if active.session.discovery:
+                continue
+            view, luns = self._granted(active.session.port)
+            await self._remap(active, luns)
+            if view is None:
+                self._dismiss(active)
+
+    async def _remap(self, active: Active, luns: Mapping[int, ports.LunView]) -> None:
+        before, after = convert.lun_map(active.luns), convert.lun_map(luns)
+        if before.luns == after.luns:
+            active.luns = luns
+            return
+        number = active.session.number
+        attentions = await self._seat(active, luns)
+        await self._wire.set_luns(number, after, attentions)
+        changed = Attention.REPORTED_LUNS_DATA_HAS_CHANGED
+        await self._wire.attend([Attending(number, None, changed)])
+        reached = {volume for volume, _ in after.luns.values()}
+        for volume in set(active.units) - reached:
+            unit = active.units.pop(volume)
+            self._spawn(self._unseat(unit, active.nexus))
+
+    async def _unseat(self, unit: Unit, nexus: int) -> None:
+        """A unit that is not mapped any more: what was begun is over before its nexus is lost."""
+        await self._aborts.abort(unit.volume, nexus)
+        await unit.detach(nexus)
+
+    def _dismiss(self, active: Active) -> None:
+        session = active.session
+        log.info("iscsi: session %d is not admitted any more", session.number)
+        self._wire.ask_for_logout(session.number, LOGOUT_SECONDS)
+        self._spawn(self._disconnect_later(session))
+
+    async def _disconnect_later(self, session: Session) -> None:
+        await asyncio.sleep(LOGOUT_SECONDS)
+        await self._disconnect(session)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("iscsi: %s", error)
+
+
+def _seat_at(unit: Unit, active: Active, luns: tuple[int, ...], *, read_only: bool) -> Seat:
+    port = active.session.port
+    relative = unit.record.relative_port(port.target_port)
+    name = NexusName(port.initiator_port, port.target_port, relative)
+    nexus = Nexus(active.nexus, active.port, name)
+    return Seat(nexus, active.session.number, luns, read_only)

@@ -1,0 +1,88 @@
+"""control's targets in the words of log-ins and of the engine: pure conversions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from blockgate.control import ports
+from blockgate.dataplane.wire import Luns
+from blockgate.iscsi import OPEN, Acl, Authentication, Catalog, Credentials, Offer, Target
+from blockgate.model.parameters import TargetParameters
+from blockgate.scsi import report_luns
+
+# One target portal group each; portals differ only in their addresses.
+PORTAL_GROUP: Final = 1
+_DIGESTS: Final[Mapping[str, str]] = {"none": "None", "crc32c": "CRC32C"}
+
+
+def catalog(
+    targets: Mapping[str, ports.TargetView],
+    discovery: ports.DiscoveryView,
+    portals: Iterable[str],
+    *,
+    closing: bool = False,
+) -> Catalog:
+    """All that log-ins and discovery must know."""
+    return Catalog(
+        {name: target(view) for name, view in targets.items()},
+        discovery=_authentication(discovery.chap, discovery.mutual),
+        portals=tuple(portals),
+        closing=closing,
+    )
+
+
+def target(view: ports.TargetView) -> Target:
+    """One target as log-ins see it. Its ACLs keep their order: a grant's number is an index."""
+    return Target(
+        name=view.name,
+        alias=view.alias,
+        acls=tuple(Acl(acl.initiators, _authentication(acl.chap, acl.mutual)) for acl in view.acls),
+        open_access=view.open_access,
+        authentication=_authentication(view.chap, view.mutual),
+        portals=tuple(str(portal) for portal in view.portals),
+        portal_group=PORTAL_GROUP,
+        offer=_offer(view.parameters),
+        ready=view.ready,
+    )
+
+
+def granted_luns(view: ports.TargetView, number: int) -> Mapping[int, ports.LunView]:
+    """The LUN map that goes with a grant of this number."""
+    return view.luns if number == OPEN else view.acls[number].luns
+
+
+def target_port(name: str) -> str:
+    """SCSI's name of a target's one port (RFC 7143 4.4.2)."""
+    return f"{name},t,0x{PORTAL_GROUP:04x}"
+
+
+def lun_map(luns: Mapping[int, ports.LunView]) -> Luns:
+    """A session's map for the engine."""
+    fields = {
+        report_luns.lun_field(number): (lun.handle, lun.read_only) for number, lun in luns.items()
+    }
+    return Luns(fields, report_luns.canned(fields))
+
+
+def _authentication(chap: ports.ChapView | None, mutual: ports.ChapView | None) -> Authentication:
+    return Authentication(
+        (Credentials(chap.user, chap.secret),) if chap is not None else (),
+        Credentials(mutual.user, mutual.secret) if mutual is not None else None,
+    )
+
+
+def _offer(parameters: TargetParameters) -> Offer:
+    return Offer(
+        header_digests=tuple(_DIGESTS[one] for one in parameters.header_digest),
+        data_digests=tuple(_DIGESTS[one] for one in parameters.data_digest),
+        max_connections=parameters.max_connections,
+        initial_r2t=parameters.initial_r2t,
+        immediate_data=parameters.immediate_data,
+        max_recv_data=parameters.max_recv_data_segment_length,
+        max_burst=parameters.max_burst_length,
+        first_burst=parameters.first_burst_length,
+        max_outstanding_r2t=parameters.max_outstanding_r2t,
+        time2wait=parameters.default_time2wait,
+        time2retain=parameters.default_time2retain,
+    )

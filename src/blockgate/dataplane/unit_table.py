@@ -1,0 +1,162 @@
+"""The logical units of open volumes: made when a target first maps one, kept while it is open."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from blockgate.control import ports
+from blockgate.dataplane.aborts import Aborts
+from blockgate.dataplane.gates import Gates
+from blockgate.dataplane.jobs import JobTable
+from blockgate.dataplane.records import Record
+from blockgate.dataplane.units import Unit
+from blockgate.dataplane.wire import Wire
+from blockgate.scsi import Effect, Facts, LogicalUnit, Nexus, Part, Port
+from blockgate.scsi.alua import PortGroup, TargetPortGroups
+from blockgate.scsi.copy_manager import Neighbour
+from blockgate.scsi.reservations import RecordError, Reservations
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Mapped:
+    """A volume as all targets together map it: the target ports by which it is reached, as the
+    engine numbers them, by name."""
+
+    view: ports.LunView
+    by_ports: dict[str, int] = field(default_factory=dict)
+
+
+class UnitTable:
+    """All units. ``others`` are the connections without ports that use a volume, ``neighbours``
+    what else the session of a nexus reaches."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        aborts: Aborts,
+        gates: Gates,
+        *,
+        others: Callable[[int], Iterable[int]],
+        neighbours: Callable[[Nexus], Iterable[Neighbour]],
+    ) -> None:
+        self.store: ports.UnitStore | None = None
+        self.jobs = JobTable(wire, self.volume_of)
+        self._wire = wire
+        self._aborts = aborts
+        self._gates = gates
+        self._others = others
+        self._neighbours = neighbours
+        self._units: dict[int, Unit] = {}
+
+    def get(self, volume: int) -> Unit | None:
+        """The unit of a volume's handle."""
+        return self._units.get(volume)
+
+    def volume_of(self, uuid: str) -> int:
+        """The handle of a unit by its volume's UUID; 0: there is none."""
+        for volume, unit in self._units.items():
+            if unit.record.uuid == uuid:
+                return volume
+        return 0
+
+    async def introduce(self, mapped: Mapped) -> Unit:
+        """The unit of a mapped volume as it should be now, in force on return. Raises OSError."""
+        unit = self._units.get(mapped.view.handle)
+        if unit is None:
+            return await self._make(mapped)
+        effects = unit.logical.set_facts(self._facts(mapped.view, unit.gate.control))
+        effects += self._set_ports(unit, mapped)
+        await unit.record.save()
+        await unit.carry_out(effects)
+        return unit
+
+    async def regate(self, volume: int, gate: ports.Gate) -> None:
+        """control's share of a gate is another one: a size, read-only or not."""
+        kept = self._gates.of(volume)
+        kept.set_control(gate)
+        unit = self._units.get(volume)
+        if unit is not None:
+            facts = unit.logical.facts
+            blocks = max(1, gate.size // facts.block_size)
+            effects = unit.logical.set_facts(
+                replace(facts, blocks=blocks, read_only=gate.read_only)
+            )
+            await unit.carry_out(effects)
+        await kept.renew()
+
+    def forget(self, volume: int) -> None:
+        """The volume is closed."""
+        self._gates.forget(volume)
+        unit = self._units.pop(volume, None)
+        if unit is not None:
+            unit.stop()
+
+    def stop(self) -> None:
+        """Gives up what is under way: the engine has been stopped."""
+        for unit in self._units.values():
+            unit.stop()
+
+    async def _make(self, mapped: Mapped) -> Unit:
+        view = mapped.view
+        record = await Record.load(view.uuid, self.store)
+        gate = self._gates.of(view.handle)
+        relative = [record.relative_port(name) for name in mapped.by_ports]
+        logical = LogicalUnit(
+            self._facts(view, gate.control),
+            _reservations(record),
+            TargetPortGroups.single(relative),
+            self._neighbours,
+        )
+        unit = Unit(
+            logical=logical,
+            gate=gate,
+            record=record,
+            wire=self._wire,
+            aborts=self._aborts,
+            jobs=self.jobs,
+            others=self._others,
+        )
+        self._set_ports(unit, mapped)
+        await record.save()
+        effects = logical.restore(record.parts)
+        gate.parts = logical.gate
+        self._units[view.handle] = unit
+        await gate.renew()
+        await unit.carry_out(effects)
+        return unit
+
+    @staticmethod
+    def _facts(view: ports.LunView, gate: ports.Gate | None) -> Facts:
+        size = gate.size if gate is not None else view.size
+        return Facts(
+            identity=view.identity,
+            blocks=max(1, size // view.block_size),
+            block_size=view.block_size,
+            write_back=not view.write_through,
+            read_only=gate.read_only if gate is not None else False,
+        )
+
+    @staticmethod
+    def _set_ports(unit: Unit, mapped: Mapped) -> tuple[Effect, ...]:
+        """The ports of the unit, each with an identifier that it keeps over restarts. All of them
+        are one group: one gateway has the unit for itself."""
+        found = [
+            Port(number, name, unit.record.relative_port(name))
+            for name, number in mapped.by_ports.items()
+        ]
+        found.sort(key=lambda port: port.relative)
+        groups = [PortGroup(1, tuple(port.relative for port in found))]
+        return (*unit.logical.port_groups.configure(groups), *unit.logical.set_ports(found))
+
+
+def _reservations(record: Record) -> Reservations:
+    try:
+        return Reservations.restored(record.parts.get(Part.RESERVATIONS, b""))
+    except RecordError as error:
+        # Better a unit without reservations, and a word of it, than none at all.
+        log.error("the reservations of unit %s cannot be read: %s", record.uuid, error)
+        return Reservations()

@@ -1,0 +1,305 @@
+"""One logical unit as the adapter drives it: policy in, effects carried out, then the reply.
+
+A reaction's effects are carried out in their order, each to its end, before its command is answered
+(see :mod:`blockgate.scsi.reactions`). Commands of one unit wait for each other while one has
+effects, so that what the second is told is what the first has made stable; once nothing but aborts
+are left, which may take as long as a disk hangs, the next one has its turn. What the unit learns
+from outside (a nexus comes, goes, a reset) does not wait: each of its effects stands for the state
+as it then is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Protocol
+
+from blockgate.dataplane.aborts import Aborts
+from blockgate.dataplane.gates import VolumeGate
+from blockgate.dataplane.records import Record
+from blockgate.dataplane.wire import Attending, Wire
+from blockgate.scsi import (
+    AbortNexus,
+    Attend,
+    Attention,
+    CancelJob,
+    Command,
+    Effect,
+    GateChanged,
+    Job,
+    Key,
+    LogicalUnit,
+    Nexus,
+    Part,
+    Persist,
+    Reaction,
+    Reply,
+    Sense,
+    StartJob,
+)
+
+log = logging.getLogger(__name__)
+
+# Commands of one unit that are answered before the loop gets its turn again.
+COMMANDS_PER_TURN: Final = 32
+
+Done = Callable[[Reply], None]
+
+
+class Jobs(Protocol):
+    """Long work in the engine, see :mod:`~blockgate.dataplane.jobs`."""
+
+    def start(self, unit: Unit, key: int, job: Job) -> None: ...
+
+    async def cancel(self, unit: Unit, key: int) -> None: ...
+
+
+# INTERNAL TARGET FAILURE: nothing that the initiator did is at fault.
+_FAILURE: Final = Sense(Key.HARDWARE_ERROR, 0x44, 0x00)
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A nexus at a unit: by which session and LUN fields it reaches it."""
+
+    nexus: Nexus
+    session: int
+    luns: tuple[int, ...]
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """Something that waits for its unit. ``nexus`` and ``task`` are a command's, else 0."""
+
+    work: Callable[[], Reaction]
+    done: Done
+    nexus: int = 0
+    task: int = 0
+
+
+class Unit:
+    """A logical unit: its policy, its part of the gate, its record, and who is connected to it."""
+
+    def __init__(
+        self,
+        *,
+        logical: LogicalUnit,
+        gate: VolumeGate,
+        record: Record,
+        wire: Wire,
+        aborts: Aborts,
+        jobs: Jobs,
+        others: Callable[[int], Iterable[int]],
+    ) -> None:
+        """``others``: connections without ports (NBD) that use a volume now."""
+        self.logical = logical
+        self.gate = gate
+        self.record = record
+        self.seats: dict[int, Seat] = {}
+        self._wire = wire
+        self._aborts = aborts
+        self._jobs = jobs
+        self._others = others
+        self._queue: deque[_Turn] = deque()
+        self._busy = False
+        self._again = False
+        self._answers: dict[int, _Turn] = {}  # jobs whose end answers a command, by their key
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def volume(self) -> int:
+        """The engine's handle of its volume."""
+        return self.gate.volume
+
+    # Commands.
+
+    def command(self, nexus: Nexus, command: Command, task: int, done: Done) -> None:
+        """A command that the engine handed up; ``done`` answers it, maybe at once."""
+        work = partial(self.logical.execute, nexus, command)
+        turn = _Turn(work, done, nexus.number, task)
+        if self._busy or self._queue:
+            self._queue.append(turn)
+        else:
+            self._begin(turn)
+
+    def job_done(self, key: int, errno: int, done_bytes: int) -> None:
+        """A job has ended; the command that began it, if it waits, is answered."""
+        asked = self._answers.pop(key, None)
+        work = partial(self.logical.job_done, key, errno, done_bytes)
+        if asked is not None:
+            turn = _Turn(work, asked.done, asked.nexus, asked.task)
+        else:
+            turn = _Turn(work, _nobody)
+        if self._busy:
+            self._queue.appendleft(turn)
+        else:
+            self._begin(turn)
+
+    def _begin(self, turn: _Turn) -> None:
+        reaction = self._react(turn.work)
+        if reaction.effects:
+            self._busy = True
+            self._spawn(self._carry_out(turn, reaction))
+        elif reaction.reply is not None:
+            turn.done(reaction.reply)
+
+    def _react(self, work: Callable[[], Reaction]) -> Reaction:
+        try:
+            return work()
+        except Exception:
+            log.exception("unit %s: a command failed in the gateway itself", self.record.uuid)
+            return Reaction(self.logical.refusal(_FAILURE))
+
+    async def _carry_out(self, turn: _Turn, reaction: Reaction) -> None:
+        held = True
+        reply = reaction.reply
+        try:
+            for effect in reaction.effects:
+                if held and isinstance(effect, AbortNexus):
+                    held = False
+                    self._release()
+                if isinstance(effect, StartJob) and reply is None:
+                    self._answers[effect.key] = turn
+                await self._effect(effect, turn.task)
+        except OSError as error:
+            log.error("unit %s: an effect could not be had: %s", self.record.uuid, error)
+            reply = self.logical.refusal(_FAILURE)
+            self._forget_jobs(reaction)
+        finally:
+            if held:
+                self._release()
+        if reply is not None:
+            turn.done(reply)
+
+    def _forget_jobs(self, reaction: Reaction) -> None:
+        """The command is answered now: no job's end will do it."""
+        for effect in reaction.effects:
+            if isinstance(effect, StartJob):
+                self._answers.pop(effect.key, None)
+
+    def _release(self) -> None:
+        """The next commands have their turn; a bounded number before the loop has its own."""
+        self._busy = False
+        if self._queue and not self._again:
+            self._again = True
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        self._again = False
+        for _ in range(COMMANDS_PER_TURN):
+            if self._busy or not self._queue:
+                return
+            self._begin(self._queue.popleft())
+        if self._queue and not self._busy:
+            self._release()
+
+    # What comes from outside.
+
+    async def attach(self, seat: Seat) -> Attention:
+        """A session reaches the unit from now on; over when the gate knows it. Returns the
+        attentions that it finds there: they are set when the engine has the session."""
+        self.seats[seat.nexus.number] = seat
+        found = Attention(0)
+        for effect in self.logical.attach(seat.nexus, read_only=seat.read_only):
+            if isinstance(effect, Attend) and effect.nexuses == frozenset({seat.nexus.number}):
+                found |= effect.attentions
+            else:
+                await self._effect(effect, 0)
+        return found
+
+    async def detach(self, nexus: int) -> None:
+        """It does not any more. Its commands have drained."""
+        seat = self.seats.pop(nexus, None)
+        if seat is not None:
+            await self.carry_out(self.logical.detach(seat.nexus))
+
+    async def aborted(self, *, nexuses: Iterable[int] | None = None, task: int = 0) -> None:
+        """Commands were aborted, all or those of these nexuses or one task: jobs that they wait
+        for and that end with them are stopped."""
+        wanted = None if nexuses is None else frozenset(nexuses)
+        for key, turn in list(self._answers.items()):
+            if (turn.task == task) if task else (wanted is None or turn.nexus in wanted):
+                await self.carry_out(self.logical.task_aborted(key))
+
+    async def carry_out(self, effects: Iterable[Effect]) -> None:
+        """Carries out effects that no command has asked for. Raises OSError."""
+        for effect in effects:
+            await self._effect(effect, 0)
+
+    def stop(self) -> None:
+        """Gives up what is under way; the engine has been stopped or the volume closed."""
+        self._queue.clear()
+        for task in self._tasks:
+            task.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Effects.
+
+    async def _effect(self, effect: Effect, task: int) -> None:
+        match effect:
+            case GateChanged():
+                await self.gate.renew()
+            case Attend():
+                await self.attend(effect)
+            case AbortNexus():
+                await self._abort(effect, task)
+            case Persist():
+                await self._persist(effect)
+            case StartJob():
+                self._jobs.start(self, effect.key, effect.job)
+            case CancelJob():
+                await self._jobs.cancel(self, effect.key)
+
+    async def _persist(self, effect: Persist) -> None:
+        """A change whose record cannot be had must not be there after all."""
+        former = self.record.parts.get(effect.part, b"")
+        self.record.put(effect.part, effect.record)
+        try:
+            await self.record.save()
+        except OSError:
+            self.record.put(effect.part, former)
+            if effect.part is Part.RESERVATIONS:
+                self.logical.reservations.take_back()
+            raise
+
+    async def attend(self, effect: Attend) -> None:
+        """Sets unit attentions; in force on return. Nexuses that are gone need none."""
+        numbers = self.seats.keys() if effect.nexuses is None else effect.nexuses
+        attending = [
+            Attending(seat.session, lun, effect.attentions)
+            for number in numbers
+            if number not in effect.but and (seat := self.seats.get(number)) is not None
+            for lun in seat.luns
+        ]
+        if attending:
+            await self._wire.attend(attending)
+
+    async def _abort(self, effect: AbortNexus, task: int) -> None:
+        """PREEMPT AND ABORT. The new gate refuses what connections without ports (NBD) might still
+        write too: they can not be preempted by name, so what they have begun is waited for."""
+        nexuses = [*effect.nexuses, *self._others(self.volume)]
+        await asyncio.gather(
+            *(
+                self._aborts.abort(
+                    self.volume,
+                    nexus,
+                    except_task=task,
+                    status=effect.status if nexus in effect.nexuses else None,
+                )
+                for nexus in nexuses
+            ),
+            self.aborted(nexuses=effect.nexuses),
+        )
+
+
+def _nobody(_reply: Reply) -> None:
+    """The command that began a job has been answered already."""

@@ -1,0 +1,213 @@
+"""Sessions: log-ins, who takes whose place, what a change of targets does to them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from blockgate.control import ports
+from blockgate.dataplane.wire import FIRST_NEXUS
+from blockgate.scsi import Attention
+from tests.unit.dataplane.scene import ALICE, BOB, DISK, LUN_1, Site, lun_view, settle, target_view
+
+OTHER = "22345678-1234-1234-1234-123456789abc"
+
+
+async def site() -> Site:
+    made = Site()
+    await made.set_targets()
+    return made
+
+
+async def test_a_login_knows_its_nexus_its_luns_and_its_attentions() -> None:
+    gateway = await site()
+    conn = gateway.begin_login()
+    await settle()
+    ((_, pdu, params),) = gateway.wire.named("login_done")
+    assert pdu[36:38] == b"\0\0"
+    assert (params.session, params.nexus) == (1, FIRST_NEXUS + 1)
+    assert params.luns.luns == {LUN_1: (3, False)}
+    assert params.luns.report_luns[bytes.fromhex("a00000000000000000000000")] == (
+        b"\0\0\0\x08" + bytes(4) + b"\0\1" + bytes(6)
+    )
+    assert params.attentions == {LUN_1: Attention.POWER_ON}
+    assert params.queue_depth == 128
+    known = gateway.iscsi.connections.get(conn)
+    assert known is not None and known.session is not None
+    assert known.session.port.initiator == ALICE
+
+
+async def test_a_successor_waits_until_its_predecessor_has_drained() -> None:
+    gateway = await site()
+    first = await gateway.login()
+    gateway.wire.hold_aborts = True
+    conn = gateway.begin_login()
+    await settle()
+    # The old connection is closed, its commands are aborted; nothing is answered yet.
+    assert gateway.wire.named("disconnect") == [(1,)]
+    assert gateway.wire.named("abort") == [(0, FIRST_NEXUS + first, 0, 0, None, 0)]
+    assert len(gateway.wire.named("login_done")) == 1
+    gateway.wire.drain()
+    await settle()
+    _, second = gateway.wire.named("login_done")
+    assert second[0] == conn
+    assert second[2].session != first
+    assert second[2].attentions == {LUN_1: Attention.NEXUS_LOSS}
+    assert len(gateway.iscsi.sessions.table) == 1
+
+
+async def test_so_does_one_that_comes_after_its_predecessor_was_lost() -> None:
+    gateway = await site()
+    await gateway.login()
+    gateway.wire.hold_aborts = True
+    gateway.iscsi.connections.lost(1, "reset")
+    assert len(gateway.iscsi.sessions.table) == 0
+    gateway.begin_login()
+    await settle()
+    assert len(gateway.wire.named("login_done")) == 1
+    # Another initiator does not wait.
+    gateway.begin_login(BOB)
+    await settle()
+    assert len(gateway.wire.named("login_done")) == 2
+    gateway.wire.drain()
+    await settle()
+    assert len(gateway.wire.named("login_done")) == 3
+
+
+async def test_three_at_once_from_one_port_leave_one_session() -> None:
+    gateway = await site()
+    for _ in range(3):
+        gateway.begin_login()
+    await settle()
+    await settle()
+    assert len(gateway.iscsi.sessions.table) == 1
+    assert [what[0] for what in gateway.wire.named("login_done")] == [1, 2, 3]
+    unit = gateway.iscsi.units.get(3)
+    assert unit is not None and len(unit.seats) == 1
+
+
+async def test_a_connection_that_is_lost_while_it_waits() -> None:
+    gateway = await site()
+    await gateway.login()
+    gateway.wire.hold_aborts = True
+    conn = gateway.begin_login()
+    await settle()
+    assert gateway.iscsi.connections.lost(conn, "gave up")
+    gateway.wire.drain()
+    await settle()
+    assert len(gateway.wire.named("login_done")) == 1
+    assert len(gateway.iscsi.sessions.table) == 0
+    unit = gateway.iscsi.units.get(3)
+    assert unit is not None and unit.seats == {}
+
+
+async def test_a_target_that_goes_while_a_login_waits() -> None:
+    gateway = await site()
+    await gateway.login()
+    gateway.wire.hold_aborts = True
+    conn = gateway.begin_login()
+    await settle()
+    await gateway.set_targets({})
+    gateway.wire.drain()
+    await settle()
+    ((refused, pdu, then),) = gateway.wire.named("login_reply")
+    assert (refused, pdu[36:38], then) == (conn, b"\x03\x01", "close")
+
+
+async def test_discovery() -> None:
+    gateway = await site()
+    gateway.iscsi.add_portal(1, "192.0.2.1:3260")
+    await gateway.login(SessionType="Discovery")
+    gateway.iscsi.connections.text(
+        1, 9, 0xFFFFFFFF, b"SendTargets=All\0", final=True, continued=False
+    )
+    expected = f"TargetName={DISK}\0TargetAddress=192.0.2.1:3260,1\0".encode()
+    assert gateway.wire.named("text_reply") == [(1, 9, 0xFFFFFFFF, True, False, expected)]
+    gateway.iscsi.connections.text(1, 9, 5, b"", final=True, continued=False)
+    assert gateway.wire.named("reject") == [(1, 9)]
+    gateway.iscsi.connections.lost(1, "logout")
+    assert len(gateway.iscsi.sessions.table) == 0
+    assert gateway.wire.named("abort") == []
+
+
+async def test_events_of_connections_that_are_gone() -> None:
+    gateway = await site()
+    gateway.iscsi.connections.login(99, bytes(48), b"")
+    gateway.iscsi.connections.text(99, 0, 0, b"", final=True, continued=False)
+    assert not gateway.iscsi.connections.lost(99, "")
+    gateway.command(99, "12000000ff00")
+    assert gateway.wire.names().count("login_reply") == 0
+
+
+async def test_a_refused_login_is_closed() -> None:
+    gateway = await site()
+    gateway.begin_login(TargetName="iqn.2024-01.com.example:none")
+    ((_, pdu, then),) = gateway.wire.named("login_reply")
+    assert (pdu[36:38], then) == (b"\x02\x03", "close")
+
+
+async def test_a_changed_map_is_told() -> None:
+    gateway = await site()
+    session = await gateway.login()
+    await gateway.set_targets(target_view({1: lun_view(), 2: lun_view(4, uuid=OTHER)}))
+    (changed,) = gateway.wire.named("set_luns")
+    assert changed[1] == {LUN_1: (3, False), 2 * LUN_1: (4, False)}
+    assert changed[2] == {2 * LUN_1: Attention.POWER_ON}
+    attended = gateway.wire.named("attend")
+    assert attended == [(session, None, Attention.REPORTED_LUNS_DATA_HAS_CHANGED)]
+    assert set(gateway.iscsi.sessions.units_of(session)) == {3, 4}
+    # The same again is no change.
+    await gateway.set_targets(target_view({1: lun_view(), 2: lun_view(4, uuid=OTHER)}))
+    assert len(gateway.wire.named("set_luns")) == 1
+    await gateway.set_targets(target_view({2: lun_view(4, uuid=OTHER)}))
+    await settle()
+    assert set(gateway.iscsi.sessions.units_of(session)) == {4}
+    unit = gateway.iscsi.units.get(3)
+    assert unit is not None and unit.seats == {}
+    assert gateway.wire.named("abort") == [(3, FIRST_NEXUS + session, 0, 0, None, 0)]
+
+
+async def test_who_is_not_let_in_any_more_is_asked_to_leave_and_then_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("blockgate.dataplane.sessions.LOGOUT_SECONDS", 0)
+    gateway = await site()
+    session = await gateway.login()
+    acl = ports.AclView(frozenset({BOB}), {1: lun_view()})
+    await gateway.set_targets(target_view(open_access=False, acls=(acl,)))
+    assert gateway.wire.named("set_luns")[0][1] == {}
+    assert gateway.wire.named("ask_for_logout") == [(session,)]
+    await asyncio.sleep(0.01)
+    await settle()
+    assert gateway.wire.named("disconnect") == [(1,)]
+    assert len(gateway.iscsi.sessions.table) == 0
+
+
+async def test_each_initiator_has_its_own_map_and_a_rotated_secret_ends_nobody() -> None:
+    gateway = Site()
+    own = ports.AclView(frozenset({ALICE}), {1: lun_view(read_only=True)})
+    await gateway.set_targets(target_view(acls=(own,)))
+    await gateway.login()
+    await gateway.login(BOB)
+    alice, bob = [what[2].luns.luns for what in gateway.wire.named("login_done")]
+    assert alice == {LUN_1: (3, True)}
+    assert bob == {LUN_1: (3, False)}
+    rotated = ports.AclView(own.initiators, own.luns, chap=ports.ChapView("alice", b"a new secret"))
+    await gateway.set_targets(target_view(acls=(rotated,)))
+    assert gateway.wire.named("set_luns") == []
+    assert len(gateway.iscsi.sessions.table) == 2
+
+
+async def test_the_end_of_the_gateway() -> None:
+    gateway = await site()
+    session = await gateway.login()
+    gateway.wire.hold_aborts = True
+    gateway.begin_login()
+    await settle()
+    gateway.iscsi.close(5)
+    assert gateway.wire.named("ask_for_logout") in ([(session,)], [])
+    gateway.begin_login(BOB)
+    assert gateway.wire.named("login_reply")[-1][1][36:38] == b"\x03\x01"
+    gateway.iscsi.stop()
+    await settle()

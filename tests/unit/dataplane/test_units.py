@@ -1,0 +1,292 @@
+"""Units: effects before replies, one command's after another's, gates, records, task management."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+
+import pytest
+
+from blockgate.control import ports
+from blockgate.dataplane.wire import FIRST_NEXUS
+from blockgate.scsi import Attention, Situation
+from blockgate.scsi.task_management import Management, Verdict
+from tests.unit.dataplane.scene import (
+    BOB,
+    LUN_1,
+    UUID,
+    Site,
+    preempt_and_abort,
+    register,
+    reserve,
+    settle,
+    target_view,
+)
+
+INQUIRY = "12000000ff00"
+READ_KEYS = "5e000000000000ff0000"
+
+
+async def two_sessions(gateway: Site) -> tuple[int, int]:
+    await gateway.set_targets()
+    return await gateway.login(), await gateway.login(BOB)
+
+
+async def test_what_needs_no_effect_is_answered_at_once() -> None:
+    gateway = Site()
+    session, _ = await two_sessions(gateway)
+    reply = gateway.reply(gateway.command(session, INQUIRY))
+    assert reply is not None
+    assert reply[0] == 0 and reply[1][8:16] == b"BLKGATE "
+
+
+async def test_a_lun_that_is_not_mapped() -> None:
+    gateway = Site()
+    session, _ = await two_sessions(gateway)
+    reply = gateway.reply(gateway.command(session, INQUIRY, volume=0))
+    assert reply is not None and reply[1][0] == 0x7F
+    luns = gateway.reply(gateway.command(session, "a000020000000000010000 00", volume=0))
+    assert luns is not None and luns[1] == b"\0\0\0\x08" + bytes(4) + b"\0\1" + bytes(6)
+    bad = gateway.reply(gateway.command(session, "a000440000000000010000 00", volume=0))
+    assert bad is not None and (bad[0], bad[2][2], bad[2][12]) == (2, 5, 0x24)
+    ready = gateway.reply(gateway.command(session, "000000000000", volume=0))
+    assert ready is not None and (ready[0], ready[2][12]) == (2, 0x25)
+
+
+async def test_a_reservation_is_in_force_before_it_is_answered() -> None:
+    gateway = Site()
+    alice, bob = await two_sessions(gateway)
+    gateway.command(alice, *register(1))
+    await settle()
+    swaps = len(gateway.wire.named("swap_gate"))
+    gateway.wire.pause_gates = asyncio.Event()
+    task = gateway.command(alice, *reserve(1))
+    after = gateway.command(bob, READ_KEYS)
+    await settle()
+    assert gateway.reply(task) is None
+    assert gateway.reply(after) is None, "a command waits for the effects of the one before it"
+    gateway.wire.pause_gates.set()
+    await settle()
+    assert len(gateway.wire.named("swap_gate")) == swaps + 1
+    assert gateway.reply(task) == (0, b"", b"")
+    assert gateway.reply(after) is not None
+    _, _, parts = gateway.wire.gates[3]
+    assert parts is not None
+    assert parts.default_access is Situation.WRITE_EXCLUSIVE_OTHER
+    assert parts.access == {FIRST_NEXUS + alice: Situation.FREE}
+
+
+async def test_preempt_and_abort_drains_and_lets_others_go_on() -> None:
+    gateway = Site()
+    alice, bob = await two_sessions(gateway)
+    for session, key in ((alice, 1), (bob, 2)):
+        gateway.command(session, *register(key))
+        await settle()
+    gateway.command(bob, *reserve(2))
+    await settle()
+    gateway.wire.hold_aborts = True
+    gateway.others = [17]  # a connection of NBD
+    task = gateway.command(alice, *preempt_and_abort(1, 2))
+    after = gateway.command(alice, READ_KEYS)
+    await settle()
+    assert gateway.reply(task) is None
+    assert gateway.reply(after) is not None, "only the drain is left, and that may take for ever"
+    aborted = {(what[0], what[1], what[3]) for what in gateway.wire.named("abort")}
+    assert aborted == {(3, FIRST_NEXUS + bob, task), (3, 17, task)}
+    assert gateway.wire.named("attend")
+    gateway.wire.drain()
+    await settle()
+    assert gateway.reply(task) == (0, b"", b"")
+
+
+async def test_what_is_to_outlive_a_restart_is_stable_first_and_comes_back() -> None:
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    cdb, data = register(7)
+    gateway.store.fails = True
+    persist = data[:20] + b"\1" + data[21:]  # APTPL
+    task = gateway.command(alice, cdb, persist)
+    await settle()
+    reply = gateway.reply(task)
+    assert reply is not None and (reply[0], reply[2][2], reply[2][12]) == (2, 4, 0x44)
+    gateway.store.fails = False
+    keys = gateway.reply(gateway.command(alice, READ_KEYS))
+    assert keys is not None and keys[1][4:8] == bytes(4), "the change was taken back"
+    task = gateway.command(alice, cdb, persist)
+    await settle()
+    assert gateway.reply(task) == (0, b"", b"")
+    restarted = Site(store=gateway.store)
+    alice, _ = await two_sessions(restarted)
+    keys = restarted.reply(restarted.command(alice, READ_KEYS))
+    assert keys is not None and keys[1][8:16] == (7).to_bytes(8, "big")
+
+
+async def test_relative_ports_stay_and_a_broken_record_is_no_end() -> None:
+    gateway = Site()
+    await gateway.set_targets()
+    record = gateway.store.records[UUID]
+    assert b'"iqn.2024-01.com.example:disk,t,0x0001": 1' in record
+    for broken in (
+        b"{",
+        b"[]",
+        b'{"version": 9}',
+        record.replace(b'"parts": {', b'"parts": {"x": "",'),
+    ):
+        other = Site()
+        other.store.records[UUID] = broken
+        await other.set_targets()
+        assert other.iscsi.units.get(3) is not None
+
+
+async def test_a_volume_that_grows() -> None:
+    gateway = Site()
+    alice, bob = await two_sessions(gateway)
+    await gateway.iscsi.units.regate(3, ports.Gate(generation=2, size=2 << 20, read_only=False))
+    assert gateway.wire.named("attend") == [
+        (alice, LUN_1, Attention.CAPACITY_DATA_HAS_CHANGED),
+        (bob, LUN_1, Attention.CAPACITY_DATA_HAS_CHANGED),
+    ]
+    generation, gate, parts = gateway.wire.gates[3]
+    assert gate.size == 2 << 20 and parts is not None
+    with pytest.raises(OSError) as refused:
+        await gateway.iscsi.units.regate(3, ports.Gate(generation=1, size=1, read_only=False))
+    assert refused.value.errno == errno.EINVAL
+    generations = [what[1] for what in gateway.wire.named("swap_gate")]
+    assert generations == sorted(set(generations)) and generations[-1] == generation
+
+
+async def test_swaps_that_come_together_are_one() -> None:
+    gateway = Site()
+    await gateway.set_targets()
+    gate = gateway.iscsi.units.get(3).gate  # type: ignore[union-attr]
+    gateway.wire.pause_gates = asyncio.Event()
+    before = len(gateway.wire.named("swap_gate"))
+    waiting = [asyncio.ensure_future(gate.renew()) for _ in range(20)]
+    await settle()
+    gateway.wire.pause_gates.set()
+    await asyncio.gather(*waiting)
+    assert len(gateway.wire.named("swap_gate")) == before + 2
+
+
+# Task management.
+
+
+def management(gateway: Site, session: int, function: int, **more: object) -> None:
+    fields = {"nexus": FIRST_NEXUS + session, "volume": 3} | more
+    gateway.iscsi.management.handle(900, session, 77, Management(function, **fields))  # type: ignore[arg-type]
+
+
+async def test_abort_task_is_answered_when_its_fate_is_known() -> None:
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    gateway.wire.hold_aborts = True
+    management(gateway, alice, 1, referenced=5, verdict=Verdict.FOUND)
+    await settle()
+    assert gateway.wire.named("abort") == [(3, FIRST_NEXUS + alice, 5, 0, None, 77)]
+    assert gateway.wire.named("management_done") == []
+    gateway.wire.drain()
+    await settle()
+    assert gateway.wire.named("management_done") == [(900, 0)]
+    management(gateway, alice, 1, verdict=Verdict.GONE)
+    assert gateway.wire.named("management_done")[-1] == (900, 1)
+
+
+async def test_a_reset_of_the_unit_tells_everybody_and_drains() -> None:
+    gateway = Site()
+    alice, bob = await two_sessions(gateway)
+    gateway.command(bob, "160000000000")  # RESERVE(6)
+    await settle()
+    gateway.wire.hold_aborts = True
+    management(gateway, alice, 5)
+    await settle()
+    attended = {(what[0], what[2]) for what in gateway.wire.named("attend")}
+    assert attended == {(s, Attention.LOGICAL_UNIT_RESET) for s in (alice, bob)}
+    assert gateway.wire.named("abort") == [(3, 0, 0, 0, None, 77)]
+    _, _, parts = gateway.wire.gates[3]
+    assert parts is not None and parts.default_access is Situation.FREE
+    gateway.wire.drain()
+    await settle()
+    assert gateway.wire.named("management_done") == [(900, 0)]
+
+
+async def test_a_cold_reset_ends_the_sessions_after_its_answer() -> None:
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    management(gateway, alice, 7, volume=0)
+    await settle()
+    names = gateway.wire.names()
+    assert names.index("management_done") < names.index("disconnect")
+    assert {what[0] for what in gateway.wire.named("disconnect")} == {1, 2}
+    assert len(gateway.iscsi.sessions.table) == 0
+
+
+async def test_a_function_on_a_lun_that_is_not_there() -> None:
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    management(gateway, alice, 5, volume=0)
+    assert gateway.wire.named("management_done") == [(900, 2)]
+
+
+# Jobs.
+
+
+async def test_a_copy_is_answered_by_its_end() -> None:
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    task = gateway.command(alice, *copy_of_eight_blocks())
+    await settle()
+    ((number, job, source, destination),) = gateway.wire.named("start_job")
+    assert (source, destination, job.length) == (3, 3, 4096)
+    assert gateway.reply(task) is None
+    assert gateway.reply(gateway.command(alice, INQUIRY)) is not None
+    gateway.iscsi.units.jobs.done(number, 0, 4096)
+    await settle()
+    assert gateway.reply(task) == (0, b"", b"")
+    gateway.iscsi.units.jobs.done(number, 0, 4096)
+
+
+async def test_a_copy_ends_with_its_command() -> None:
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    task = gateway.command(alice, *copy_of_eight_blocks())
+    await settle()
+    management(gateway, alice, 1, referenced=task, verdict=Verdict.FOUND)
+    await settle()
+    ((number,),) = gateway.wire.named("cancel_job")
+    assert gateway.wire.named("management_done") == []
+    gateway.iscsi.units.jobs.done(number, errno.ECANCELED, 0)
+    await settle()
+    assert gateway.wire.named("management_done") == [(900, 0)]
+
+
+def copy_of_eight_blocks() -> tuple[str, bytes]:
+    """EXTENDED COPY(LID1) of eight blocks within one unit (SPC-4 6.4): one identification CSCD
+    descriptor with the NAA designator of the scene, one block-to-block segment."""
+    cscd = (
+        b"\xe4\0\0\0"
+        + b"\x01\x03\x00\x10"
+        + bytes.fromhex("6" * 32)
+        + bytes(4)
+        + b"\0"
+        + (512).to_bytes(3, "big")
+    )
+    segment = (
+        b"\x02\x00\x00\x18"
+        + bytes(4)
+        + bytes(2)
+        + (8).to_bytes(2, "big")
+        + (0).to_bytes(8, "big")
+        + (64).to_bytes(8, "big")
+    )
+    head = b"\x01\x00" + len(cscd).to_bytes(2, "big") + bytes(4)
+    head += len(segment).to_bytes(4, "big") + bytes(4)
+    data = head + cscd + segment
+    return "8300" + "00" * 8 + f"{len(data):08x}" + "0000", data
+
+
+async def test_the_same_target_again_changes_nothing() -> None:
+    gateway = Site()
+    await gateway.set_targets(target_view())
+    before = len(gateway.wire.named("swap_gate"))
+    await gateway.set_targets(target_view())
+    assert len(gateway.wire.named("swap_gate")) == before
