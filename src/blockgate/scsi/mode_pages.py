@@ -76,6 +76,18 @@ def changeable(code: Code, page: bytes) -> bytes:
     return page[:2].ljust(len(page), b"\0")
 
 
+def _changed(facts: Facts, pages: Mapping[Code, bytes]) -> dict[Code, bytes]:
+    """The default pages with the changeable bits of ``pages``: what they say of anything else may
+    be of a unit that was another one then."""
+    values = {}
+    for code, plain in defaults(facts).items():
+        other = pages.get(code, plain)
+        mask = b"\0\0" + changeable(code, plain)[2:]
+        bits = zip(plain, other, mask, strict=True)
+        values[code] = bytes(old & ~chosen & 0xFF | new & chosen for old, new, chosen in bits)
+    return values
+
+
 @dataclass(slots=True)
 class ModePages:
     """The mode pages of one unit. ``saved`` has the pages that MODE SELECT with SP has stored;
@@ -86,7 +98,7 @@ class ModePages:
     current: dict[Code, bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.current = {**defaults(self.facts), **self.saved}
+        self.current = _changed(self.facts, self.saved)
 
     @property
     def descriptor_sense(self) -> bool:
@@ -116,7 +128,7 @@ class ModePages:
             case PageControl.DEFAULT:
                 return dict(plain)
             case PageControl.SAVED:
-                return {**plain, **self.saved}
+                return _changed(self.facts, self.saved)
 
     def check(self, code: Code, page: bytes, at: int) -> None:
         """Raises CheckCondition where a page that stands ``at`` a byte of a parameter list sets
@@ -141,16 +153,13 @@ class ModePages:
     def reset(self) -> bool:
         """Logical unit reset: the saved values are current again (SPC-4 6.11). Whether one
         changed."""
-        before, self.current = self.current, {**defaults(self.facts), **self.saved}
+        before, self.current = self.current, _changed(self.facts, self.saved)
         return before != self.current
 
     def become(self, facts: Facts) -> None:
         """The unit's facts are others; what was changed stays."""
-        changed = {
-            code: page for code, page in self.current.items() if page != defaults(self.facts)[code]
-        }
         self.facts = facts
-        self.current = {**defaults(facts), **changed}
+        self.current = _changed(facts, self.current)
 
     def record(self) -> bytes:
         """The saved pages for stable storage."""
@@ -166,4 +175,4 @@ class ModePages:
             key, page = (int(code, 16), int(sub, 16)), bytes.fromhex(text)
             if key in self.current and len(page) == len(self.current[key]):
                 self.saved[key] = page
-        self.current = {**defaults(self.facts), **self.saved}
+        self.current = _changed(self.facts, self.saved)

@@ -11,6 +11,7 @@ import pytest
 
 from blockgate.scsi import Attention, CheckCondition, Situation
 from blockgate.scsi.opcodes import Table, load, table
+from blockgate.scsi.report_opcodes import operation_codes
 
 TOP = Path(__file__).parents[3]
 SOURCE = (TOP / "src/blockgate/scsi/opcodes.toml").read_text()
@@ -52,6 +53,9 @@ def test_an_altered_row_is_seen_by_every_consumer() -> None:
     assert not table().find(READ_10).conflicts_in(Situation.WRITE_EXCLUSIVE_OTHER, READ_10)
     assert not other.find(READ_10).conflicts_in(Situation.EXCLUSIVE_ACCESS_OTHER, READ_10)
     assert other.find(READ_10).conflicts_in(Situation.WRITE_EXCLUSIVE_OTHER, READ_10)
+    one_command = bytes.fromhex("a30c012800000000010000ff")[:12]
+    assert operation_codes(table().commands, one_command)[5] == 0xF8
+    assert operation_codes(other.commands, one_command)[5] == 0x18
     rust = generator().rust_table
     assert rust(other) != rust(table())
     lines = set(rust(other).splitlines()) - set(rust(table()).splitlines())
