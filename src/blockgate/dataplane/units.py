@@ -74,12 +74,15 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """Something that waits for its unit. ``nexus`` and ``task`` are a command's, else 0."""
+    """Something that waits for its unit. ``nexus`` and ``task`` are a command's, else 0;
+    ``begun``: it is the end of a job, and the unit has to hear of it whatever became of the
+    command."""
 
     work: Callable[[], Reaction]
     done: Done
     nexus: int = 0
     task: int = 0
+    begun: bool = False
 
 
 class Unit:
@@ -132,9 +135,9 @@ class Unit:
         asked = self._answers.pop(key, None)
         work = partial(self.logical.job_done, key, errno, done_bytes)
         if asked is not None:
-            turn = _Turn(work, asked.done, asked.nexus, asked.task)
+            turn = _Turn(work, asked.done, asked.nexus, asked.task, begun=True)
         else:
-            turn = _Turn(work, _nobody)
+            turn = _Turn(work, _nobody, begun=True)
         if self._busy:
             self._queue.appendleft(turn)
         else:
@@ -219,12 +222,17 @@ class Unit:
             await self.carry_out(self.logical.detach(seat.nexus))
 
     async def aborted(self, *, nexuses: Iterable[int] | None = None, task: int = 0) -> None:
-        """Commands were aborted, all or those of these nexuses or one task: jobs that they wait
-        for and that end with them are stopped."""
+        """Commands were aborted, all or those of these nexuses or one task: those that wait for
+        their turn never have it (SAM-5 5.6), and jobs that others wait for and that end with them
+        are stopped."""
         wanted = None if nexuses is None else frozenset(nexuses)
-        for key, turn in list(self._answers.items()):
-            if (turn.task == task) if task else (wanted is None or turn.nexus in wanted):
-                await self.carry_out(self.logical.task_aborted(key))
+
+        def meant(turn: _Turn) -> bool:
+            return (turn.task == task) if task else (wanted is None or turn.nexus in wanted)
+
+        self._queue = deque(turn for turn in self._queue if turn.begun or not meant(turn))
+        for key in [key for key, turn in self._answers.items() if meant(turn)]:
+            await self.carry_out(self.logical.task_aborted(key))
 
     async def carry_out(self, effects: Iterable[Effect]) -> None:
         """Carries out effects that no command has asked for. Raises OSError."""

@@ -191,6 +191,34 @@ async def test_abort_task_is_answered_when_its_fate_is_known() -> None:
     assert gateway.wire.named("management_done")[-1] == (900, 1)
 
 
+@pytest.mark.parametrize(
+    ("function", "more", "keys_left"),
+    [(5, {}, {1}), (2, {}, {1, 8}), (1, {"referenced": 0, "verdict": Verdict.FOUND}, {1, 8})],
+)
+async def test_what_was_aborted_while_it_waited_is_not_executed(
+    function: int, more: dict[str, object], keys_left: set[int]
+) -> None:
+    """LOGICAL UNIT RESET takes every waiting command, ABORT TASK SET those of its own nexus."""
+    gateway = Site()
+    alice, bob = await two_sessions(gateway)
+    gateway.command(alice, *register(1))
+    await settle()
+    gateway.wire.pause_gates = asyncio.Event()
+    gateway.command(alice, *reserve(1))
+    await settle()
+    gateway.command(bob, *register(8))
+    waiting = gateway.command(alice, *register(9))
+    if "referenced" in more:
+        more = more | {"referenced": waiting}
+    management(gateway, alice, function, **more)
+    await settle()
+    gateway.wire.pause_gates.set()
+    await settle()
+    keys = gateway.reply(gateway.command(bob, READ_KEYS))
+    assert keys is not None
+    assert {keys[1][at + 7] for at in range(8, len(keys[1]), 8)} == keys_left
+
+
 async def test_a_reset_of_the_unit_tells_everybody_and_drains() -> None:
     gateway = Site()
     alice, bob = await two_sessions(gateway)
