@@ -17,6 +17,8 @@ INDEX_ADDRESS = re.compile(
     r"|\[source\.|replace-with|static\.crates\.io|index\.crates\.io"
 )
 LONGEST_FILE_LINES = 700
+# The opcode table: nobody edits it, and it has a row for each command (`make tables`).
+GENERATED = TOP / "engine/src/scsi/table.rs"
 
 
 def tracked() -> list[Path]:
@@ -118,7 +120,7 @@ def test_one_version() -> None:
 def test_files_hold_one_concept_each() -> None:
     long = {}
     for path in tracked():
-        if path.suffix in (".py", ".rs", ".pyi"):
+        if path.suffix in (".py", ".rs", ".pyi") and path != GENERATED:
             count = path.read_text().count("\n")
             if count > LONGEST_FILE_LINES:
                 long[str(path.relative_to(TOP))] = count
