@@ -86,6 +86,9 @@ class Tgt:
         self._adm("--op", "new", *unit, "-b", str(file))
         if parameters:
             self._adm("--op", "update", *unit, "--params", parameters)
+        for key in ("HeaderDigest", "DataDigest"):  # None alone, unless it is told otherwise
+            value = ["--name", key, "--value", "CRC32C,None"]
+            self._adm("--op", "update", "--mode", "target", "--tid", tid, *value)
         self._adm("--op", "bind", "--mode", "target", "--tid", tid, "-I", open_to)
         return iqn
 

@@ -72,6 +72,7 @@ def test_reads_and_writes(tgt: tuple[tuple[str, int], list[str]], digests: str) 
     address, names = tgt
     keys = {"HeaderDigest": digests, "DataDigest": digests, "InitialR2T": "Yes"}
     with Session(address, names[0], keys=keys) as session:
+        assert session.agreed["HeaderDigest"] == digests
         session.clear_attentions()
         data = bytes(range(256)) * 64
         write = bytes.fromhex("2a 00 00000008 00 0020 00")
