@@ -32,11 +32,10 @@ class Commands:
             done(_NOBODY)
         elif command.cdb[:1] == bytes((_REPORT_LUNS,)):
             done(self._report_luns(active, command.cdb))
-        elif (unit := active.units.get(volume)) is None:
+        elif (unit := active.units.get(volume)) is None or active.nexus not in unit.seats:
             done(unmapped.execute(command.cdb))
         else:
-            seat = unit.seats[active.nexus]
-            unit.command(seat.nexus, command, task, done)
+            unit.command(unit.seats[active.nexus].nexus, command, task, done)
 
     @staticmethod
     def _report_luns(active: Active, cdb: bytes) -> Reply:

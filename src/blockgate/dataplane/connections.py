@@ -62,6 +62,11 @@ class IscsiConnections:
         """What is known of a connection."""
         return self._connections.get(conn)
 
+    def user(self, conn: int) -> str:
+        """Whom CHAP has shown a connection's initiator to be; "" if nobody."""
+        known = self._connections.get(conn)
+        return known.user if known is not None else ""
+
     def accepted(self, conn: int, peer: str, local: str) -> None:
         """A new connection; its first Login Request follows."""
         login = Login(self._sessions.table, local, secrets.token_bytes)

@@ -56,6 +56,19 @@ class Handshakes:
         """What is known of a connection."""
         return self._connections.get(conn)
 
+    def identity(self, conn: int) -> str:
+        """Whom TLS has shown a connection's client to be; "" if nobody, or no such connection."""
+        known = self._connections.get(conn)
+        return known.handshake.identity if known is not None else ""
+
+    def using(self, volume: int) -> list[int]:
+        """Connections in transmission of a volume."""
+        return [
+            conn
+            for conn, connection in self._connections.items()
+            if connection.agreed is not None and connection.agreed.volume == volume
+        ]
+
     def no_longer_admitted(self) -> list[int]:
         """Connections in transmission that the directory as it is now would not have let in, or
         not in the same way."""

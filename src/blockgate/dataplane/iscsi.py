@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from blockgate.control import ports
 from blockgate.dataplane import targets as convert
@@ -13,9 +14,13 @@ from blockgate.dataplane.connections import IscsiConnections
 from blockgate.dataplane.gates import Gates
 from blockgate.dataplane.management import TaskManager
 from blockgate.dataplane.sessions import Sessions
-from blockgate.dataplane.unit_table import Mapped, UnitTable
+from blockgate.dataplane.unit_table import UnitTable
+from blockgate.dataplane.units import Mapped
 from blockgate.dataplane.wire import Wire
-from blockgate.iscsi import Catalog
+from blockgate.iscsi import Catalog, Target
+
+# Units that are looked at before the loop gets its turn again.
+UNITS_AT_ONCE: Final = 32
 
 
 class Iscsi:
@@ -38,6 +43,7 @@ class Iscsi:
             wire, self.aborts, self.sessions.units_of, self.sessions.end_target_sessions
         )
         self._targets: Mapping[str, ports.TargetView] = {}
+        self._converted: Mapping[str, Target] = {}
         self._discovery = ports.DiscoveryView()
         self._portals: dict[int, str] = {}
         self._closing = False
@@ -48,10 +54,21 @@ class Iscsi:
     ) -> None:
         """See :meth:`ports.DataPlane.set_targets`. Units come before the sessions that use them."""
         async with self._turn:
+            former = self._targets
             self._targets, self._discovery = dict(targets), discovery
-            for mapped in self._mapped().values():
+            self._converted = {
+                name: self._converted[name] if former.get(name) == view else convert.target(view)
+                for name, view in targets.items()
+            }
+            for count, mapped in enumerate(self._mapped().values()):
+                if count % UNITS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
                 await self.units.introduce(mapped)
             await self.sessions.retarget(self._targets, self._catalog())
+
+    def volumes_of(self, session: int) -> tuple[int, ...]:
+        """The volumes that a session reaches."""
+        return tuple(self.sessions.units_of(session))
 
     def add_portal(self, listener: int, address: str) -> None:
         """A portal is listened on; discovery tells of it."""
@@ -77,8 +94,11 @@ class Iscsi:
         self.units.stop()
 
     def _catalog(self) -> Catalog:
-        return convert.catalog(
-            self._targets, self._discovery, self._portals.values(), closing=self._closing
+        return Catalog(
+            self._converted,
+            discovery=convert.discovery(self._discovery),
+            portals=tuple(self._portals.values()),
+            closing=self._closing,
         )
 
     def _mapped(self) -> dict[int, Mapped]:

@@ -6,10 +6,14 @@ import asyncio
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from blockgate.dataplane.units import Unit
 from blockgate.dataplane.wire import Wire
 from blockgate.scsi import CopyJob, Job
+
+# How often units are told how far their jobs are.
+PROGRESS_SECONDS: Final = 0.5
 
 
 @dataclass(slots=True)
@@ -29,6 +33,7 @@ class JobTable:
         self._volume_of = volume_of
         self._last = 0
         self._running: dict[int, _Running] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self, unit: Unit, key: int, job: Job) -> None:
         """Starts a job; its end is told to the unit. Raises OSError."""
@@ -40,6 +45,7 @@ class JobTable:
         self._last += 1
         self._wire.start_job(self._last, job, source, destination)
         self._running[self._last] = _Running(unit, key)
+        self._look_later()
 
     async def cancel(self, unit: Unit, key: int) -> None:
         """Stops a job, and returns when it has stopped; the unit is told of its end first."""
@@ -48,6 +54,25 @@ class JobTable:
                 self._wire.cancel_job(number)
                 await asyncio.shield(running.over)
                 return
+
+    def stop(self) -> None:
+        """Looks at nothing any more: the engine has been stopped."""
+        self._running.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_later(self) -> None:
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(PROGRESS_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """Tells units how far their jobs are; REQUEST SENSE has it from there (SBC-3 4.11.4)."""
+        self._timer = None
+        for number, running in list(self._running.items()):
+            running.unit.job_progress(running.key, self._wire.job_progress(number))
+        if self._running:
+            self._look_later()
 
     def done(self, number: int, error: int, done_bytes: int) -> None:
         """The engine says that one has ended."""

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 # How long an initiator has for its logout once it has been asked to go (RFC 7143 11.9.1, event 1).
 LOGOUT_SECONDS: Final = 3
+# Sessions that are looked at before the loop gets its turn again.
+SESSIONS_AT_ONCE: Final = 32
 
 
 @dataclass(slots=True)
@@ -179,6 +181,12 @@ class Sessions:
         if self.table.lost(session, conn):
             self.ended(session)
 
+    def ended_by_number(self, number: int) -> None:
+        """The engine says that a session is over; most often that is known by then."""
+        active = self._active.get(number)
+        if active is not None:
+            self.ended(active.session)
+
     def ended(self, session: Session) -> None:
         """A session is over. Its nexus is lost when its commands have drained."""
         active = self._active.pop(session.number, None)
@@ -274,8 +282,10 @@ class Sessions:
         """Targets are others now: every session gets the map that its initiator has, and one that
         would not be let in any more gets an empty one and is asked to leave."""
         self._targets, self.catalog = dict(targets), catalog
-        for active in list(self._active.values()):
-            if active.session.discovery:
+        for count, active in enumerate(list(self._active.values())):
+            if count % SESSIONS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if active.session.discovery or active.session.number not in self._active:
                 continue
             view, luns = self._granted(active.session.port)
             await self._remap(active, luns)
@@ -283,9 +293,11 @@ class Sessions:
                 self._dismiss(active)
 
     async def _remap(self, active: Active, luns: Mapping[int, ports.LunView]) -> None:
-        before, after = convert.lun_map(active.luns), convert.lun_map(luns)
-        if before.luns == after.luns:
-            active.luns = luns
+        if active.luns == luns:
+            return
+        before, after = active.fields, convert.lun_map(luns)
+        active.luns = luns
+        if before == after.luns:
             return
         number = active.session.number
         attentions = await self._seat(active, luns)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from blockgate.control import ports
 from blockgate.dataplane.wire import Luns
-from blockgate.iscsi import OPEN, Acl, Authentication, Catalog, Credentials, Offer, Target
+from blockgate.iscsi import OPEN, Acl, Authentication, Credentials, Offer, Target
 from blockgate.model.parameters import TargetParameters
 from blockgate.scsi import report_luns
 
@@ -16,20 +16,9 @@ PORTAL_GROUP: Final = 1
 _DIGESTS: Final[Mapping[str, str]] = {"none": "None", "crc32c": "CRC32C"}
 
 
-def catalog(
-    targets: Mapping[str, ports.TargetView],
-    discovery: ports.DiscoveryView,
-    portals: Iterable[str],
-    *,
-    closing: bool = False,
-) -> Catalog:
-    """All that log-ins and discovery must know."""
-    return Catalog(
-        {name: target(view) for name, view in targets.items()},
-        discovery=_authentication(discovery.chap, discovery.mutual),
-        portals=tuple(portals),
-        closing=closing,
-    )
+def discovery(view: ports.DiscoveryView) -> Authentication:
+    """What discovery sessions have to show."""
+    return _authentication(view.chap, view.mutual)
 
 
 def target(view: ports.TargetView) -> Target:

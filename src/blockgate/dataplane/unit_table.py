@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import Final
 
 from blockgate.control import ports
 from blockgate.dataplane.aborts import Aborts
 from blockgate.dataplane.gates import Gates
 from blockgate.dataplane.jobs import JobTable
 from blockgate.dataplane.records import Record
-from blockgate.dataplane.units import Unit
+from blockgate.dataplane.units import Mapped, Unit
 from blockgate.dataplane.wire import Wire
-from blockgate.scsi import Effect, Facts, LogicalUnit, Nexus, Part, Port
+from blockgate.scsi import Effect, Facts, GateChanged, LogicalUnit, Nexus, Part, Port
 from blockgate.scsi.alua import PortGroup, TargetPortGroups
 from blockgate.scsi.copy_manager import Neighbour
 from blockgate.scsi.reservations import RecordError, Reservations
@@ -21,13 +22,8 @@ from blockgate.scsi.reservations import RecordError, Reservations
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Mapped:
-    """A volume as all targets together map it: the target ports by which it is reached, as the
-    engine numbers them, by name."""
-
-    view: ports.LunView
-    by_ports: dict[str, int] = field(default_factory=dict)
+# Units of closed volumes whose state is remembered.
+CLOSED_UNITS: Final = 1024
 
 
 class UnitTable:
@@ -51,6 +47,7 @@ class UnitTable:
         self._others = others
         self._neighbours = neighbours
         self._units: dict[int, Unit] = {}
+        self._closed: dict[str, Unit] = {}  # by UUID, the longest closed first
 
     def get(self, volume: int) -> Unit | None:
         """The unit of a volume's handle."""
@@ -68,10 +65,13 @@ class UnitTable:
         unit = self._units.get(mapped.view.handle)
         if unit is None:
             return await self._make(mapped)
+        if unit.mapped == mapped:
+            return unit
         effects = unit.logical.set_facts(self._facts(mapped.view, unit.gate.control))
         effects += self._set_ports(unit, mapped)
         await unit.record.save()
         await unit.carry_out(effects)
+        unit.mapped = mapped
         return unit
 
     async def regate(self, volume: int, gate: ports.Gate) -> None:
@@ -79,38 +79,53 @@ class UnitTable:
         kept = self._gates.of(volume)
         kept.set_control(gate)
         unit = self._units.get(volume)
+        effects: list[Effect] = []
         if unit is not None:
             facts = unit.logical.facts
             blocks = max(1, gate.size // facts.block_size)
-            effects = unit.logical.set_facts(
+            changed = unit.logical.set_facts(
                 replace(facts, blocks=blocks, read_only=gate.read_only)
             )
-            await unit.carry_out(effects)
+            effects = [effect for effect in changed if not isinstance(effect, GateChanged)]
         await kept.renew()
+        if unit is not None:
+            await unit.carry_out(effects)
 
     def forget(self, volume: int) -> None:
-        """The volume is closed."""
+        """The volume is closed. What its unit knows stays: a volume that is opened again, maybe
+        since it was degraded, has not lost power, and its reservations hold (SPC-4 5.12.5)."""
         self._gates.forget(volume)
         unit = self._units.pop(volume, None)
-        if unit is not None:
-            unit.stop()
+        if unit is None:
+            return
+        unit.stop()
+        for seat in unit.seats.values():
+            unit.logical.detach(seat.nexus)
+        self._closed[unit.record.uuid] = unit
+        while len(self._closed) > CLOSED_UNITS:
+            del self._closed[next(iter(self._closed))]
 
     def stop(self) -> None:
         """Gives up what is under way: the engine has been stopped."""
+        self.jobs.stop()
         for unit in self._units.values():
             unit.stop()
 
     async def _make(self, mapped: Mapped) -> Unit:
         view = mapped.view
-        record = await Record.load(view.uuid, self.store)
         gate = self._gates.of(view.handle)
-        relative = [record.relative_port(name) for name in mapped.by_ports]
-        logical = LogicalUnit(
-            self._facts(view, gate.control),
-            _reservations(record),
-            TargetPortGroups.single(relative),
-            self._neighbours,
-        )
+        facts = self._facts(view, gate.control)
+        effects: tuple[Effect, ...] = ()
+        former = self._closed.pop(view.uuid, None)
+        if former is not None:
+            record, logical = former.record, former.logical
+            logical.set_facts(facts)
+        else:
+            record = await Record.load(view.uuid, self.store)
+            relative = [record.relative_port(name) for name in mapped.by_ports]
+            groups = TargetPortGroups.single(relative)
+            logical = LogicalUnit(facts, _reservations(record), groups, self._neighbours)
+            effects = logical.restore(record.parts)
         unit = Unit(
             logical=logical,
             gate=gate,
@@ -122,11 +137,11 @@ class UnitTable:
         )
         self._set_ports(unit, mapped)
         await record.save()
-        effects = logical.restore(record.parts)
         gate.parts = logical.gate
         self._units[view.handle] = unit
         await gate.renew()
         await unit.carry_out(effects)
+        unit.mapped = mapped
         return unit
 
     @staticmethod

@@ -11,13 +11,15 @@ as it then is.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
 
+from blockgate.control import ports
 from blockgate.dataplane.aborts import Aborts
 from blockgate.dataplane.gates import VolumeGate
 from blockgate.dataplane.records import Record
@@ -72,6 +74,15 @@ class Seat:
     read_only: bool
 
 
+@dataclass(slots=True)
+class Mapped:
+    """A volume as all targets together map it: the target ports by which it is reached, as the
+    engine numbers them, by name."""
+
+    view: ports.LunView
+    by_ports: dict[str, int] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class _Turn:
     """Something that waits for its unit. ``nexus`` and ``task`` are a command's, else 0;
@@ -100,6 +111,7 @@ class Unit:
         others: Callable[[int], Iterable[int]],
     ) -> None:
         """``others``: connections without ports (NBD) that use a volume now."""
+        self.mapped: Mapped | None = None  # as it was last made known in full
         self.logical = logical
         self.gate = gate
         self.record = record
@@ -130,10 +142,10 @@ class Unit:
         else:
             self._begin(turn)
 
-    def job_done(self, key: int, errno: int, done_bytes: int) -> None:
+    def job_done(self, key: int, error: int, done_bytes: int) -> None:
         """A job has ended; the command that began it, if it waits, is answered."""
         asked = self._answers.pop(key, None)
-        work = partial(self.logical.job_done, key, errno, done_bytes)
+        work = partial(self.logical.job_done, key, error, done_bytes)
         if asked is not None:
             turn = _Turn(work, asked.done, asked.nexus, asked.task, begun=True)
         else:
@@ -142,6 +154,12 @@ class Unit:
             self._queue.appendleft(turn)
         else:
             self._begin(turn)
+
+    def job_progress(self, key: int, done_bytes: int) -> None:
+        """How far a job is; what follows needs no command's turn."""
+        effects = self.logical.job_progress(key, done_bytes)
+        if effects:
+            self._spawn(self._follow(effects))
 
     def _begin(self, turn: _Turn) -> None:
         reaction = self._react(turn.work)
@@ -172,18 +190,17 @@ class Unit:
         except OSError as error:
             log.error("unit %s: an effect could not be had: %s", self.record.uuid, error)
             reply = self.logical.refusal(_FAILURE)
-            self._forget_jobs(reaction)
         finally:
             if held:
                 self._release()
         if reply is not None:
             turn.done(reply)
 
-    def _forget_jobs(self, reaction: Reaction) -> None:
-        """The command is answered now: no job's end will do it."""
-        for effect in reaction.effects:
-            if isinstance(effect, StartJob):
-                self._answers.pop(effect.key, None)
+    async def _follow(self, effects: Iterable[Effect]) -> None:
+        try:
+            await self.carry_out(effects)
+        except OSError as error:
+            log.error("unit %s: an effect could not be had: %s", self.record.uuid, error)
 
     def _release(self) -> None:
         """The next commands have their turn; a bounded number before the loop has its own."""
@@ -263,9 +280,17 @@ class Unit:
             case Persist():
                 await self._persist(effect)
             case StartJob():
-                self._jobs.start(self, effect.key, effect.job)
+                self._start(effect)
             case CancelJob():
                 await self._jobs.cancel(self, effect.key)
+
+    def _start(self, effect: StartJob) -> None:
+        """A job that cannot be started has ended at once."""
+        try:
+            self._jobs.start(self, effect.key, effect.job)
+        except OSError as error:
+            log.error("unit %s: a job was not started: %s", self.record.uuid, error)
+            self.job_done(effect.key, error.errno or errno.EIO, 0)
 
     async def _persist(self, effect: Persist) -> None:
         """A change whose record cannot be had must not be there after all."""

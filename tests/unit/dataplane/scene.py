@@ -89,6 +89,9 @@ class FakeWire:
     def start_job(self, number: int, job: Job, source: int, destination: int) -> None:
         self.note("start_job", number, job, source, destination)
 
+    def job_progress(self, number: int) -> int:
+        return 1 << 10
+
     def cancel_job(self, number: int) -> None:
         self.note("cancel_job", number)
 

@@ -16,6 +16,7 @@ from tests.unit.dataplane.scene import (
     LUN_1,
     UUID,
     Site,
+    lun_view,
     preempt_and_abort,
     register,
     reserve,
@@ -318,3 +319,33 @@ async def test_the_same_target_again_changes_nothing() -> None:
     before = len(gateway.wire.named("swap_gate"))
     await gateway.set_targets(target_view())
     assert len(gateway.wire.named("swap_gate")) == before
+
+
+async def test_a_job_that_cannot_be_started() -> None:
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EAGAIN, "too many")
+
+    gateway.wire.start_job = refuse  # type: ignore[method-assign]
+    task = gateway.command(alice, *copy_of_eight_blocks())
+    await settle()
+    reply = gateway.reply(task)
+    assert reply is not None and (reply[0], reply[2][2]) == (2, 0x0A)  # COPY ABORTED
+
+
+async def test_a_volume_that_is_opened_again_keeps_its_reservations() -> None:
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    for command in (register(1), reserve(1)):
+        gateway.command(alice, *command)
+        await settle()
+    await gateway.set_targets(target_view({}))
+    await settle()
+    gateway.iscsi.units.forget(3)
+    await gateway.set_targets(target_view({1: lun_view(4)}))
+    _, _, parts = gateway.wire.gates[4]
+    assert parts is not None
+    assert parts.default_access is Situation.WRITE_EXCLUSIVE_OTHER
+    assert parts.access == {FIRST_NEXUS + alice: Situation.FREE}
