@@ -28,6 +28,7 @@ class Record:
 
     def __init__(self, uuid: str, store: UnitStore | None) -> None:
         self.uuid = uuid
+        self.unreadable = False
         self._store = store
         self._parts: dict[Part, bytes] = {}
         self._ports: dict[str, int] = {}
@@ -36,8 +37,8 @@ class Record:
 
     @classmethod
     async def load(cls, uuid: str, store: UnitStore | None) -> Record:
-        """The record as it was last saved. One that cannot be read counts as absent: a unit that
-        cannot be used at all would be worse, and the log says what was lost."""
+        """The record as it was last saved. One that cannot be read is ``unreadable`` and otherwise
+        counts as absent; the log says what was lost."""
         record = cls(uuid, store)
         raw = await store.load(uuid) if store is not None else None
         if raw is not None:
@@ -45,6 +46,7 @@ class Record:
                 record._decode(raw)
             except (ValueError, KeyError, TypeError, binascii.Error) as error:
                 log.error("the record of unit %s cannot be read: %s", uuid, error)
+                record.unreadable = True
             else:
                 record._saved = raw
         return record

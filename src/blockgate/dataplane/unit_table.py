@@ -169,9 +169,18 @@ class UnitTable:
 
 
 def _reservations(record: Record) -> Reservations:
+    """The reservations of the record. Where they cannot be read, anything may have been reserved:
+    whatever a reservation might forbid is refused until an initiator clears them."""
     try:
-        return Reservations.restored(record.parts.get(Part.RESERVATIONS, b""))
+        if not record.unreadable:
+            return Reservations.restored(record.parts.get(Part.RESERVATIONS, b""))
     except RecordError as error:
-        # Better a unit without reservations, and a word of it, than none at all.
         log.error("the reservations of unit %s cannot be read: %s", record.uuid, error)
-        return Reservations()
+    log.error(
+        "unit %s: reads and writes are RESERVATION CONFLICT until a registered initiator has sent"
+        " PERSISTENT RESERVE OUT, CLEAR",
+        record.uuid,
+    )
+    unknown = Reservations.unreadable()
+    record.put(Part.RESERVATIONS, unknown.persisted())
+    return unknown

@@ -139,6 +139,33 @@ async def test_relative_ports_stay_and_a_broken_record_is_no_end() -> None:
         assert other.iscsi.units.get(3) is not None
 
 
+@pytest.mark.parametrize("what", ["the record", "the reservations in it"])
+async def test_reservations_that_cannot_be_read_let_nobody_in_until_they_are_cleared(
+    what: str,
+) -> None:
+    gateway = Site()
+    await gateway.set_targets()
+    record = gateway.store.records[UUID]
+    broken = record.replace(b'"parts": {', b'"parts": {"reservations": "e30="')
+    gateway.store.records[UUID] = b"{" if what == "the record" else broken
+    for _ in range(2):  # and the next restart does not forget it
+        gateway = Site(store=gateway.store)
+        alice, _ = await two_sessions(gateway)
+        parts = gateway.wire.gates[3][2]
+        assert parts is not None and parts.default_access is Situation.EXCLUSIVE_ACCESS_OTHER
+    gateway.command(alice, *register(1))
+    await settle()
+    clear = gateway.command(alice, "5f030000000000001800", bytes(7) + b"\1" + bytes(16))
+    await settle()
+    assert gateway.reply(clear) == (0, b"", b"")
+    parts = gateway.wire.gates[3][2]
+    assert parts is not None and parts.default_access is Situation.FREE
+    restarted = Site(store=gateway.store)
+    await two_sessions(restarted)
+    parts = restarted.wire.gates[3][2]
+    assert parts is not None and parts.default_access is Situation.FREE
+
+
 async def test_a_volume_that_grows() -> None:
     gateway = Site()
     alice, bob = await two_sessions(gateway)

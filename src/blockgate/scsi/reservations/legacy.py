@@ -27,7 +27,7 @@ def reserve(state: State, nexus: NexusName, cdb: bytes) -> State:
     _check(cdb)
     if _compatible(state, nexus):
         return state
-    if state.registrations or state.legacy not in (None, nexus):
+    if state.lost or state.registrations or state.legacy not in (None, nexus):
         raise ReservationConflict
     return replace(state, legacy=nexus)
 
@@ -38,7 +38,7 @@ def release(state: State, nexus: NexusName, cdb: bytes) -> State:
     _check(cdb)
     if _compatible(state, nexus):
         return state
-    if state.registrations:
+    if state.lost or state.registrations:
         raise ReservationConflict
     return replace(state, legacy=None) if state.legacy == nexus else state
 

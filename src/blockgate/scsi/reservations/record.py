@@ -2,7 +2,8 @@
 
 JSON with a version. A record is read as a whole or not at all: one that is damaged, or of a later
 version, is a :class:`RecordError` that says so. Taking it for "nothing is reserved" would let
-writers in that a cluster's survivors have locked out.
+writers in that a cluster's survivors have locked out; a unit that is to be used all the same has
+state whose ``lost`` is set, and that is kept in its turn.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def encode(state: State) -> bytes:
         "generation": state.generation,
         "pr_generation": state.pr_generation,
         "aptpl": state.aptpl,
+        "lost": state.lost,
         "registrations": [
             {**_name(name), "key": f"{key:016x}"} for name, key in state.registrations.items()
         ],
@@ -66,7 +68,7 @@ def after_power_loss(state: State) -> State:
     else nothing; PRgeneration and a RESERVE begin anew (SPC-4 5.12.5 and 6.15.2; SPC-2 7.21)."""
     generation = state.generation + 1
     if not state.aptpl:
-        return State(generation=generation)
+        return State(generation=generation, lost=state.lost)
     return replace(state, legacy=None, pr_generation=0, generation=generation)
 
 
@@ -88,6 +90,7 @@ def _state(document: dict[str, Any]) -> State:
         reservation=reservation,
         legacy=legacy and _parse_name(legacy),
         aptpl=_boolean(document["aptpl"]),
+        lost=_boolean(document["lost"]),
         pr_generation=_number(document["pr_generation"], 1 << 32),
         generation=_number(document["generation"], 1 << 63),
     )

@@ -18,6 +18,8 @@ def reserve(state: State, nexus: NexusName, request: Request) -> Change:
     kind = request.kind()
     state.verify(nexus, request.key)
     held = state.reservation
+    if state.lost:
+        raise ReservationConflict
     if held is not None:
         if not state.holds(nexus) or held.kind is not kind:
             raise ReservationConflict
@@ -43,12 +45,12 @@ def release(state: State, nexus: NexusName, request: Request) -> Change:
 
 
 def clear(state: State, nexus: NexusName, request: Request) -> Change:
-    """CLEAR: the reservation and every registration go; scope and type are ignored."""
+    """CLEAR: the reservation and every registration go; scope and type are ignored. It also ends
+    that what was reserved is not known."""
     state.verify(nexus, request.key)
     others = frozenset(state.registrations) - {nexus}
-    return Change(
-        state.without(state.registrations), (Notice(Attention.RESERVATIONS_PREEMPTED, others),)
-    )
+    cleared = replace(state.without(state.registrations), lost=False)
+    return Change(cleared, (Notice(Attention.RESERVATIONS_PREEMPTED, others),))
 
 
 def reservation(kind: Kind, nexus: NexusName) -> Reservation:

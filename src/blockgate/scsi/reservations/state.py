@@ -36,7 +36,8 @@ class State:
     ``registrations`` has the reservation key of each registered nexus, in the order in which they
     came. ``legacy`` is the nexus that holds the unit by RESERVE(6) or (10) (SPC-2 5.5.1).
     ``pr_generation`` is SPC-4's PRgeneration, ``aptpl`` the last valid APTPL bit;
-    ``generation`` counts every change of this value and never goes back.
+    ``generation`` counts every change of this value and never goes back. ``lost``: the record of
+    what was reserved could not be read, so it may be anything, and by anyone, until CLEAR.
     """
 
     registrations: Mapping[NexusName, int] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class State:
     aptpl: bool = False
     pr_generation: int = 0
     generation: int = 0
+    lost: bool = False
 
     def __post_init__(self) -> None:
         held = self.reservation
@@ -53,6 +55,8 @@ class State:
             raise ValueError("the holder of a persistent reservation is not registered")
         if self.legacy is not None and self.registrations:
             raise ValueError("registrations and a RESERVE exclude each other")
+        if self.lost and (held is not None or self.legacy is not None):
+            raise ValueError("what was lost is not known")
         if not all(0 < key < 1 << 64 for key in self.registrations.values()):
             raise ValueError("a reservation key has 64 bits and is not zero")
         object.__setattr__(self, "registrations", MappingProxyType(dict(self.registrations)))
@@ -81,6 +85,8 @@ class State:
         Who is a holder or let in by the type is free; for others the type says whether reads
         conflict too (SPC-4 5.12.1).
         """
+        if self.lost:
+            return Situation.EXCLUSIVE_ACCESS_OTHER
         if self.legacy is not None:
             return Situation.FREE if nexus == self.legacy else Situation.LEGACY_OTHER
         held = self.reservation

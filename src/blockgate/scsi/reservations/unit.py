@@ -66,11 +66,18 @@ class Reservations:
     def restored(cls, persisted: bytes) -> Reservations:
         """After a start: what the record says is left; empty bytes are no record.
 
-        Raises RecordError.
+        Raises RecordError; :meth:`unreadable` is the unit that there is then.
         """
         if not persisted:
             return cls()
         return cls(record.after_power_loss(record.decode(persisted)))
+
+    @classmethod
+    def unreadable(cls) -> Reservations:
+        """After a start whose record cannot be read: commands that a reservation might forbid
+        conflict for every nexus, until a registered one sends CLEAR (SPC-4 5.12.11.2.7). What is
+        :meth:`persisted` says so too, and takes the place of that record."""
+        return cls(State(lost=True))
 
     def attach(self, nexus: Nexus) -> tuple[Effect, ...]:
         """A session has begun: attentions and aborts reach it from now on, and where it is let in
@@ -104,6 +111,12 @@ class Reservations:
         default = self.state.situation(None)
         situations = {number: self.state.situation(name) for number, name in self._live.items()}
         return default, {n: mine for n, mine in situations.items() if mine is not default}
+
+    def persisted(self) -> bytes:
+        """The record as it should stand on stable storage now: none unless APTPL asks for it."""
+        state = self.state
+        kept = state.lost or (state.aptpl and state.registrations)
+        return record.encode(state) if kept else b""
 
     def situation(self, nexus: Nexus) -> Situation:
         """How the reservations stand towards one nexus."""
@@ -160,20 +173,15 @@ class Reservations:
         state = action(self.state, canonical(nexus.name), cdb)
         return Reaction(effects=self._become(state))
 
-    def _persisted(self) -> bytes:
-        """The record as it should stand on stable storage now: none unless APTPL asks for it."""
-        state = self.state
-        return record.encode(state) if state.aptpl and state.registrations else b""
-
     def _become(self, state: State) -> tuple[Effect, ...]:
         """Take a state, and say what of the outside is another one for it."""
         if state == self.state:
             return ()
-        before, access = self._persisted(), self.access()
+        before, access = self.persisted(), self.access()
         self._before = self.state
         self.state = replace(state, generation=self.state.generation + 1)
         effects: list[Effect] = []
-        if (after := self._persisted()) != before:
+        if (after := self.persisted()) != before:
             effects.append(Persist(Part.RESERVATIONS, after))
         if self.access() != access:
             effects.append(GateChanged())

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from blockgate.scsi import Situation
 from blockgate.scsi.reservations import (
     RecordError,
     Reservations,
@@ -17,6 +18,7 @@ from blockgate.scsi.reservations import (
 from tests.unit.scsi.reservations.lab import (
     APTPL,
     CLEAR,
+    CONFLICT,
     EA_RO,
     IGNORE,
     PREEMPT,
@@ -120,6 +122,8 @@ A_NAME = {"initiator_port": "a,i,0x000000000001", "target_port": "t", "relative_
         pytest.param(damaged(reservation=[]), id="reservation is a list"),
         pytest.param(damaged(legacy=A_NAME), id="both methods"),
         pytest.param(damaged(aptpl=1), id="aptpl is no boolean"),
+        pytest.param(damaged(lost=None), id="lost is no boolean"),
+        pytest.param(damaged(lost=True), id="lost and known"),
         pytest.param(damaged(generation=-1), id="generation"),
         pytest.param(damaged(pr_generation=True), id="PRgeneration"),
     ],
@@ -147,3 +151,41 @@ def test_a_change_whose_record_cannot_be_made_stable_is_taken_back():
     unit.out(B, PREEMPT, 2, 1, kind=EA_RO)
     unit.it.take_back()
     assert unit.it.state == before and unit.reserved() == (1, EA_RO)
+
+
+class TestUnreadable:
+    """The record is damaged: what was reserved is not known, and CLEAR ends that."""
+
+    def made(self) -> Unit:
+        return Unit(reservations=Reservations.unreadable())
+
+    def test_everybody_conflicts(self):
+        unit = self.made()
+        unit.register(A, 1)
+        for who in (A, B, None):
+            assert unit.situation(who) is Situation.EXCLUSIVE_ACCESS_OTHER
+        assert unit.out(A, RESERVE, 1, kind=WE_AR) == CONFLICT
+        assert unit.reserve6(B) == CONFLICT and unit.release6(B) == CONFLICT
+        assert unit.it.reset() == ()
+        assert unit.it.nexus_lost(B) == ()
+
+    def test_clear_by_a_registered_nexus_ends_it(self):
+        unit = self.made()
+        assert unit.out(A, CLEAR, 0) == CONFLICT
+        unit.register(A, 1)
+        reaction = unit.out(A, CLEAR, 1)
+        assert kinds_of(reaction) == ["Persist", "GateChanged"]
+        assert persisted(reaction) == [b""]
+        assert unit.situation(None) is Situation.FREE
+        unit.register(A, 1)
+        assert kinds_of(unit.out(A, RESERVE, 1, kind=EA_RO)) == ["GateChanged"]
+
+    @pytest.mark.parametrize("flags", [0, APTPL])
+    def test_it_outlives_restarts_whatever_is_registered_meanwhile(self, flags):
+        unit = self.made()
+        record = unit.it.persisted()
+        for one in persisted(unit.register(A, 1, flags=flags)):
+            record = one
+        again = Unit(reservations=Reservations.restored(record))
+        assert again.it.state.lost and again.situation(A) is Situation.EXCLUSIVE_ACCESS_OTHER
+        assert again.keys() == ([1] if flags else [])
