@@ -11,6 +11,7 @@ as it then is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 from collections import deque
@@ -36,7 +37,6 @@ from blockgate.scsi import (
     Key,
     LogicalUnit,
     Nexus,
-    Part,
     Persist,
     Reaction,
     Reply,
@@ -179,6 +179,7 @@ class Unit:
     async def _carry_out(self, turn: _Turn, reaction: Reaction) -> None:
         held = True
         reply = reaction.reply
+        undone = list(reaction.effects)
         try:
             for effect in reaction.effects:
                 if held and isinstance(effect, AbortNexus):
@@ -187,9 +188,12 @@ class Unit:
                 if isinstance(effect, StartJob) and reply is None:
                     self._answers[effect.key] = turn
                 await self._effect(effect, turn.task)
+                del undone[0]
         except OSError as error:
             log.error("unit %s: an effect could not be had: %s", self.record.uuid, error)
             reply = self.logical.refusal(_FAILURE)
+            with contextlib.suppress(OSError):
+                await self.carry_out(self.logical.not_done(undone))
         finally:
             if held:
                 self._release()
@@ -300,8 +304,6 @@ class Unit:
             await self.record.save()
         except OSError:
             self.record.put(effect.part, former)
-            if effect.part is Part.RESERVATIONS:
-                self.logical.reservations.take_back()
             raise
 
     async def attend(self, effect: Attend) -> None:

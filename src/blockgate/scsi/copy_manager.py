@@ -129,6 +129,12 @@ class CopyManager:
         self._results.pop((run.nexus.number, run.copy.list_id), None)
         return (CancelJob(key),)
 
+    def not_started(self, key: int) -> None:
+        """The engine could not begin with a segment: the copy is over."""
+        run = self._running.pop(key, None)
+        if run is not None:
+            run.ended(errno.EIO, 0)
+
     def reach(self, run: _Run, number: int) -> Neighbour | None:
         """The unit that a segment names by the number of its CSCD descriptor."""
         if number == copy_limits.THIS_UNIT:

@@ -96,9 +96,11 @@ class ModePages:
     facts: Facts
     saved: dict[Code, bytes] = field(default_factory=dict)
     current: dict[Code, bytes] = field(init=False)
+    _before: tuple[dict[Code, bytes], dict[Code, bytes]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.current = _changed(self.facts, self.saved)
+        self._before = (self.current, self.saved)
 
     @property
     def descriptor_sense(self) -> bool:
@@ -145,10 +147,15 @@ class ModePages:
     def take(self, pages: Mapping[Code, bytes], *, save: bool) -> bool:
         """Makes checked pages current, and saved where asked. Whether a current value changed."""
         changed = any(self.current[code] != page for code, page in pages.items())
-        self.current.update(pages)
+        self._before = (self.current, self.saved)
+        self.current = {**self.current, **pages}
         if save:
-            self.saved.update(pages)
+            self.saved = {**self.saved, **pages}
         return changed
+
+    def take_back(self) -> None:
+        """What was taken last could not be saved, and so is not current either."""
+        self.current, self.saved = self._before
 
     def reset(self) -> bool:
         """Logical unit reset: the saved values are current again (SPC-4 6.11). Whether one

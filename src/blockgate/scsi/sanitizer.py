@@ -41,6 +41,7 @@ class Sanitizer:
         self._start = start
         self._refuse = refuse
         self._operation: Operation | None = None
+        self._before: Operation | None = None
         self._key = 0
         self._done_bytes = 0
         self._awaited = False
@@ -69,7 +70,7 @@ class Sanitizer:
             # In the restricted completion mode only another restricted operation that succeeds
             # leads out of a failure (SBC-3 4.11.3).
             raise invalid_cdb(1, 5)
-        self._operation = asked
+        self._become(asked)
         self._awaited = not sanitize.is_immediate(cdb)
         begun = self._begin_pass()
         return Reaction(None if self._awaited else GOOD, begun)
@@ -99,7 +100,7 @@ class Sanitizer:
             return Reaction(GOOD)
         if not self._operation.unrestricted:
             raise invalid_cdb(1, 4)
-        self._operation = None
+        self._become(None)
         return Reaction(GOOD, (Persist(Part.SANITIZE, b""), GateChanged()))
 
     def _begin_pass(self) -> tuple[Effect, ...]:
@@ -116,14 +117,38 @@ class Sanitizer:
             # The gateway is being stopped: the operation goes on when it is started again.
             return Reaction(None)
         if error:
-            self._operation = replace(operation, stage=Stage.FAILED)
-            effects = (Persist(Part.SANITIZE, self._operation.record()), GateChanged())
+            effects = self._fail(operation)
             return self._answer(self._refuse(sanitize.SANITIZE_COMMAND_FAILED), effects)
-        self._operation = replace(operation, done=operation.done + 1)
-        if self._operation.done < operation.passes:
+        if operation.done + 1 < operation.passes:
+            self._become(replace(operation, done=operation.done + 1))
             return Reaction(None, self._begin_pass())
-        self._operation = None
+        self._become(None)
         return self._answer(GOOD, (Persist(Part.SANITIZE, b""), GateChanged()))
+
+    def not_kept(self) -> None:
+        """The record of the last change could not be made stable. One that was to begin has not
+        begun; one that was under way has failed, also at its very end: its record would have a
+        gateway that is started again go on with it."""
+        self._awaited = False
+        before = self._before
+        if before is not None and before.stage is Stage.RUNNING:
+            before = replace(before, stage=Stage.FAILED)
+        self._operation = before
+
+    def not_started(self, key: int) -> tuple[Effect, ...]:
+        """The engine could not begin with a job: the operation has failed."""
+        if key != self._key or self._operation is None:
+            return ()
+        self._awaited = False
+        return self._fail(self._operation)
+
+    def _fail(self, operation: Operation) -> tuple[Effect, ...]:
+        failed = replace(operation, stage=Stage.FAILED)
+        self._become(failed)
+        return (Persist(Part.SANITIZE, failed.record()), GateChanged())
+
+    def _become(self, operation: Operation | None) -> None:
+        self._before, self._operation = self._operation, operation
 
     def _answer(self, reply: Reply, effects: tuple[Effect, ...]) -> Reaction:
         awaited, self._awaited = self._awaited, False

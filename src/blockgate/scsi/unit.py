@@ -31,6 +31,7 @@ from blockgate.scsi.reactions import (
     GateChanged,
     Job,
     Part,
+    Persist,
     Reaction,
     Reply,
     StartJob,
@@ -259,6 +260,30 @@ class LogicalUnit:
         """A job has ended. A reply in the reaction is that of the command which started it."""
         ended = self._jobs.pop(key, None)
         return ended(error, done_bytes) if ended is not None else Reaction(None)
+
+    def not_done(self, effects: Iterable[Effect]) -> tuple[Effect, ...]:
+        """Effects of a reaction that could not be had: the first of them failed, the others were
+        not tried, and the command was refused. What they stood for has not happened; the effects
+        that come back make the rest of the world agree."""
+        more: list[Effect] = []
+        effects = tuple(effects)
+        for effect in effects:
+            if isinstance(effect, StartJob):
+                self._jobs.pop(effect.key, None)
+                self.copies.not_started(effect.key)
+        match effects[0]:
+            case Persist(Part.RESERVATIONS):
+                self.reservations.take_back()
+            case Persist(Part.MODE_PAGES):
+                self.pages.take_back()
+            case Persist(Part.SANITIZE):
+                self.sanitizer.not_kept()
+                more.append(GateChanged())
+            case _:
+                for effect in effects:
+                    if isinstance(effect, StartJob):
+                        more += self.sanitizer.not_started(effect.key)
+        return tuple(more)
 
     def task_aborted(self, key: int) -> tuple[Effect, ...]:
         """The command that started a job and waits for it was aborted. A copy ends with it, a

@@ -202,3 +202,10 @@ def test_a_full_pool() -> None:
     )
     failed = here.job_done(key, errno.ENOSPC, 0)
     assert sense(failed)[:14] == octets("70 00 0a 00*4 0a 00*4 27 07")
+
+
+def test_a_copy_whose_job_could_not_be_started() -> None:
+    here = make_unit()
+    copy = extended_copy([cscd(here)], [segment(0, 0, 1, 0, 1)])
+    for _ in range(20):  # more than are announced at a time: none of them is left behind
+        assert here.not_done(here.execute(nexus("A"), copy).effects) == ()

@@ -181,6 +181,47 @@ def test_a_gateway_that_stops_leaves_the_operation_recorded() -> None:
     assert unit.sanitizer.running
 
 
+ERASE = octets("48 82 00*8")
+
+
+class TestNotDone:
+    """What an effect stood for has not happened where it could not be had."""
+
+    def test_pages_that_could_not_be_saved(self) -> None:
+        unit = make_unit()
+        reaction = unit.execute(nexus("A"), Command(octets("15 11 00 00 10 00"), SWP))
+        assert unit.not_done(reaction.effects) == ()
+        assert not unit.write_protected
+        assert unit.pages.saved == {}
+
+    def test_an_operation_that_could_not_be_recorded_has_not_begun(self) -> None:
+        unit = make_unit(blocks="2048")
+        reaction = unit.execute(nexus("A"), Command(ERASE))
+        assert names(unit.not_done(reaction.effects)) == ["gate"]
+        assert send(unit, "00 00*5").status is Status.GOOD
+        assert unit.job_done(1, 0, 1 << 20).effects == ()
+
+    def test_an_end_that_could_not_be_recorded_is_a_failure(self) -> None:
+        """Else a gateway that is started again would erase what has been written since."""
+        unit = make_unit(blocks="2048")
+        unit.execute(nexus("A"), Command(ERASE))
+        over = unit.job_done(1, 0, 1 << 20)
+        unit.not_done(over.effects)
+        assert send(unit, "00 00*5").sense[12:14] == octets("31 03")
+
+    def test_a_pass_that_could_not_begin(self) -> None:
+        unit = make_unit(blocks="2048")
+        reaction = unit.execute(nexus("A"), Command(ERASE))
+        left = unit.not_done(reaction.effects[2:])
+        assert names(left) == ["persist sanitize", "gate"]
+        assert send(unit, "00 00*5").sense[12:14] == octets("31 03")
+
+    def test_an_effect_after_which_nothing_has_to_be_taken_back(self) -> None:
+        unit = make_unit()
+        reaction = unit.execute(nexus("A"), Command(octets("15 10 00 00 10 00"), SWP))
+        assert unit.not_done(reaction.effects) == ()
+
+
 def test_progress_is_in_the_gate_in_steps() -> None:
     unit = make_unit(blocks="2048")
     unit.execute(nexus("A"), Command(octets("48 82 00*8")))
