@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import functools
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.lab.processes.gateway import BLOCKGATED, Gateway
+from tests.lab.processes.gateway import Gateway
 
 PORTALS: Final = ("127.0.0.1:0", "127.0.0.2:0")
 
 
 @functools.cache
 def gateway_has_iscsi() -> bool:
-    """Whether this gateway listens for iSCSI at all."""
-    shown = subprocess.run([str(BLOCKGATED), "--help"], capture_output=True, text=True)
-    return "--iscsi" in shown.stdout
+    """Whether the engine that is built carries iSCSI."""
+    probe = "import blockgate._engine as e; e.IscsiAccepted"
+    return subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode == 0
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def add_target(
     luns: Mapping[int, str | int] | None = None,
     *,
     volume: Mapping[str, Any] | None = None,
+    read_only: bool = False,
     parameters: Mapping[str, Any] | None = None,
     **entry: Any,
 ) -> Target:
@@ -63,11 +65,8 @@ def add_target(
         there = isinstance(what, str) and "/" in what
         volumes[lun] = str(what) if there else gateway.add_volume(what, **(volume or {}))
     name = f"iqn.2026-01.org.example:test{number}"
-    body: dict[str, Any] = {
-        "name": name,
-        "luns": [{"lun": lun, "volume": one} for lun, one in volumes.items()],
-        **entry,
-    }
+    maps = [{"lun": lun, "volume": one, "read_only": read_only} for lun, one in volumes.items()]
+    body: dict[str, Any] = {"name": name, "luns": maps, **entry}
     if "acls" not in entry:
         body.setdefault("access", "open")
     if parameters:
