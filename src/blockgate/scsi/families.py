@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from blockgate.scsi import diagnostics, mode_select, sanitize
+from blockgate.scsi import diagnostics, medium, mode_select, sanitize
 from blockgate.scsi.answers import ANSWERS
 from blockgate.scsi.attentions import Event, attend
 from blockgate.scsi.nexus import Nexus, Port
@@ -16,6 +16,7 @@ from blockgate.scsi.reactions import (
     AbortNexus,
     Command,
     Effect,
+    FlushJob,
     GateChanged,
     Part,
     Persist,
@@ -67,13 +68,26 @@ def _mode_select(unit: LogicalUnit, nexus: Nexus, command: Command) -> Reaction:
 
 
 def _start_stop(unit: LogicalUnit, nexus: Nexus, command: Command) -> Reaction:
-    """START STOP UNIT: a medium that was loaded is news for every other nexus (SPC-4 5.6)."""
+    """START STOP UNIT: a medium that was loaded is news for every other nexus (SPC-4 5.6). What
+    goes out of use takes no more writes first, and then has its cache written back."""
     had_medium = unit.medium.present
-    changed = unit.medium.start_stop(command.cdb)
-    effects: list[Effect] = [GateChanged()] if changed else []
+    if not unit.medium.start_stop(command.cdb):
+        return Reaction(GOOD)
+    effects: list[Effect] = [GateChanged()]
     if unit.medium.present and not had_medium:
         effects.append(attend(Event.MEDIUM_CHANGED, by=nexus.number))
-    return Reaction(GOOD, tuple(effects))
+    out_of_use = unit.medium.not_ready is not None
+    if not (out_of_use and unit.facts.write_back and medium.flushes(command.cdb)):
+        return Reaction(GOOD, tuple(effects))
+
+    def flushed(error: int, _done: int) -> Reaction:
+        if not error:
+            return Reaction(GOOD)
+        unit.medium.take_back()
+        return Reaction(unit.refusal(medium.WRITE_ERROR), (GateChanged(),))
+
+    effects.append(unit.start(FlushJob(), flushed))
+    return Reaction(GOOD if medium.is_immediate(command.cdb) else None, tuple(effects))
 
 
 def _prevent_allow(unit: LogicalUnit, nexus: Nexus, command: Command) -> Reaction:

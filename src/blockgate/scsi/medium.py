@@ -17,6 +17,10 @@ MEDIUM_NOT_PRESENT: Final = Sense(Key.NOT_READY, 0x3A, 0x00)
 INITIALIZING_COMMAND_REQUIRED: Final = Sense(Key.NOT_READY, 0x04, 0x02)
 MEDIUM_REMOVAL_PREVENTED: Final = Sense(Key.ILLEGAL_REQUEST, 0x53, 0x02)
 
+WRITE_ERROR: Final = Sense(Key.MEDIUM_ERROR, 0x0C, 0x00)
+
+_IMMED: Final = 0x01
+_NO_FLUSH: Final = 0x04
 _START: Final = 0x01
 _LOEJ: Final = 0x02
 _PREVENT: Final = 0x01
@@ -54,6 +58,10 @@ class Medium:
             self.stopped = not start
         return self.not_ready != before
 
+    def take_back(self) -> None:
+        """What was stopped or ejected is in use again: its cache could not be written."""
+        self.present, self.stopped = True, False
+
     def _load_or_eject(self, load: bool) -> None:
         if not self.removable:
             raise invalid_cdb(4, 1)
@@ -78,3 +86,14 @@ class Medium:
         self.prevented_by.clear()
         self.stopped = False
         return self.not_ready != before
+
+
+def is_immediate(cdb: bytes) -> bool:
+    """IMMED of START STOP UNIT: status comes before what it starts is over."""
+    return bool(cdb[1] & _IMMED)
+
+
+def flushes(cdb: bytes) -> bool:
+    """Whether START STOP UNIT is to write a volatile cache back before the medium is out of use
+    (NO_FLUSH, SBC-3 5.25)."""
+    return not cdb[4] & _NO_FLUSH

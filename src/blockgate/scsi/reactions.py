@@ -94,7 +94,7 @@ class CopyJob:
 
 @dataclass(frozen=True, slots=True)
 class FillJob:
-    """Write a pattern over a range, again and again."""
+    """Write a pattern over a range, again and again; stable when the job has ended."""
 
     offset: int
     length: int
@@ -103,14 +103,20 @@ class FillJob:
 
 @dataclass(frozen=True, slots=True)
 class ZeroJob:
-    """Make a range read as zeroes; ``punch``: blocks may be given back to the pool."""
+    """Make a range read as zeroes, stable when the job has ended; ``punch``: blocks may be given
+    back to the pool."""
 
     offset: int
     length: int
     punch: bool
 
 
-Job = CopyJob | FillJob | ZeroJob
+@dataclass(frozen=True, slots=True)
+class FlushJob:
+    """Make stable all that has been written."""
+
+
+Job = CopyJob | FillJob | ZeroJob | FlushJob
 
 
 @dataclass(frozen=True, slots=True)

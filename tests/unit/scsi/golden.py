@@ -30,6 +30,7 @@ from blockgate.scsi import (
     Effect,
     Facts,
     FillJob,
+    FlushJob,
     GateChanged,
     LogicalUnit,
     Nexus,
@@ -120,6 +121,8 @@ def shown(effect: Effect) -> str:
             return f"fill {offset} {length} with {pattern[:4].hex()} in {len(pattern)}"
         case StartJob(_, ZeroJob(offset, length, punch)):
             return f"{'punch' if punch else 'zero'} {offset} {length}"
+        case StartJob(_, FlushJob()):
+            return "flush"
         case StartJob(_, CopyJob(_, begin, _, to, length)):
             return f"copy {begin} to {to} {length}"
         case CancelJob():

@@ -56,9 +56,9 @@ def test_what_a_nexus_prevented_ends_with_it() -> None:
     unit = make_unit(removable="yes")
     unit.attach(nexus("A"))
     send(unit, "1e 00 00 00 01 00")
-    assert send(unit, "1b 00 00 00 02 00", who="B").status is Status.CHECK_CONDITION
+    assert send(unit, "1b 00 00 00 06 00", who="B").status is Status.CHECK_CONDITION
     unit.detach(nexus("A"))
-    assert send(unit, "1b 00 00 00 02 00", who="B").status is Status.GOOD
+    assert send(unit, "1b 00 00 00 06 00", who="B").status is Status.GOOD
 
 
 def test_a_reset_allows_starts_and_goes_back_to_saved_pages() -> None:
@@ -68,7 +68,7 @@ def test_a_reset_allows_starts_and_goes_back_to_saved_pages() -> None:
     assert unit.write_protected
     assert names(unit.reset()) == ["gate"]
     assert not unit.write_protected
-    assert send(unit, "1b 00 00 00 02 00").status is Status.GOOD
+    assert send(unit, "1b 00 00 00 06 00").status is Status.GOOD
     assert unit.reset() == ()
     send(unit, "15 11 00 00 10 00", SWP)  # SP
     assert unit.reset() == ()
@@ -77,7 +77,7 @@ def test_a_reset_allows_starts_and_goes_back_to_saved_pages() -> None:
 
 def test_a_stopped_unit_is_started_by_a_reset() -> None:
     unit = make_unit()
-    send(unit, "1b 00 00 00 00 00")
+    send(unit, "1b 00 00 00 04 00")
     assert names(unit.reset()) == ["gate"]
     assert send(unit, "00 00*5").status is Status.GOOD
 
@@ -283,7 +283,7 @@ class TestGate:
 
     def test_without_a_medium(self) -> None:
         unit = make_unit(removable="yes")
-        send(unit, "1b 00 00 00 02 00")
+        send(unit, "1b 00 00 00 06 00")
         gate = unit.gate()
         assert gate.not_ready is not None and gate.not_ready.asc == 0x3A
         assert bytes(6) not in gate.canned  # TEST UNIT READY

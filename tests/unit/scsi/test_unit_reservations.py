@@ -32,7 +32,7 @@ from tests.unit.scsi.reservations.lab import (
 
 CHECK_CONDITION, RESERVATION_CONFLICT = 0x02, 0x18
 PREVENT = bytes.fromhex("1e0000000100")
-EJECT = bytes.fromhex("1b0000000200")
+EJECT = bytes.fromhex("1b0000000600")
 RESERVE6, RELEASE6 = bytes.fromhex("160000000000"), bytes.fromhex("170000000000")
 MODE_SENSE6 = bytes.fromhex("1a003f00ff00")
 LUN_RESET, WARM_RESET = 5, 6
