@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from blockgate.scsi import Attend, Attention
+from blockgate.scsi.report_opcodes import task_management_functions
 from blockgate.scsi.task_management import (
     SUPPORTED,
     AbortTask,
@@ -143,3 +144,20 @@ def test_the_functions_that_are_supported_do_something():
     for function in SUPPORTED:
         made = run(function, referenced=3, verdict=Verdict.FOUND)
         assert made.response == COMPLETE and made.steps
+
+
+def test_what_is_reported_as_supported_is_what_is_planned():
+    """REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS (SPC-4 6.38): ATS, ATSS, CACAS, CTSS, LURS, QTS,
+    TRS from bit 7 down; QAES, QTSS, ITNRS in byte 1."""
+    data = task_management_functions(bytes.fromhex("a30d00000000000000040000"))
+    bits = {
+        ABORT_TASK: 0x80,
+        ABORT_TASK_SET: 0x40,
+        CLEAR_ACA: 0x20,
+        CLEAR_TASK_SET: 0x10,
+        LUN_RESET: 0x08,
+        9: 0x04,
+        WARM_RESET: 0x02,
+    }
+    assert {function for function, bit in bits.items() if data[0] & bit} == SUPPORTED - {COLD_RESET}
+    assert data[1] == 0
