@@ -22,8 +22,8 @@ mod tests {
     fn the_lowest_bit_goes_first() {
         assert!(ATTENTIONS.is_sorted_by(|a, b| a.bit < b.bit));
         assert_eq!(first(0), None);
-        // POWER ON OCCURRED before CAPACITY DATA HAS CHANGED.
-        assert_eq!(first(1 << 12 | 1), Some((1, Sense::new(0x6, 0x29, 0x01))));
+        // POWER ON, RESET, OR BUS DEVICE RESET before CAPACITY DATA HAS CHANGED.
+        assert_eq!(first(1 << 12 | 1), Some((1, Sense::new(0x6, 0x29, 0x00))));
         assert_eq!(first(1 << 12), Some((1 << 12, Sense::new(0x6, 0x2a, 0x09))));
     }
 

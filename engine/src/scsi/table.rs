@@ -1150,7 +1150,7 @@ pub static COMMANDS: [Row; 67] = [
 
 /// The lowest bit that is set is reported first.
 pub static ATTENTIONS: [AttentionRow; 18] = [
-    AttentionRow { name: "POWER_ON", bit: 0, asc: 0x29, ascq: 0x01 },
+    AttentionRow { name: "POWER_ON", bit: 0, asc: 0x29, ascq: 0x00 },
     AttentionRow { name: "HARD_RESET", bit: 1, asc: 0x29, ascq: 0x02 },
     AttentionRow { name: "LOGICAL_UNIT_RESET", bit: 2, asc: 0x29, ascq: 0x03 },
     AttentionRow { name: "NEXUS_LOSS", bit: 3, asc: 0x29, ascq: 0x07 },

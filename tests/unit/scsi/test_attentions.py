@@ -11,7 +11,7 @@ from blockgate.scsi.opcodes import table
 ME = 5
 # Additional sense codes from SPC-4 and SAM-5, and whether the nexus that caused it is told
 EXPECTED = {
-    Event.POWER_ON: (0x29, 0x01, True),
+    Event.POWER_ON: (0x29, 0x00, True),
     Event.HARD_RESET: (0x29, 0x02, True),
     Event.LOGICAL_UNIT_RESET: (0x29, 0x03, True),
     Event.MEDIUM_CHANGED: (0x28, 0x00, False),
