@@ -1,4 +1,4 @@
-"""EXTENDED COPY(LID1) and RECEIVE COPY RESULTS (SPC-4 6.4, 6.19-6.23): segments one after another.
+"""EXTENDED COPY(LID1) and RECEIVE COPY RESULTS (SPC-4 6.5, 6.19-6.23): segments one after another.
 
 The copy manager reaches the units that the session which asks has mapped, with that session's
 rights: a copy can do nothing that its nexus could not do by reading and writing.

@@ -1,4 +1,4 @@
-"""The parameter list of EXTENDED COPY(LID1): what is to be copied from where to where (SPC-4 6.4).
+"""The parameter list of EXTENDED COPY(LID1): what is to be copied from where to where (SPC-4 6.5).
 
 Whether the named units are there and the blocks inside them is asked later, segment by segment:
 those errors are COPY ABORTED, the ones found here ILLEGAL REQUEST.

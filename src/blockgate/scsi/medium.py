@@ -30,7 +30,7 @@ _RESERVED_PREVENT: Final = 0x02
 @dataclass(slots=True)
 class Medium:
     """State of one unit's medium. ``prevented_by`` are the numbers of the nexuses that have
-    prevented its removal: it ends with each one's session (SPC-4 6.17)."""
+    prevented its removal: it ends with each one's session (SBC-3, PREVENT ALLOW MEDIUM REMOVAL)."""
 
     removable: bool
     present: bool = True
@@ -70,7 +70,7 @@ class Medium:
         self.present = load
 
     def prevent_allow(self, nexus: Nexus, cdb: bytes) -> None:
-        """PREVENT ALLOW MEDIUM REMOVAL (SPC-4 6.17); what is allowed is this nexus's own
+        """PREVENT ALLOW MEDIUM REMOVAL (SBC-3); what is allowed is this nexus's own
         prevention. Raises CheckCondition for the obsolete values."""
         if cdb[4] & _RESERVED_PREVENT:
             raise invalid_cdb(4, 1)
