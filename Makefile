@@ -8,7 +8,7 @@ export CARGO_NET_RETRY ?= 10
 export CARGO_TERM_PROGRESS_WHEN ?= never
 export PYTHONUNBUFFERED := 1
 # benchmark: rounds of each row, seconds of each measurement, the rows to run, a directory on another file system
-export ROUNDS SECONDS ROWS BENCH_DIR BENCH_SIZE
+export ROUNDS SECONDS ROWS BENCH_DIR BENCH_SIZE BENCH_SPDK
 # fuzzing: seconds for each target
 FUZZ_SECONDS ?= 60
 
@@ -48,7 +48,7 @@ format: venv ## let ruff and rustfmt rewrite the sources
 	@$(PYTHON) -m ruff format --quiet .
 	@cargo fmt $(MANIFEST)
 
-bench: build ## nbdkit, qemu-nbd and blockgate in turn; about a quarter of an hour (ROUNDS= SECONDS= ROWS= BENCH_DIR=)
+bench: build ## blockgate beside its peers (nbdkit, qemu-nbd; tgt, SPDK in BENCH_SPDK); about 20 minutes (ROUNDS= SECONDS= ROWS= BENCH_DIR=)
 	@scripts/setup bench
 	@$(PYTHON) -m bench </dev/null
 

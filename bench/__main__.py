@@ -19,12 +19,12 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import memory, report, servers
+from bench import memory, report, servers, sessions, spdk
 from bench.loads import Figure, measure
-from bench.rows import ROWS, Row
+from bench.rows import PEERS, ROWS, Protocol, Row
 
 RESULTS = Path(__file__).parent / "results"
-SERVERS = ("nbdkit", "qemu-nbd", "blockgate")
+SERVERS = ("nbdkit", "qemu-nbd", "tgt", "spdk", "blockgate")
 
 
 def arguments() -> argparse.Namespace:
@@ -46,22 +46,38 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def starters(
-    names: Sequence[str], file: Path, io: str
-) -> dict[str, Callable[[], AbstractContextManager[servers.Server]]]:
-    every: dict[str, Callable[[], AbstractContextManager[servers.Server]]] = {
-        "nbdkit": lambda: servers.nbdkit(file),
-        "qemu-nbd": lambda: servers.qemu_nbd(file),
-        "blockgate": lambda: servers.blockgate(file, io),
+Starter = Callable[[], AbstractContextManager[servers.Server]]
+
+
+def starters(protocol: Protocol, names: Sequence[str], file: Path, io: str) -> dict[str, Starter]:
+    """The servers of one protocol among those that are asked for and are there."""
+    every: dict[Protocol, dict[str, Starter]] = {
+        "nbd": {
+            "nbdkit": lambda: servers.nbdkit(file),
+            "qemu-nbd": lambda: servers.qemu_nbd(file),
+            "blockgate": lambda: servers.blockgate(file, io),
+        },
+        "iscsi": {
+            "tgt": lambda: servers.tgt(file),
+            "spdk": lambda: spdk.spdk(file),
+            "blockgate": lambda: servers.blockgate_iscsi(file, io),
+        },
     }
-    return {name: every[name] for name in names}
+    there = {name: start for name, start in every[protocol].items() if name in names}
+    if not spdk.available():
+        there.pop("spdk", None)
+    return there
 
 
 def speed(
     console: Console, options: argparse.Namespace, rows: Sequence[Row], file: Path
 ) -> dict[str, Any]:
-    """All rounds; in each, every row is run against the servers one right after the other."""
-    names = options.servers.split(",")
+    """All rounds; in each, every row is run against the servers one right after the other.
+
+    The rows are those of one protocol.
+    """
+    start_of = starters(rows[0].protocol, options.servers.split(","), file, options.io)
+    names = list(start_of)
     results: dict[str, dict[str, list[Figure]]] = {
         row.name: {name: [] for name in names} for row in rows
     }
@@ -69,10 +85,7 @@ def speed(
     commands: dict[str, str] = {}
     for round_number in range(1, options.rounds + 1):
         with contextlib.ExitStack() as stack:
-            running = {
-                name: stack.enter_context(start())
-                for name, start in starters(names, file, options.io).items()
-            }
+            running = {name: stack.enter_context(start()) for name, start in start_of.items()}
             if not commands:
                 commands = {name: server.command for name, server in running.items()}
                 for name, command in commands.items():
@@ -134,10 +147,13 @@ def main() -> int:
         file = Path(directory) / "volume.img"
         if not options.only_memory:
             servers.make_file(file, options.size)
-            document["speed"] = speed(console, options, rows, file)
+            for protocol in PEERS:
+                some = [row for row in rows if row.protocol == protocol]
+                if some:
+                    document[protocol] = speed(console, options, some, file)
     if not options.no_memory and "blockgate" in options.servers:
-        console.print("memory and idling (half a minute)")
-        document["memory"] = list(memory.rows(options.io))
+        console.print("memory, idling, sessions (a minute and a half)")
+        document["memory"] = [*memory.rows(options.io), *sessions.rows(options.io)]
         report.print_memory(console, document["memory"])
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{document['date'].replace(':', '').replace('+0000', 'Z')}.json"

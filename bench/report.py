@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.loads import Figure
-from bench.rows import Row
+from bench.rows import PEERS, Row
 
-PEERS = ("nbdkit", "qemu-nbd")
 OURS = "blockgate"
 Results = Mapping[str, Mapping[str, Sequence[Figure]]]  # row -> server -> one figure a round
 
@@ -36,12 +35,13 @@ def summarise(rows: Sequence[Row], results: Results) -> list[dict[str, Any]]:
             "operations_per_s": operations,
             "cpu_us_per_operation": cpu,
         }
-        peers = [name for name in PEERS if name in servers]
+        peers = [name for name in PEERS[row.protocol] if name in servers]
         if OURS in servers and peers:
             entry["operations_ratio"] = {p: _ratio(operations[OURS], operations[p]) for p in peers}
             entry["cpu_ratio"] = {p: _ratio(cpu[OURS], cpu[p]) for p in peers}
             entry["operations_to_best_peer"] = min(entry["operations_ratio"].values())
             entry["cpu_to_best_peer"] = max(entry["cpu_ratio"].values())
+            entry["reference"] = PEERS[row.protocol][0]
             entry["wanted"] = {"operations": row.wanted.operations, "cpu": row.wanted.cpu}
             entry["missed"] = _missed(row, entry)
         summary.append(entry)
@@ -54,12 +54,15 @@ def _ratio(ours: float, theirs: float) -> float:
 
 def _missed(row: Row, entry: Mapping[str, Any]) -> list[str]:
     missed = []
-    ratio = entry["operations_ratio"].get("nbdkit")
+    reference: str = entry["reference"]
+    ratio = entry["operations_ratio"].get(reference)
     if ratio is not None and ratio < row.wanted.operations:
-        missed.append(f"operations {ratio:.2f} of nbdkit's, wanted {row.wanted.operations:.2f}")
-    cpu = entry["cpu_ratio"].get("nbdkit")
+        missed.append(
+            f"operations {ratio:.2f} of {reference}'s, wanted {row.wanted.operations:.2f}"
+        )
+    cpu = entry["cpu_ratio"].get(reference)
     if cpu is not None and row.wanted.cpu is not None and cpu > row.wanted.cpu:
-        missed.append(f"CPU {cpu:.2f} of nbdkit's, wanted {row.wanted.cpu:.2f}")
+        missed.append(f"CPU {cpu:.2f} of {reference}'s, wanted {row.wanted.cpu:.2f}")
     qemu = entry["operations_ratio"].get("qemu-nbd")
     if qemu is not None and qemu <= 1:
         missed.append(f"operations {qemu:.2f} of qemu-nbd's, wanted more than 1")
@@ -67,18 +70,19 @@ def _missed(row: Row, entry: Mapping[str, Any]) -> list[str]:
 
 
 def print_table(console: Console, summary: Sequence[Mapping[str, Any]]) -> None:
-    """Operations a second and server CPU µs per operation of each; ratios beside those wanted."""
+    """One protocol's rows: operations a second and server CPU µs per operation; ratios."""
     names = list(summary[0]["operations_per_s"])
     table = Table(box=box.SIMPLE_HEAD, title="operations/s · server CPU µs per operation")
     table.add_column("load", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     ratios = "operations_ratio" in summary[0]
+    reference = summary[0].get("reference", "")
     if ratios:
         table.add_column("ops: best peer", justify="right")
-        table.add_column("ops: nbdkit (wanted)", justify="right", no_wrap=True)
+        table.add_column(f"ops: {reference} (wanted)", justify="right", no_wrap=True)
         table.add_column("CPU: best peer", justify="right")
-        table.add_column("CPU: nbdkit (wanted)", justify="right", no_wrap=True)
+        table.add_column(f"CPU: {reference} (wanted)", justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)
     for entry in summary:
         cells = [
@@ -90,9 +94,9 @@ def print_table(console: Console, summary: Sequence[Mapping[str, Any]]) -> None:
             cpu_wanted = "" if wanted["cpu"] is None else f" (≤{wanted['cpu']:.2f})"
             cells += [
                 f"{entry['operations_to_best_peer']:.2f}",
-                f"{entry['operations_ratio'].get('nbdkit', 0):.2f} (≥{wanted['operations']:.2f})",
+                f"{entry['operations_ratio'].get(reference, 0):.2f} (≥{wanted['operations']:.2f})",
                 f"{entry['cpu_to_best_peer']:.2f}",
-                f"{entry['cpu_ratio'].get('nbdkit', 0):.2f}{cpu_wanted}",
+                f"{entry['cpu_ratio'].get(reference, 0):.2f}{cpu_wanted}",
                 "missed" if entry["missed"] else "ok",
             ]
         table.add_row(entry["row"], *cells)
@@ -103,7 +107,7 @@ def print_table(console: Console, summary: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_memory(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, title="memory and idling")
+    table = Table(box=box.SIMPLE_HEAD, title="memory, idling, sessions")
     for name in ("what", "measured", "wanted", ""):
         table.add_column(name, justify="left" if name == "what" else "right", no_wrap=True)
     for row in rows:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.processes import Gateway, cpu_seconds, resident_bytes
+from tests.lab.processes import Gateway, Tgt, add_target, cpu_seconds, free_port, resident_bytes
 
 START_SECONDS = 20.0
 EXPORT = "bench"
@@ -44,11 +44,17 @@ class Server:
         return max(map(float, found)) if found else None
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def wait_listening(process: subprocess.Popen[bytes], port: int, command: str) -> None:
+    """Returns when something listens on the port; RuntimeError when that does not come."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"did not start: {command}") from None
+            time.sleep(0.02)
 
 
 @contextlib.contextmanager
@@ -57,15 +63,7 @@ def _peer(name: str, command: list[str], port: int, path: str) -> Iterator[Serve
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"{name} did not start: {shlex.join(command)}") from None
-                time.sleep(0.02)
+        wait_listening(process, port, shlex.join(command))
         yield Server(name, f"nbd://127.0.0.1:{port}/{path}", process.pid, shlex.join(command))
     finally:
         process.terminate()
@@ -88,20 +86,38 @@ def qemu_nbd(file: Path) -> contextlib.AbstractContextManager[Server]:
 
 
 @contextlib.contextmanager
+def tgt(file: Path) -> Iterator[Server]:
+    with Tgt() as running:
+        uri = f"iscsi://{running.portals[0]}/{running.serve(file)}/1"
+        yield Server("tgt", uri, running.pid, shlex.join(running.command))
+
+
+def _adopt(gateway: Gateway, file: Path) -> str:
+    """The file that everybody serves, as a volume where it lies."""
+    gateway.add_pool("bench", file.parent)
+    body = {"pool": "bench", "name": "file", "path": str(file), "size": file.stat().st_size}
+    gateway.api("POST", "volumes/adopt", body)
+    return "bench/file"
+
+
+def _server(gateway: Gateway, uri: str) -> Server:
+    took = gateway.info()["io"]
+    command = f"{shlex.join(gateway.command())}  (I/O path: {took})"
+    return Server("blockgate", uri, gateway.pid, command, gateway)
+
+
+@contextlib.contextmanager
+def blockgate_iscsi(file: Path, io: str) -> Iterator[Server]:
+    with Gateway(io=io, iscsi=["127.0.0.1:0"]) as gateway:
+        target = add_target(gateway, {1: _adopt(gateway, file)})
+        yield _server(gateway, target.urls()[0])
+
+
+@contextlib.contextmanager
 def blockgate(file: Path, io: str) -> Iterator[Server]:
     with Gateway(io=io, nbd=["127.0.0.1:0"]) as gateway:
-        gateway.add_pool("bench", file.parent)
-        body = {"pool": "bench", "name": "file", "path": str(file), "size": file.stat().st_size}
-        gateway.api("POST", "volumes/adopt", body)
-        gateway.add_export("bench/file", EXPORT)
-        took = gateway.info()["io"]
-        yield Server(
-            "blockgate",
-            gateway.nbd_uri(EXPORT),
-            gateway.pid,
-            f"{shlex.join(gateway.command())}  (I/O path: {took})",
-            gateway,
-        )
+        gateway.add_export(_adopt(gateway, file), EXPORT)
+        yield _server(gateway, gateway.nbd_uri(EXPORT))
 
 
 def make_file(path: Path, size: int) -> None:
