@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from enum import IntEnum
 from typing import Final
 
@@ -39,10 +39,9 @@ class Support(IntEnum):
     SUPPORTED = 3
 
 
-def known(table: Table, *, thin: bool, explicit_alua: bool) -> tuple[CommandRow, ...]:
+def known(table: Table, needs_met: Collection[str | None]) -> tuple[CommandRow, ...]:
     """The commands of a unit: those with a need only where the unit has what they need."""
-    had = {None, *(("thin",) if thin else ()), *(("explicit_alua",) if explicit_alua else ())}
-    return tuple(row for row in table.commands if row.needs in had)
+    return tuple(row for row in table.commands if row.needs in needs_met)
 
 
 def operation_codes(rows: Iterable[CommandRow], cdb: bytes) -> bytes:

@@ -117,17 +117,25 @@ class LogicalUnit:
     @property
     def commands(self) -> tuple[CommandRow, ...]:
         """The commands that the unit knows."""
-        explicit = self.port_groups.access.explicit
-        return report_opcodes.known(table(), thin=self.facts.thin, explicit_alua=explicit)
+        return report_opcodes.known(table(), self._needs_met())
 
     @property
     def mapped_alike(self) -> bool:
         """Whether no session has the unit read-only that others may write."""
         return self.facts.read_only or not any(self._read_only_of.values())
 
+    def _needs_met(self) -> set[str | None]:
+        """The values of the column ``needs`` that this unit has."""
+        met: set[str | None] = {None}
+        if self.facts.thin:
+            met.add("thin")
+        if self.port_groups.access.explicit:
+            met.add("explicit_alua")
+        return met
+
     def _row(self, cdb: bytes) -> CommandRow:
         row = table().find(cdb)
-        if row not in self.commands:
+        if row.needs not in self._needs_met():
             # SPC-4 4.2.5.2: one service action of several that is not there is a wrong field.
             raise invalid_opcode() if row.service_action is None else invalid_cdb(1, 4)
         if cdb[row.cdb_length - 1] & _NACA:
