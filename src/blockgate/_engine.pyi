@@ -32,6 +32,33 @@ class VolumeSpec:
         """`length` None: all of the file or device from `offset` on."""
 
 @final
+class ScsiGate:
+    """A gate's part for a volume that is a SCSI logical unit."""
+
+    def __init__(
+        self,
+        *,
+        block_size: int,
+        descriptor_sense: bool = False,
+        software_write_protect: bool = False,
+        not_ready: tuple[int, int, int, int | None] | None = None,
+        tas: bool = False,
+        limits: Mapping[str, int] = ...,
+        thin: bool = True,
+        canned: Mapping[bytes, bytes] = ...,
+        ports: Mapping[int, tuple[str, Mapping[bytes, bytes]]] = ...,
+    ) -> None:
+        """`not_ready`: (key, ASC, ASCQ, progress in parts of 65,536 or None) that media commands
+        are answered with. `limits`: what Block Limits announces, by the names `transfer_blocks`,
+        `compare_and_write_blocks`, `write_same_blocks`, `write_same_nonzero`, `unmap_blocks`,
+        `unmap_descriptors`; 0, or absent, is no limit (COMPARE AND WRITE: no command).
+
+        `canned`: ready answers by CDB key, which is `cdb[:cdb_length]` with the bytes of the
+        ALLOCATION LENGTH zeroed. `ports`: port -> (ALUA state, ready answers of that port alone); a
+        port that is not named is "active_optimized".
+        """
+
+@final
 class Gate:
     """An immutable snapshot of what may be done with a volume."""
 
@@ -41,10 +68,69 @@ class Gate:
         generation: int,
         size: int,
         read_only: bool,
-        access: Mapping[int, tuple[bool, bool]] = ...,
-        default_access: tuple[bool, bool] = (True, True),
+        access: Mapping[int, int] = ...,
+        default_access: int = 0,
+        scsi: ScsiGate | None = None,
     ) -> None:
-        """`access`: connection -> (may read, may write); `default_access` for all others."""
+        """`access`: nexus (for NBD: connection) -> situation, `default_access` for all others.
+        Situations are those of `blockgate.scsi.Situation`: 0 free, 1 write exclusive, 2 exclusive
+        access, 3 RESERVE held by another nexus.
+        """
+
+@final
+class LunMap:
+    """What the logical unit numbers of one session stand for."""
+
+    def __init__(
+        self,
+        *,
+        luns: Mapping[int, tuple[int, bool]],
+        report_luns: Mapping[bytes, bytes] = ...,
+    ) -> None:
+        """`luns`: 8-byte LUN as a big-endian integer -> (volume, read-only for this session).
+
+        `report_luns`: ready answers to REPORT LUNS, by CDB key (see `ScsiGate.canned`).
+        """
+
+@final
+class IscsiParams:
+    """What a connection's login ended in."""
+
+    def __init__(
+        self,
+        *,
+        session: int,
+        nexus: int,
+        port: int,
+        discovery: bool,
+        cid: int,
+        initiator: str,
+        target: str,
+        header_digest: bool,
+        data_digest: bool,
+        max_send_data: int,
+        max_recv_data: int,
+        first_burst: int,
+        max_burst: int,
+        max_outstanding_r2t: int,
+        initial_r2t: bool,
+        immediate_data: bool,
+        exp_cmd_sn: int,
+        stat_sn: int,
+        queue_depth: int,
+        nop_interval_ms: int,
+        nop_timeout_ms: int,
+        luns: LunMap | None,
+    ) -> None:
+        """Names are those of RFC 7143 section 13. `max_send_data`: the initiator's
+        MaxRecvDataSegmentLength; `max_recv_data`: the target's, at most the limit
+        `pdu_data_bytes`. `first_burst` is at most 256 KiB. `stat_sn`: of the next response after
+        `pdu`. `nop_interval_ms` 0: no NOP-In is sent. `session` > 0; `nexus` >= 1 << 62.
+
+        A connection that joins a session names it and its own `cid`, `stat_sn`, digests and
+        `max_send_data`; the session's other values are those that the first connection brought, and
+        `luns` is None. A discovery session has no `luns` either.
+        """
 
 @final
 class TransmitParams:
@@ -130,7 +216,200 @@ class Degraded:
     @property
     def reason(self) -> str: ...
 
-Event: TypeAlias = Accepted | ClientFlags | NbdOption | TlsEstablished | Lost | Degraded
+@final
+class IscsiAccepted:
+    """A new connection of an iSCSI listener. Nothing to answer: a `LoginPdu` follows."""
+
+    @property
+    def conn(self) -> int: ...
+    @property
+    def listener(self) -> int: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def peer(self) -> str: ...
+    @property
+    def local(self) -> str:
+        """The address that the client connected to: `192.0.2.1:3260` or `[2001:db8::1]:3260`."""
+
+@final
+class LoginPdu:
+    """A Login Request (RFC 7143 11.12). To be answered by `login_reply` or `login_done`; meanwhile
+    nothing of this connection is read. The engine has checked opcode, lengths (no AHS, a data
+    segment of at most the limit `login_data_bytes`) and nothing else.
+    """
+
+    @property
+    def conn(self) -> int: ...
+    @property
+    def bhs(self) -> bytes: ...
+    @property
+    def data(self) -> bytes:
+        """The data segment, without padding."""
+
+@final
+class TextPdu:
+    """A Text Request (RFC 7143 11.10), in CmdSN order. To be answered by `text_reply` or `reject`;
+    a second one that comes meanwhile is rejected by the engine.
+    """
+
+    @property
+    def conn(self) -> int: ...
+    @property
+    def session(self) -> int: ...
+    @property
+    def itt(self) -> int: ...
+    @property
+    def ttt(self) -> int: ...
+    @property
+    def lun(self) -> int: ...
+    @property
+    def final(self) -> bool: ...
+    @property
+    def continued(self) -> bool: ...
+    @property
+    def data(self) -> bytes: ...
+
+@final
+class Command:
+    """A SCSI command that is Python's, with all its Data-Out: unit attentions, ALUA state and
+    reservations have been checked. To be answered by `complete` or `resume`, within the limit
+    `handed_up_ms`: after that the session is closed.
+    """
+
+    @property
+    def task(self) -> int: ...
+    @property
+    def session(self) -> int: ...
+    @property
+    def conn(self) -> int: ...
+    @property
+    def nexus(self) -> int: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def volume(self) -> int:
+        """0: the LUN is not mapped (INQUIRY, REPORT LUNS and REQUEST SENSE come so; all else is
+        answered LOGICAL UNIT NOT SUPPORTED by the engine).
+        """
+
+    @property
+    def lun(self) -> int:
+        """The 8-byte LUN field as a big-endian integer: LUN 1 is 0x0001_0000_0000_0000."""
+
+    @property
+    def read_only(self) -> bool:
+        """The LUN is mapped read-only in this session."""
+
+    @property
+    def cdb(self) -> bytes:
+        """All of it: 16 bytes, or as many as an Extended CDB AHS makes them."""
+
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def attribute(self) -> int:
+        """RFC 7143 11.3.1: 0 untagged, 1 simple, 2 ordered, 3 head of queue, 4 ACA."""
+
+    @property
+    def expected_in(self) -> int: ...
+    @property
+    def expected_out(self) -> int: ...
+
+@final
+class TaskManagement:
+    """A task management function (RFC 7143 11.5); in the urgent lane. Before it was posted every
+    shard was told to start nothing more in its scope that came before it, and to hold what comes
+    after it. To be answered by `management_done`, after `abort(..., cut=cut)` for each part of the
+    scope.
+
+    Its scope: ABORT TASK one task; ABORT TASK SET the tasks of this nexus at the LUN; CLEAR TASK
+    SET and LOGICAL UNIT RESET the unit; TARGET WARM and COLD RESET every unit of the session's LUN
+    map. CLEAR ACA, TASK REASSIGN, unknown functions and LUNs that are not mapped are answered by
+    the engine.
+    """
+
+    @property
+    def task(self) -> int: ...
+    @property
+    def session(self) -> int: ...
+    @property
+    def conn(self) -> int: ...
+    @property
+    def nexus(self) -> int: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def volume(self) -> int:
+        """0 for TARGET WARM and COLD RESET."""
+
+    @property
+    def lun(self) -> int: ...
+    @property
+    def function(self) -> int: ...
+    @property
+    def referenced_task(self) -> int:
+        """For `abort(task=)`; 0: not found."""
+
+    @property
+    def verdict(self) -> Literal["found", "gone", "not_received"]:
+        """Of ABORT TASK (RFC 7143 11.6.1): the task is there; it is not, and never will be ("task
+        does not exist"); it has not been received yet, and counts as received and aborted from now
+        on ("function complete"). "found" for every other function.
+        """
+
+    @property
+    def cut(self) -> int: ...
+
+@final
+class Logout:
+    """A Logout Request; the engine answers it. The `Lost` of what it closes follows."""
+
+    @property
+    def conn(self) -> int: ...
+    @property
+    def session(self) -> int: ...
+    @property
+    def reason(self) -> int:
+        """RFC 7143 11.14.1: 0 close the session, 1 close the connection, 2 recovery (refused)."""
+
+    @property
+    def cid(self) -> int: ...
+
+@final
+class Aborted:
+    """An `abort` is over: of each command in its scope it is known what the back end has made of
+    it. In the urgent lane, once for each `abort`.
+    """
+
+    @property
+    def request(self) -> int: ...
+
+@final
+class SessionEnded:
+    """The last connection of an iSCSI session is gone; in the urgent lane, after that `Lost`.
+    Commands that were given to a back end may still be under way: `abort(nexus=)` tells when not.
+    """
+
+    @property
+    def session(self) -> int: ...
+
+Event: TypeAlias = (
+    Accepted
+    | ClientFlags
+    | NbdOption
+    | TlsEstablished
+    | Lost
+    | Degraded
+    | IscsiAccepted
+    | LoginPdu
+    | TextPdu
+    | Command
+    | TaskManagement
+    | Logout
+    | Aborted
+    | SessionEnded
+)
 
 @final
 class VolumeStatus:
@@ -179,10 +458,24 @@ class SessionStatus:
     @property
     def unsent_bytes(self) -> int: ...
     @property
-    def phase(self) -> Literal["handshake", "transmission"]: ...
+    def phase(self) -> Literal["handshake", "transmission", "login", "full-feature"]: ...
     @property
     def counters(self) -> OpCounters | None:
         """What it has done so far; None before its first request has ended."""
+
+    @property
+    def protocol(self) -> Literal["nbd", "iscsi"]: ...
+    @property
+    def target(self) -> str:
+        """iSCSI, full feature phase: the target's name; else ""."""
+
+    @property
+    def initiator(self) -> str:
+        """iSCSI, full feature phase: the initiator's name; else ""."""
+
+    @property
+    def session(self) -> int:
+        """The iSCSI session's number, 0: none. One entry for each of its connections."""
 
 @final
 class TaskStatus:
@@ -205,12 +498,24 @@ class TaskStatus:
     @property
     def phase(
         self,
-    ) -> Literal["collecting", "queued", "waiting-range", "submitted", "sending"]: ...
+    ) -> Literal[
+        "collecting",
+        "queued",
+        "waiting-range",
+        "submitted",
+        "sending",
+        "handed-up",
+        "ordered",
+        "held",
+    ]:
+        """iSCSI: "queued" waits for memory, "ordered" for an ORDERED or HEAD OF QUEUE task, "held"
+        for the end of a task management function.
+        """
 
 @final
 class OpCounters:
-    """Keys are `read`, `write`, `flush`, `trim`, `write_zeroes`, `cache`, `block_status`; and SCSI's own
-    `compare_and_write`, `orwrite`, `verify`, `write_same`, `write_verify`, `unmap`.
+    """Keys are `read`, `write`, `flush`, `trim`, `write_zeroes`, `cache`, `block_status`; and SCSI's
+    own `compare_and_write`, `orwrite`, `verify`, `write_same`, `write_verify`, `unmap`.
     """
 
     @property
@@ -329,7 +634,7 @@ class Engine:
         """Looks whether the file still is what it was (deleted, shrunk): marks it degraded."""
 
     def volumes(self) -> list[VolumeStatus]: ...
-    def add_listener(self, fd: int, label: str) -> int:
+    def add_listener(self, fd: int, label: str, protocol: Literal["nbd", "iscsi"] = "nbd") -> int:
         """Serves a bound and listening stream socket. The descriptor is duplicated."""
 
     def remove_listener(self, listener: int) -> None:
@@ -342,6 +647,82 @@ class Engine:
 
     def nbd_transmit(self, conn: int, data: bytes, params: TransmitParams) -> None:
         """Sends `data`, then serves requests. A connection that is gone is ignored."""
+
+    def login_reply(self, conn: int, pdu: bytes, then: Literal["login", "close", "abort"]) -> None:
+        """Sends a whole Login Response (48 bytes and a padded data segment), then waits for the
+        next request, closes when it has been read, or closes at once. A connection that is gone is
+        ignored, here and in all that follows.
+        """
+
+    def login_done(self, conn: int, pdu: bytes, params: IscsiParams) -> None:
+        """Sends the last Login Response, then serves full feature phase, on the shard of its
+        session.
+        """
+
+    def set_luns(self, session: int, luns: LunMap) -> None:
+        """Returns when it is in force. Commands that were admitted go on; unit attentions that wait
+        at LUNs which stay are kept.
+        """
+
+    def attend(self, session: int, lun: int | None, attentions: int) -> None:
+        """Sets unit attentions (bits of `Attention`) for a session's LUN, None: for all of them.
+        Returns when they are in force: for commands that are admitted from then on.
+        """
+
+    def complete(self, task: int, status: int, data: bytes = b"", sense: bytes = b"") -> None:
+        """Ends a `Command`. `data` is cut to what the initiator expects, with the residual count
+        said; `sense` is raw sense data. For a task that has ended, a counted no-op.
+        """
+
+    def resume(self, task: int) -> None:
+        """Lets a `Command` go on as if it had just come: to the gate, and then to its execution or
+        up again.
+        """
+
+    def text_reply(
+        self, conn: int, itt: int, ttt: int, final: bool, continued: bool, data: bytes
+    ) -> None:
+        """A Text Response (RFC 7143 11.11); `data` fits the initiator's data segments."""
+
+    def reject(self, conn: int, bhs: bytes, reason: int) -> None:
+        """A Reject (RFC 7143 11.17) of the PDU with this header. For a Text Request `bhs` may be
+        empty: the engine has kept the header of the one that waits for its answer.
+        """
+
+    def abort(
+        self,
+        request: int,
+        volume: int,
+        nexus: int,
+        *,
+        task: int = 0,
+        except_task: int = 0,
+        status: int | None = None,
+        cut: int = 0,
+    ) -> None:
+        """Ends commands, wherever they are: `volume` 0 is every volume, `nexus` 0 every nexus,
+        `task` one alone. What collects data, waits, or was handed up ends at once, what the back
+        end has when its fate is known; then comes `Aborted(request)`. `except_task` (the handed-up
+        one that asks for this) is left alone. `status`: what each is answered, None for nothing.
+        `cut`: of a `TaskManagement`, whose own scope does not reach what came after it.
+
+        Connections of NBD count as nexuses by their numbers; theirs are waited for.
+        """
+
+    def management_done(self, task: int, response: int) -> None:
+        """Answers a `TaskManagement` (RFC 7143 11.6.1) and lets go what was held back by it."""
+
+    def async_message(
+        self,
+        session: int,
+        lun: int,
+        event: int,
+        parameter1: int = 0,
+        parameter2: int = 0,
+        parameter3: int = 0,
+        sense: bytes = b"",
+    ) -> None:
+        """Sends an Asynchronous Message (RFC 7143 11.9) on one connection of the session."""
 
     def set_tls(
         self,

@@ -18,7 +18,8 @@ INDEX_ADDRESS = re.compile(
 )
 LONGEST_FILE_LINES = 700
 # The opcode table: nobody edits it, and it has a row for each command (`make tables`).
-GENERATED = TOP / "engine/src/scsi/table.rs"
+# One is generated, the other is the one face of one module.
+AT_LENGTH = {TOP / "engine/src/scsi/table.rs", TOP / "src/blockgate/_engine.pyi"}
 
 
 def tracked() -> list[Path]:
@@ -120,7 +121,7 @@ def test_one_version() -> None:
 def test_files_hold_one_concept_each() -> None:
     long = {}
     for path in tracked():
-        if path.suffix in (".py", ".rs", ".pyi") and path != GENERATED:
+        if path.suffix in (".py", ".rs", ".pyi") and path not in AT_LENGTH:
             count = path.read_text().count("\n")
             if count > LONGEST_FILE_LINES:
                 long[str(path.relative_to(TOP))] = count

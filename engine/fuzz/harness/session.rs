@@ -12,7 +12,7 @@ use _engine::block::health::Health;
 use _engine::block::volume::{Volume, VolumeSpec};
 use _engine::nbd::session::Session;
 use _engine::shard::context::Ctx;
-use _engine::shard::control::{Attach, NewConn};
+use _engine::shard::control::{Attach, NewConn, Protocol};
 use _engine::shard::events::Lanes;
 use _engine::shard::limits::Limits;
 use _engine::shard::mailbox::Mailbox;
@@ -112,8 +112,16 @@ pub fn run(data: &[u8]) {
     shrink_send_buffer(&ours);
     ours.set_nonblocking(true).unwrap();
     theirs.set_nonblocking(true).unwrap();
-    let new =
-        NewConn { id: 1, fd: OwnedFd::from(ours), listener: 1, label: "fuzz".into(), peer: "fuzz".into(), since: 0.0 };
+    let new = NewConn {
+        id: 1,
+        fd: OwnedFd::from(ours),
+        listener: 1,
+        label: "fuzz".into(),
+        protocol: Protocol::Nbd,
+        peer: "fuzz".into(),
+        local: "fuzz".into(),
+        since: 0.0,
+    };
     let mut session = Session::new(new, TaskHandle::new(0, 1), &mut ctx);
     let attach = Attach { volume, export: "fuzz".into(), terms: terms(*mode) };
     let extended = attach.terms.extended;

@@ -8,7 +8,7 @@ pub mod admit;
 pub mod framing;
 mod intake;
 pub mod large;
-pub mod link;
+pub use crate::shard::link;
 mod pieces;
 pub mod replies;
 pub mod requests;

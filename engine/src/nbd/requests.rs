@@ -222,7 +222,8 @@ impl Transmission {
             let role = role.take().expect("a request becomes one task");
             let attachment = attachment.clone();
             attachment.entry.task_begins(cost);
-            let task = Task { conn, conn_id, attachment, asked, role, started_ns, cost, waiting: None, ring };
+            let (nexus, waiting, stopped) = (conn_id, None, None);
+            let task = Task { conn, conn_id, nexus, attachment, asked, role, started_ns, cost, waiting, stopped, ring };
             tasks.insert(task).ok().expect("room was checked before the request was started")
         };
         let step = volume.start(request, ring, || {
@@ -305,6 +306,7 @@ impl Transmission {
         let ids = match role {
             Role::Piece { large } => return self.piece_ended(link, ctx, large, &asked, request.buf, result),
             Role::Whole { ids } => ids,
+            Role::Scsi { .. } => unreachable!("NBD makes no SCSI tasks"),
         };
         match started_ns {
             Some(started_ns) => self.count_task(ctx, &asked, result.is_err(), started_ns),

@@ -63,16 +63,12 @@ pub struct Session {
     armed_ms: u64,
     /// Its part of the shard's `session_bytes`.
     counted_bytes: usize,
-    /// In the shard's list of connections with something to do.
-    pub queued: bool,
-    /// In the shard's list of connections that wait for what others hold.
-    pub starved: bool,
 }
 
 impl Session {
     /// A connection that has just been accepted; Python is told of it.
     pub fn new(new: NewConn, handle: TaskHandle, ctx: &mut Ctx) -> Self {
-        let NewConn { id, fd, listener, label, peer, since } = new;
+        let NewConn { id, fd, listener, label, peer, since, .. } = new;
         let limits = &ctx.limits;
         let framer = Framer::new(limits.option_bytes as usize, limits.option_skip_bytes as usize);
         let started_ms = ctx.now_ms();
@@ -99,8 +95,6 @@ impl Session {
             tls_version: "",
             armed_ms: u64::MAX,
             counted_bytes: 0,
-            queued: false,
-            starved: false,
         }
     }
 
@@ -429,7 +423,8 @@ impl Session {
             in_flight: 0,
             unsent_bytes: self.link.out.bytes() as u64,
             phase: "handshake",
-            counts: None,
+            protocol: "nbd",
+            ..SessionStatus::default()
         };
         if let Phase::Transmission(transmission) = &self.phase {
             status.volume = transmission.attachment().entry.volume.id();

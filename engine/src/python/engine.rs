@@ -6,10 +6,12 @@ use std::os::fd::RawFd;
 use pyo3::prelude::*;
 
 use super::events::to_python;
+use super::iscsi::{IscsiParams, LunMap};
 use super::params::{Gate, TransmitParams, VolumeSpec};
 use super::status::{Counters, SessionStatus, TaskStatus, VolumeStatus};
-use crate::shard::control::Then;
-use crate::shard::engine::{self, Refused};
+use crate::iscsi::requests::{Message, TextReply};
+use crate::shard::control::{Protocol, Then};
+use crate::shard::engine::{self, AbortOrder, Refused};
 use crate::shard::limits::Limits;
 use crate::shard::poller::IoPath;
 use crate::shard::status::LATENCY_BOUNDS_US;
@@ -106,8 +108,14 @@ impl Engine {
         py.detach(|| self.0.volumes().iter().map(|volume| VolumeStatus::of(volume)).collect())
     }
 
-    fn add_listener(&self, fd: RawFd, label: &str) -> PyResult<u64> {
-        Ok(self.0.add_listener(fd, label)?)
+    #[pyo3(signature = (fd, label, protocol = "nbd"))]
+    fn add_listener(&self, fd: RawFd, label: &str, protocol: &str) -> PyResult<u64> {
+        let protocol = match protocol {
+            "nbd" => Protocol::Nbd,
+            "iscsi" => Protocol::Iscsi,
+            _ => return Err(invalid(format!("protocol is nbd or iscsi, not {protocol}"))),
+        };
+        Ok(self.0.add_listener(fd, label, protocol)?)
     }
 
     fn remove_listener(&self, py: Python<'_>, listener: u64) {
@@ -128,6 +136,73 @@ impl Engine {
 
     fn nbd_transmit(&self, conn: u64, data: Vec<u8>, params: &TransmitParams) -> PyResult<()> {
         Ok(self.0.transmit(conn, data, params.0.clone())?)
+    }
+
+    fn login_reply(&self, conn: u64, pdu: Vec<u8>, then: &str) -> PyResult<()> {
+        let then = match then {
+            "login" => Then::Option,
+            "close" => Then::Close,
+            "abort" => Then::Abort,
+            _ => return Err(invalid(format!("then is login, close or abort, not {then}"))),
+        };
+        self.0.login_reply(conn, pdu, then);
+        Ok(())
+    }
+
+    fn login_done(&self, conn: u64, pdu: Vec<u8>, params: &IscsiParams) -> PyResult<()> {
+        Ok(self.0.login_done(conn, pdu, params.params.clone(), params.luns.clone())?)
+    }
+
+    fn set_luns(&self, py: Python<'_>, session: u64, luns: &LunMap) -> PyResult<()> {
+        let luns = luns.0.clone();
+        Ok(py.detach(|| self.0.set_luns(session, luns))?)
+    }
+
+    fn attend(&self, py: Python<'_>, session: u64, lun: Option<u64>, attentions: u64) {
+        py.detach(|| self.0.attend(session, lun, attentions));
+    }
+
+    #[pyo3(signature = (task, status, data = Vec::new(), sense = Vec::new()))]
+    fn complete(&self, task: u64, status: u8, data: Vec<u8>, sense: Vec<u8>) {
+        self.0.complete(task, status, data, sense);
+    }
+
+    fn resume(&self, task: u64) {
+        self.0.resume(task);
+    }
+
+    fn text_reply(&self, conn: u64, itt: u32, ttt: u32, r#final: bool, continued: bool, data: Vec<u8>) {
+        self.0.text_reply(conn, TextReply { itt, ttt, last: r#final, continued, data });
+    }
+
+    fn reject(&self, conn: u64, bhs: Vec<u8>, reason: u8) {
+        self.0.reject(conn, bhs, reason);
+    }
+
+    #[pyo3(signature = (request, volume, nexus, *, task = 0, except_task = 0, status = None, cut = 0))]
+    #[allow(clippy::too_many_arguments)]
+    fn abort(&self, request: u64, volume: u64, nexus: u64, task: u64, except_task: u64, status: Option<u8>, cut: u64) {
+        self.0.abort(AbortOrder { request, volume, nexus, task, except_task, status, cut });
+    }
+
+    fn management_done(&self, task: u64, response: u8) {
+        self.0.management_done(task, response);
+    }
+
+    #[pyo3(signature = (session, lun, event, parameter1 = 0, parameter2 = 0, parameter3 = 0, sense = Vec::new()))]
+    #[allow(clippy::too_many_arguments)]
+    fn async_message(
+        &self,
+        session: u64,
+        lun: u64,
+        event: u8,
+        parameter1: u16,
+        parameter2: u16,
+        parameter3: u16,
+        sense: Vec<u8>,
+    ) {
+        let parameters = [parameter1, parameter2, parameter3];
+        self.0.async_message(session, Message { lun, event, parameters, sense });
     }
 
     #[pyo3(signature = (*, cert_chain_pem, key_pem, ca_pem, verify_client, psk))]

@@ -2,6 +2,7 @@
 
 mod engine;
 mod events;
+mod iscsi;
 mod params;
 mod status;
 
@@ -24,5 +25,6 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<engine::Engine>()?;
     params::register(module)?;
     events::register(module)?;
+    iscsi::register(module)?;
     status::register(module)
 }

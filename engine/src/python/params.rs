@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use super::iscsi::ScsiGate;
 use crate::block::gate;
 use crate::block::volume;
 use crate::shard::engine::Transmit;
@@ -44,28 +45,26 @@ impl VolumeSpec {
 #[pyclass(frozen, module = "blockgate._engine")]
 pub struct Gate(pub gate::Gate);
 
-fn situation((read, write): (bool, bool)) -> gate::Situation {
-    match (read, write) {
-        (true, true) => gate::Situation::Free,
-        (true, false) => gate::Situation::WriteExclusiveOther,
-        _ => gate::Situation::ExclusiveAccessOther,
-    }
+fn situation(number: u8) -> PyResult<gate::Situation> {
+    gate::Situation::of_number(number).ok_or_else(|| PyValueError::new_err("there are situations 0 to 3"))
 }
 
 #[pymethods]
 impl Gate {
     #[new]
-    #[pyo3(signature = (*, generation, size, read_only, access = HashMap::new(), default_access = (true, true)))]
+    #[pyo3(signature = (*, generation, size, read_only, access = HashMap::new(), default_access = 0, scsi = None))]
     fn new(
         generation: u64,
         size: u64,
         read_only: bool,
-        access: HashMap<u64, (bool, bool)>,
-        default_access: (bool, bool),
-    ) -> Self {
-        let access = access.into_iter().map(|(conn, rights)| (conn, situation(rights))).collect();
-        let default_access = situation(default_access);
-        Self(gate::Gate { generation, size, read_only, access, default_access, scsi: None })
+        access: HashMap<u64, u8>,
+        default_access: u8,
+        scsi: Option<&ScsiGate>,
+    ) -> PyResult<Self> {
+        let access: PyResult<_> = access.into_iter().map(|(nexus, is)| Ok((nexus, situation(is)?))).collect();
+        let (access, default_access) = (access?, situation(default_access)?);
+        let scsi = scsi.map(|scsi| scsi.0.clone());
+        Ok(Self(gate::Gate { generation, size, read_only, access, default_access, scsi }))
     }
 
     fn __repr__(&self) -> String {

@@ -53,15 +53,31 @@ frozen! {
         unsent_bytes: u64,
         phase: &'static str,
         counters: Option<OpCounters>,
+        protocol: &'static str,
+        target: String,
+        initiator: String,
+        session: u64,
     }
 }
 
 impl From<status::SessionStatus> for SessionStatus {
     fn from(from: status::SessionStatus) -> Self {
-        let status::SessionStatus { conn, volume, export, peer, tls, since, in_flight, unsent_bytes, phase, counts } =
-            from;
-        let counters = counts.map(|counts| OpCounters(Arc::from(counts)));
-        Self { conn, volume, export, peer, tls, since, in_flight, unsent_bytes, phase, counters }
+        Self {
+            conn: from.conn,
+            volume: from.volume,
+            export: from.export,
+            peer: from.peer,
+            tls: from.tls,
+            since: from.since,
+            in_flight: from.in_flight,
+            unsent_bytes: from.unsent_bytes,
+            phase: from.phase,
+            counters: from.counts.map(|counts| OpCounters(Arc::from(counts))),
+            protocol: from.protocol,
+            target: from.target,
+            initiator: from.initiator,
+            session: from.session,
+        }
     }
 }
 

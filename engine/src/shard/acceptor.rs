@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::control::{Control, NewConn};
+use super::control::{Control, NewConn, Protocol};
 use super::net;
 use super::shared::Shared;
 
@@ -27,12 +27,13 @@ pub struct Acceptor {
     id: u64,
     fd: OwnedFd,
     label: Arc<str>,
+    protocol: Protocol,
 }
 
 impl Acceptor {
     /// Takes over a non-blocking listening socket.
-    pub fn new(id: u64, fd: OwnedFd, label: Arc<str>) -> Self {
-        Self { id, fd, label }
+    pub fn new(id: u64, fd: OwnedFd, label: Arc<str>, protocol: Protocol) -> Self {
+        Self { id, fd, label, protocol }
     }
 
     /// The listener's number.
@@ -69,7 +70,10 @@ impl Acceptor {
         }
         let (shard, id) = shared.place_connection();
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        let new = NewConn { id, fd, listener: self.id, label: self.label.clone(), peer, since };
+        // Portals matter to iSCSI alone.
+        let local = if self.protocol == Protocol::Iscsi { net::local_name(&fd) } else { String::new() };
+        let (listener, label, protocol) = (self.id, self.label.clone(), self.protocol);
+        let new = NewConn { id, fd, listener, label, protocol, peer, local, since };
         shared.mailboxes[shard].post_control(Control::Adopt(new));
     }
 }

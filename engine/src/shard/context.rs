@@ -16,9 +16,11 @@ use super::timers::Timers;
 use super::tls_config::TlsConfig;
 use crate::backstores::RingTarget;
 use crate::block::command::{Extent, Op, Request};
-use crate::block::gate::Gate;
+use crate::block::gate::{Gate, Nexus};
 use crate::block::ranges::Place;
 use crate::block::volume::Volume;
+use crate::iscsi::scope::Drain;
+use crate::iscsi::shard::Table;
 use crate::nbd::replies::Asked;
 
 /// A volume as one shard knows it: with the gate that the shard uses.
@@ -74,6 +76,8 @@ pub enum Role {
     Whole { ids: Option<Vec<u32>> },
     /// A piece of a large request, which is the connection's to put together.
     Piece { large: TaskHandle },
+    /// A SCSI command, or a piece of one: its session's.
+    Scsi { command: TaskHandle },
 }
 
 /// File I/O that the shard's ring carries.
@@ -88,6 +92,8 @@ pub struct RingJob {
 pub struct Task {
     pub conn: TaskHandle,
     pub conn_id: u64,
+    /// Who asks, as gates and aborts know it: the connection itself for NBD.
+    pub nexus: Nexus,
     pub attachment: Rc<Attachment>,
     /// What was asked; a piece has its own range here.
     pub asked: Asked,
@@ -97,6 +103,8 @@ pub struct Task {
     pub cost: usize,
     /// Another request's range is in its way.
     pub waiting: Option<Place>,
+    /// It has its range, but a task management function does not let it begin.
+    pub stopped: Option<Request>,
     pub ring: Option<RingJob>,
 }
 
@@ -160,6 +168,8 @@ pub struct Ctx {
     pub attachments: HashMap<(u64, String), Rc<Attachment>>,
     /// Connections that have something to do.
     pub ready: VecDeque<TaskHandle>,
+    /// Connections that are to get a turn although nothing has come for them.
+    pub kicked: Vec<TaskHandle>,
     /// Connections that wait for buffers or tasks of the shard.
     pub starved: Vec<TaskHandle>,
     /// The most that was taken when one of them began to wait.
@@ -172,6 +182,9 @@ pub struct Ctx {
     pub session_bytes: usize,
     /// Tasks that have ended.
     ended_tasks: u64,
+    pub iscsi: Table,
+    /// Aborts that wait for the fate of tasks.
+    pub drains: Vec<Drain>,
     pub scratch: Option<Scratch>,
     pub iovecs: Vec<libc::iovec>,
     /// Requests that ended inline in this turn: operation, bytes, failed.
@@ -189,6 +202,8 @@ impl Ctx {
         Self {
             bufs: BufPool::new(limits.shard_kept_bytes as usize),
             tasks: Slab::new(limits.tasks_per_shard as usize),
+            iscsi: Table::new(limits.tasks_per_shard as usize),
+            drains: Vec::new(),
             limits,
             lanes,
             mailbox,
@@ -198,6 +213,7 @@ impl Ctx {
             volumes: HashMap::new(),
             attachments: HashMap::new(),
             ready: VecDeque::new(),
+            kicked: Vec::new(),
             starved: Vec::new(),
             starved_at: Taken::default(),
             reserved_tasks: 0,
@@ -236,6 +252,9 @@ impl Ctx {
         let task = self.tasks.remove(handle)?;
         task.attachment.entry.task_ends(task.cost);
         self.ended_tasks += 1;
+        if !self.drains.is_empty() {
+            self.drains.retain_mut(|drain| !drain.ended(handle));
+        }
         Some(task)
     }
 
@@ -279,15 +298,24 @@ impl Ctx {
     /// volume gets more than its share of either bound. Half received payloads have a bound of
     /// their own; they leave the soft one to those that get on.
     pub fn may_take(&self, entry: &Entry, held: usize, cost: usize) -> bool {
+        self.may_take_within(self.limits.connection_bytes as usize, Some(entry), held, cost)
+    }
+
+    /// The same with another bound for what it may hold; without `entry` no volume's share is asked for.
+    pub fn may_take_within(&self, own_bound: usize, entry: Option<&Entry>, held: usize, cost: usize) -> bool {
         let fits = |bound: u64, used: usize| {
             let bound = bound as usize;
-            used + cost <= bound && is_fair(entry.task_bytes.get(), bound - used)
+            used + cost <= bound && entry.is_none_or(|entry| is_fair(entry.task_bytes.get(), bound - used))
         };
         let lent = self.bufs.lent_bytes();
         let beside = lent - self.collecting_bytes + self.session_bytes;
         fits(self.limits.shard_hard_bytes, lent)
-            && (held == 0
-                || held + cost <= self.limits.connection_bytes as usize && fits(self.limits.shard_soft_bytes, beside))
+            && (held == 0 || held + cost <= own_bound && fits(self.limits.shard_soft_bytes, beside))
+    }
+
+    /// Is more lent than the soft bound? Then nobody is promised more than it needs to go on.
+    pub fn is_pressed(&self) -> bool {
+        self.bufs.lent_bytes() - self.collecting_bytes + self.session_bytes > self.limits.shard_soft_bytes as usize
     }
 
     /// May a payload of `cost` bytes, which is yet to come, get its buffer and its task now?

@@ -8,6 +8,7 @@ use super::status::{ExportCounters, SessionStatus, ShardCounters, TaskStatus};
 use super::tls_config::TlsConfig;
 use crate::block::gate::Gate;
 use crate::block::volume::Volume;
+use crate::iscsi::orders::Order;
 use crate::nbd::admit::Negotiated;
 
 /// A connection on its way to the shard that will own it.
@@ -17,15 +18,25 @@ pub struct NewConn {
     pub fd: OwnedFd,
     pub listener: u64,
     pub label: Arc<str>,
+    pub protocol: Protocol,
     pub peer: String,
+    /// The address that the client connected to.
+    pub local: String,
     /// Seconds since 1970.
     pub since: f64,
+}
+
+/// What a listener's connections speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Nbd,
+    Iscsi,
 }
 
 /// What a connection does once Python's answer is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// Expects client flags (first) or an option.
+    /// Expects client flags (first) or an option; iSCSI: a Login Request.
     Option,
     /// Starts TLS.
     Tls,
@@ -48,7 +59,9 @@ pub enum Control {
         id: u64,
         fd: OwnedFd,
         label: Arc<str>,
+        protocol: Protocol,
     },
+    Iscsi(Order),
     RemoveListener {
         id: u64,
         done: Sender<()>,

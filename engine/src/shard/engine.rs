@@ -15,7 +15,7 @@ use std::thread::{sleep, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::context::Ctx;
-use super::control::{Attach, Control, Then};
+use super::control::{Attach, Control, Protocol, Then};
 use super::events::{Event, Lanes};
 use super::limits::Limits;
 use super::mailbox::Mailbox;
@@ -29,6 +29,10 @@ use crate::backstores::OpenError;
 use crate::block::gate::Gate;
 use crate::block::volume::{Volume, VolumeSpec};
 use crate::nbd::admit::Negotiated;
+
+mod iscsi;
+
+pub use iscsi::{AbortOrder, LunMapSpec};
 
 /// A shard keeps little on its stack.
 const STACK_BYTES: usize = 512 << 10;
@@ -378,11 +382,11 @@ impl Engine {
     }
 
     /// Serves a listening socket (the descriptor is duplicated); gives the listener's number.
-    pub fn add_listener(&self, fd: RawFd, label: &str) -> Result<u64, Refused> {
+    pub fn add_listener(&self, fd: RawFd, label: &str, protocol: Protocol) -> Result<u64, Refused> {
         let fd = net::own_listener(fd).map_err(|error| Refused::from_io("adding a listener", &error))?;
         let id = self.next_handle.fetch_add(1, Ordering::Relaxed);
         // Accepting is little work; the first shard does it for all.
-        self.shared.mailboxes[0].post_control(Control::AddListener { id, fd, label: label.into() });
+        self.shared.mailboxes[0].post_control(Control::AddListener { id, fd, label: label.into(), protocol });
         Ok(id)
     }
 

@@ -7,26 +7,84 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam_queue::SegQueue;
 
 use super::mailbox::{drain, new_eventfd, signal};
+use crate::iscsi::handed::HandedUp;
+use crate::iscsi::management::Management;
+use crate::iscsi::requests::Text;
 
 /// Something that Python decides on, or is to know.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// A new connection; it waits for its greeting.
-    Accepted { conn: u64, listener: u64, label: String, peer: String },
+    Accepted {
+        conn: u64,
+        listener: u64,
+        label: String,
+        peer: String,
+    },
     /// The client flags of the handshake.
-    ClientFlags { conn: u64, flags: u32 },
+    ClientFlags {
+        conn: u64,
+        flags: u32,
+    },
     /// An option of the handshake.
-    NbdOption { conn: u64, option: u32, data: Vec<u8>, oversize: bool },
+    NbdOption {
+        conn: u64,
+        option: u32,
+        data: Vec<u8>,
+        oversize: bool,
+    },
     /// TLS is up.
-    TlsEstablished { conn: u64, identity: String, kind: &'static str },
+    TlsEstablished {
+        conn: u64,
+        identity: String,
+        kind: &'static str,
+    },
     /// A connection has ended.
-    Lost { conn: u64, reason: String },
+    Lost {
+        conn: u64,
+        reason: String,
+    },
+    /// A new iSCSI connection.
+    IscsiAccepted {
+        conn: u64,
+        listener: u64,
+        label: String,
+        peer: String,
+        local: String,
+    },
+    /// A Login Request; it waits for its answer.
+    Login {
+        conn: u64,
+        bhs: Vec<u8>,
+        data: Vec<u8>,
+    },
+    /// A Text Request; it waits for its answer.
+    Text(Text),
+    /// A SCSI command that is Python's.
+    Command(Box<HandedUp>),
+    TaskManagement(Management),
+    Logout {
+        conn: u64,
+        session: u64,
+        reason: u8,
+        cid: u16,
+    },
+    /// An abort is over.
+    Aborted {
+        request: u64,
+    },
+    SessionEnded {
+        session: u64,
+    },
     /// A volume has become worse.
-    Degraded { volume: u64, reason: String },
+    Degraded {
+        volume: u64,
+        reason: String,
+    },
 }
 
 /// The lanes. Neither can overflow: a connection has at most one event that Python has not
-/// answered and one `Lost`, and it counts against the limit of connections until its `Lost` has
+/// answered (an iSCSI session as many as its quotas of commands and functions allow) and one `Lost`, and it counts against the limit of connections until its `Lost` has
 /// been read; a volume degrades at most twice.
 pub struct Lanes {
     urgent: SegQueue<Event>,

@@ -64,6 +64,30 @@ limits! {
     payload_bytes: 32 << 20, 1 << 20, 1 << 31;
     /// Longest payload of a refused WRITE that is skipped; a longer one closes the connection.
     payload_skip_bytes: 64 << 20, 1 << 20, 1 << 32;
+    /// Longest data segment of a Login Request (RFC 7143 6.1: MaxRecvDataSegmentLength is 8192 until negotiated).
+    login_data_bytes: 8 << 10, 512, 64 << 10;
+    /// Longest data segment of a PDU that a target may declare (MaxRecvDataSegmentLength).
+    pdu_data_bytes: 1 << 20, 8 << 10, (1 << 24) - 1;
+    /// Longest data segment of a Text Request.
+    text_bytes: 64 << 10, 512, 1 << 20;
+    /// Longest ping data that is sent back; what is longer is sent back without it.
+    ping_bytes: 64 << 10, 0, 1 << 20;
+    /// Buffer bytes that one iSCSI session may hold for commands in flight and replies not sent.
+    session_bytes: 8 << 20, 512 << 10, 1 << 30;
+    /// Commands of one iSCSI session that have not ended, immediate ones included.
+    commands_per_session: 512, 16, crate::iscsi::TTT_SLOTS;
+    /// Immediate commands of one iSCSI session that have not ended.
+    immediate_commands: 32, 1, 512;
+    /// Commands of one nexus that Python has; more wait.
+    handed_up_per_nexus: 64, 1, 4096;
+    /// Task management functions of one session that Python has; more are rejected.
+    managements_per_session: 16, 1, 256;
+    /// Time that Python has to answer a command; then the session is closed.
+    handed_up_ms: 120_000, 10, 86_400_000;
+    /// Time for a whole login.
+    login_total_ms: 60_000, 10, 86_400_000;
+    /// Data that was asked for (R2T) and does not come for this long: closed.
+    solicited_ms: 60_000, 10, 3_600_000;
     /// Time for each step of the handshake: from one answer to the client's next complete option,
     /// or to the end of TLS.
     handshake_ms: 10_000, 10, 3_600_000;

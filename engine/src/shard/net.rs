@@ -106,6 +106,17 @@ fn peer_name(fd: &OwnedFd, address: &libc::sockaddr_storage) -> String {
     internet_address(address).map_or_else(|| unix_peer(fd), |address| address.to_string())
 }
 
+/// The address that a connection's peer has connected to; "unix" where that is a path.
+pub fn local_name(fd: &OwnedFd) -> String {
+    // SAFETY: zero is a valid sockaddr_storage.
+    let mut address: libc::sockaddr_storage = unsafe { zeroed() };
+    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: address and length belong together.
+    let result = unsafe { libc::getsockname(fd.as_raw_fd(), (&raw mut address).cast(), &raw mut length) };
+    let address = if result == 0 { internet_address(&address) } else { None };
+    address.map_or_else(|| "unix".into(), |address| address.to_string())
+}
+
 fn internet_address(address: &libc::sockaddr_storage) -> Option<SocketAddr> {
     match i32::from(address.ss_family) {
         libc::AF_INET => {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 
 use super::buffers::{BufPool, IoBuf};
 use super::transport::Transport;
@@ -15,15 +16,10 @@ const KEPT_HEADS: usize = 2048;
 enum Part {
     /// So many bytes of `heads`.
     Heads(usize),
-    Buffer {
-        buf: IoBuf,
-        sent: usize,
-    },
+    /// Bytes of the buffer that is in turn; `last`: the buffer goes when they have left.
+    Slice { start: usize, end: usize, last: bool },
     /// Bytes of a file, for the kernel's eyes only.
-    Mapped {
-        bytes: MappedBytes,
-        sent: usize,
-    },
+    Mapped { bytes: MappedBytes, sent: usize },
 }
 
 /// Replies in the order in which they leave. Headers lie together, apart from the page-aligned
@@ -31,6 +27,7 @@ enum Part {
 #[derive(Default)]
 pub struct OutQueue {
     parts: VecDeque<Part>,
+    bufs: VecDeque<IoBuf>,
     heads: Vec<u8>,
     /// Bytes at the front of `heads` that have left.
     heads_sent: usize,
@@ -65,7 +62,9 @@ impl OutQueue {
 
     /// Memory beside the pool's buffers.
     pub fn beside_buffers(&self) -> usize {
-        self.heads.capacity() + self.parts.capacity() * std::mem::size_of::<Part>()
+        self.heads.capacity()
+            + self.parts.capacity() * std::mem::size_of::<Part>()
+            + self.bufs.capacity() * std::mem::size_of::<IoBuf>()
     }
 
     /// Whether nothing waits.
@@ -88,9 +87,29 @@ impl OutQueue {
 
     /// Appends a buffer, which goes back to its pool once it has left.
     pub fn buffer(&mut self, buf: IoBuf) {
-        self.bytes += buf.len();
+        let len = buf.len();
+        self.lend(buf);
+        self.slice(0..len, true);
+    }
+
+    /// Takes a buffer whose bytes leave in slices, with heads in between: [`slice`](Self::slice)s follow,
+    /// the last of them said to be so, before another buffer does.
+    pub fn lend(&mut self, buf: IoBuf) {
+        debug_assert!(!matches!(self.parts.back(), Some(Part::Slice { last: false, .. })));
         self.buffer_bytes += buf.capacity();
-        self.parts.push_back(Part::Buffer { buf, sent: 0 });
+        self.bufs.push_back(buf);
+    }
+
+    /// The buffer that was lent last.
+    pub fn lent(&self) -> &[u8] {
+        self.bufs.back().map_or(&[], |buf| &buf[..])
+    }
+
+    /// Appends bytes of that buffer.
+    pub fn slice(&mut self, range: Range<usize>, last: bool) {
+        debug_assert!(range.end <= self.lent().len());
+        self.bytes += range.len();
+        self.parts.push_back(Part::Slice { start: range.start, end: range.end, last });
     }
 
     /// Appends bytes of a mapped file. Not for a transport with TLS, which would read them itself.
@@ -130,7 +149,7 @@ impl OutQueue {
 
     fn gather(&self, parts: &mut Vec<libc::iovec>) {
         parts.clear();
-        let mut at = self.heads_sent;
+        let (mut at, mut buf) = (self.heads_sent, 0);
         for part in self.parts.iter().take(PARTS) {
             let bytes = match part {
                 Part::Mapped { bytes, sent } => {
@@ -143,7 +162,11 @@ impl OutQueue {
                     at += len;
                     bytes
                 }
-                Part::Buffer { buf, sent } => &buf[*sent..],
+                Part::Slice { start, end, last } => {
+                    let bytes = &self.bufs[buf][*start..*end];
+                    buf += usize::from(*last);
+                    bytes
+                }
             };
             parts.push(libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() });
         }
@@ -173,14 +196,16 @@ impl OutQueue {
                     }
                     self.parts.pop_front();
                 }
-                Part::Buffer { buf, sent: gone } => {
-                    let taken = sent.min(buf.len() - *gone);
-                    *gone += taken;
+                Part::Slice { start, end, last } => {
+                    let taken = sent.min(*end - *start);
+                    *start += taken;
                     sent -= taken;
-                    if *gone < buf.len() {
+                    if start < end {
                         break;
                     }
-                    if let Some(Part::Buffer { buf, .. }) = self.parts.pop_front() {
+                    let buf = if *last { self.bufs.pop_front() } else { None };
+                    self.parts.pop_front();
+                    if let Some(buf) = buf {
                         self.buffer_bytes -= buf.capacity();
                         pool.give(buf);
                     }
@@ -204,6 +229,7 @@ impl OutQueue {
         self.buffer_bytes += other.buffer_bytes;
         self.heads.extend_from_slice(&other.heads);
         self.parts.append(&mut other.parts);
+        self.bufs.append(&mut other.bufs);
         *other = Self::default();
     }
 
@@ -212,15 +238,12 @@ impl OutQueue {
         debug_assert!(self.is_empty());
         self.heads.shrink_to(KEPT_HEADS);
         self.parts.shrink_to(32);
+        self.bufs.shrink_to(16);
     }
 
     /// Drops everything, the buffers into their pool.
     pub fn discard(&mut self, pool: &mut BufPool) {
-        for part in self.parts.drain(..) {
-            if let Part::Buffer { buf, .. } = part {
-                pool.give(buf);
-            }
-        }
+        self.bufs.drain(..).for_each(|buf| pool.give(buf));
         *self = Self::default();
     }
 }

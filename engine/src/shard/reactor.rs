@@ -1,14 +1,15 @@
 //! A shard's loop: wait, take what has come, give every connection its turn, wait again.
 
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::acceptor::{Accepted, Acceptor};
 use super::context::{Ctx, RingJob, Role, Task};
-use super::control::{Control, NewConn};
+use super::control::{Control, NewConn, Protocol};
 use super::events::Event;
+use super::front::{Front, Kind};
 use super::mailbox::{Completion, News};
 use super::poller::{Ready, Source};
 use super::shared::Shared;
@@ -17,10 +18,17 @@ use super::tasks::{Slab, TaskHandle};
 use crate::block::command::{Outcome, Request};
 use crate::block::gate::Refusal;
 use crate::block::volume::Step;
+use crate::iscsi::connection::Connection;
+use crate::iscsi::execute::drop_request;
+use crate::iscsi::orders::Order;
+use crate::iscsi::session::Granted;
+use crate::iscsi::shard::Outgoing;
 use crate::nbd::admit::refusal;
 use crate::nbd::link::{End, Turn};
 use crate::nbd::requests::count_task;
 use crate::nbd::session::Session;
+
+mod orders;
 
 /// Turns of all connections between two looks at what has come from outside.
 const ROUND: usize = 64;
@@ -32,7 +40,7 @@ const WAIT_PAUSE: Duration = Duration::from_millis(10);
 /// A shard. Lives in, and never leaves, its own thread.
 pub struct Reactor {
     ctx: Ctx,
-    sessions: Slab<Box<Session>>,
+    sessions: Slab<Box<Front>>,
     /// Python and operators know connections by their numbers.
     by_id: HashMap<u64, TaskHandle>,
     acceptors: Slab<Acceptor>,
@@ -48,6 +56,7 @@ impl Reactor {
     pub fn new(index: usize, mut ctx: Ctx, shared: Arc<Shared>) -> std::io::Result<Self> {
         let fd = ctx.mailbox.fd();
         ctx.poller.add(fd, Source::Mailbox, false)?;
+        ctx.iscsi.index = index;
         let connections = ctx.limits.connections as usize;
         Ok(Self {
             ctx,
@@ -73,7 +82,10 @@ impl Reactor {
             self.take_completions();
             self.take_control();
             self.take_timers();
+            self.take_kicked();
             self.take_turns();
+            self.take_kicked();
+            self.send_outgoing();
             self.wake_starved();
             if self.stop_is_over() {
                 break;
@@ -152,9 +164,21 @@ impl Reactor {
     fn go_on(&mut self, handle: TaskHandle, request: Request) {
         let Some(task) = self.ctx.tasks.get_mut(handle) else { return };
         task.waiting = None;
-        let allowed = match self.sessions.get(task.conn) {
-            Some(_) => check_gate(task),
-            None => Err(libc::ECANCELED),
+        let allowed = match (self.sessions.get_mut(task.conn), &task.role) {
+            (Some(front), Role::Scsi { command }) => {
+                let session = front.iscsi().and_then(|connection| connection.session());
+                let granted = session.map(|(session, _)| session.borrow_mut().granted(&self.ctx.iscsi, *command));
+                match granted {
+                    Some(Granted::Go) => Ok(()),
+                    Some(Granted::Stop) => {
+                        task.stopped = Some(request);
+                        return;
+                    }
+                    Some(Granted::Never) | None => Err(libc::ECANCELED),
+                }
+            }
+            (Some(_), _) => check_gate(task),
+            (None, _) => Err(libc::ECANCELED),
         };
         if let Err(errno) = allowed {
             return self.end(handle, request, Err(errno));
@@ -174,7 +198,7 @@ impl Reactor {
     }
 
     /// The one end of a task: its connection answers, or, if that is gone, only the books are kept.
-    fn finish(&mut self, task: Task, mut request: Request, result: Result<(), i32>) {
+    fn finish(&mut self, task: Task, request: Request, result: Result<(), i32>) {
         let handle = task.conn;
         if let Some(session) = self.sessions.get_mut(handle) {
             match session.task_ended(&mut self.ctx, task, request, result) {
@@ -183,14 +207,10 @@ impl Reactor {
             }
             return;
         }
-        request.permit = None;
-        if let Role::Whole { .. } = task.role {
+        if let Role::Whole { .. } | Role::Scsi { .. } = task.role {
             count_task(&task.attachment, &self.ctx, &task.asked, result.is_err(), task.started_ns);
         }
-        match request.buf.take() {
-            Some(buf) => self.ctx.bufs.give(buf),
-            None => self.ctx.bufs.forget(task.cost),
-        }
+        drop_request(&mut self.ctx, request, task.cost);
     }
 
     fn take_timers(&mut self) {
@@ -240,19 +260,29 @@ impl Reactor {
         }
     }
 
+    fn take_kicked(&mut self) {
+        while let Some(handle) = self.ctx.kicked.pop() {
+            if let Some(session) = self.sessions.get_mut(handle) {
+                queue(session, handle, &mut self.ctx);
+            }
+        }
+    }
+
     /// A connection is over: Python is told, its tasks go on without it.
     fn lose(&mut self, handle: TaskHandle, why: &End) {
         let Some(mut session) = self.sessions.remove(handle) else { return };
+        let established = session.is_established();
         self.ctx.poller.remove(session.fd(), Source::Conn(handle));
         session.release(&mut self.ctx);
         self.by_id.remove(&session.id());
-        self.shared.unload(self.index);
+        self.shared.forget_connection(session.id(), self.index);
         let lost = Event::Lost { conn: session.id(), reason: why.to_string() };
         // It must not overtake an event of its own connection; after the handshake there is none.
-        match session.volume() {
-            None => self.ctx.lanes.post(lost),
-            Some(_) => self.ctx.lanes.post_urgent(lost),
+        match established {
+            false => self.ctx.lanes.post(lost),
+            true => self.ctx.lanes.post_urgent(lost),
         }
+        self.send_outgoing();
     }
 
     fn accept(&mut self, handle: TaskHandle) {
@@ -268,28 +298,42 @@ impl Reactor {
 
     fn adopt(&mut self, new: NewConn) {
         let (fd, id) = (new.fd.as_raw_fd(), new.id);
-        let Some(handle) = self.sessions.insert_with(|handle| Box::new(Session::new(new, handle, &mut self.ctx)))
-        else {
-            self.shared.unload(self.index);
-            self.ctx.lanes.forget_connection();
-            return;
-        };
+        let made = self.sessions.insert_with(|handle| {
+            Front::new(match new.protocol {
+                Protocol::Nbd => Kind::Nbd(Session::new(new, handle, &mut self.ctx)),
+                Protocol::Iscsi => Kind::Iscsi(Connection::new(new, handle, &mut self.ctx)),
+            })
+        });
+        match made {
+            Some(handle) => {
+                self.settle(handle, id, fd);
+            }
+            None => {
+                self.shared.unload(self.index);
+                self.ctx.lanes.forget_connection();
+            }
+        }
+    }
+
+    /// A connection is in the table: from now on it is watched. False: it is gone again.
+    fn settle(&mut self, handle: TaskHandle, id: u64, fd: RawFd) -> bool {
         self.by_id.insert(id, handle);
         if let Err(error) = self.ctx.poller.add(fd, Source::Conn(handle), true) {
             self.lose(handle, &error.to_string().into());
-            return;
+            return false;
         }
         if self.stop_at_ms.is_some() {
             self.lose(handle, &"the server is being shut down".into());
-            return;
+            return false;
         }
         if let Some(session) = self.sessions.get_mut(handle) {
             queue(session, handle, &mut self.ctx);
         }
+        true
     }
 
     /// Calls `what` on a connection and gives it its turn; a failure ends it.
-    fn with_session(&mut self, conn: u64, what: impl FnOnce(&mut Session, &mut Ctx) -> Result<(), End>) -> bool {
+    fn with_session(&mut self, conn: u64, what: impl FnOnce(&mut Front, &mut Ctx) -> Result<(), End>) -> bool {
         let Some(handle) = self.by_id.get(&conn).copied() else { return false };
         let Some(session) = self.sessions.get_mut(handle) else { return false };
         match what(session, &mut self.ctx) {
@@ -307,17 +351,20 @@ impl Reactor {
 
     fn obey(&mut self, message: Control) {
         match message {
-            Control::AddListener { id, fd, label } => self.add_listener(id, fd, label),
+            Control::AddListener { id, fd, label, protocol } => {
+                self.add_listener(Acceptor::new(id, fd, label, protocol))
+            }
+            Control::Iscsi(order) => self.obey_iscsi(order),
             Control::RemoveListener { id, done } => {
                 self.remove_listener(|acceptor| acceptor.id() == id);
                 let _ = done.send(());
             }
             Control::Adopt(new) => self.adopt(new),
             Control::Reply { conn, data, then } => {
-                self.with_session(conn, |session, ctx| session.reply(ctx, &data, then));
+                self.with_session(conn, |front, ctx| front.nbd().map_or(Ok(()), |it| it.reply(ctx, &data, then)));
             }
             Control::Transmit { conn, data, attach } => {
-                self.with_session(conn, |session, ctx| session.transmit(ctx, &data, attach));
+                self.with_session(conn, |front, ctx| front.nbd().map_or(Ok(()), |it| it.transmit(ctx, &data, attach)));
             }
             Control::Disconnect { conn, known } => {
                 let was = self.with_session(conn, |_, _| Err("disconnected by the operator".into()));
@@ -352,9 +399,9 @@ impl Reactor {
         }
     }
 
-    fn add_listener(&mut self, id: u64, fd: OwnedFd, label: Arc<str>) {
-        let raw = fd.as_raw_fd();
-        let Ok(handle) = self.acceptors.insert(Acceptor::new(id, fd, label)) else { return };
+    fn add_listener(&mut self, acceptor: Acceptor) {
+        let raw = acceptor.fd();
+        let Ok(handle) = self.acceptors.insert(acceptor) else { return };
         if self.ctx.poller.add(raw, Source::Listener(handle), false).is_ok() {
             self.accept(handle);
         }
@@ -378,7 +425,7 @@ impl Reactor {
         self.close_gently(|session| session.volume() == Some(volume), "its volume is being closed");
     }
 
-    fn close_gently(&mut self, which: impl Fn(&Session) -> bool, why: &'static str) {
+    fn close_gently(&mut self, which: impl Fn(&Front) -> bool, why: &'static str) {
         let handles: Vec<_> =
             self.sessions.iter().filter(|(_, session)| which(session)).map(|(handle, _)| handle).collect();
         for handle in handles {
@@ -421,7 +468,7 @@ impl Reactor {
         self.remove_listener(|_| true);
         // Connections on their way here are dropped with the mailbox; they count as well.
         while let Some(message) = self.ctx.mailbox.next_control() {
-            if let Control::Adopt(_) = message {
+            if let Control::Adopt(_) | Control::Iscsi(Order::Arrive(_)) = message {
                 self.ctx.lanes.forget_connection();
             }
         }
@@ -445,8 +492,9 @@ impl Reactor {
             age_us: now_ns.saturating_sub(task.started_ns) / 1000,
             phase: if task.waiting.is_some() { "waiting-range" } else { "submitted" },
         });
-        let waiting = self.sessions.iter().filter_map(|(_, session)| session.waiting_requests(now_ns));
-        running.chain(waiting).collect()
+        let mut tasks: Vec<_> = running.collect();
+        self.sessions.iter().for_each(|(_, session)| session.waiting_requests(now_ns, &mut tasks));
+        tasks
     }
 
     fn counters(&self) -> ShardCounters {
@@ -485,7 +533,7 @@ fn check_gate(task: &Task) -> Result<(), i32> {
     checked.map_err(|why| refusal(asked.op, why).error as i32)
 }
 
-fn queue(session: &mut Session, handle: TaskHandle, ctx: &mut Ctx) {
+fn queue(session: &mut Front, handle: TaskHandle, ctx: &mut Ctx) {
     if !session.queued {
         session.queued = true;
         ctx.ready.push_back(handle);

@@ -93,7 +93,7 @@ pub struct ShardCounters {
 }
 
 /// One connection.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SessionStatus {
     pub conn: u64,
     /// 0 before transmission.
@@ -106,8 +106,15 @@ pub struct SessionStatus {
     pub since: f64,
     pub in_flight: u64,
     pub unsent_bytes: u64,
-    /// "handshake" or "transmission".
+    /// "handshake" or "transmission"; "login" or "full-feature".
     pub phase: &'static str,
+    /// "nbd" or "iscsi".
+    pub protocol: &'static str,
+    /// iSCSI, full feature phase.
+    pub target: String,
+    pub initiator: String,
+    /// 0: none.
+    pub session: u64,
     /// What it has done so far; `None` before its first request has ended.
     pub counts: Option<Box<OpCounts>>,
 }
@@ -123,7 +130,8 @@ pub struct TaskStatus {
     pub offset: u64,
     pub length: u64,
     pub age_us: u64,
-    /// "collecting", "queued", "waiting-range", "submitted" or "sending".
+    /// "collecting", "queued", "waiting-range", "submitted" or "sending"; iSCSI also "handed-up", "ordered"
+    /// (another task goes before it) or "held" (by a task management function).
     pub phase: &'static str,
 }
 

@@ -1,6 +1,8 @@
 //! An engine with a small control side of its own, and a raw NBD client: what the tests share.
 #![allow(dead_code)]
 
+pub mod iscsi;
+
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -15,7 +17,7 @@ use _engine::block::command::{Errno, Extent, Op, Outcome, Request};
 use _engine::block::gate::{Gate, Situation};
 use _engine::block::health::Health;
 use _engine::block::volume::{Volume, VolumeSpec};
-use _engine::shard::control::Then;
+use _engine::shard::control::{Protocol, Then};
 use _engine::shard::engine::{Engine, Transmit};
 use _engine::shard::events::Event;
 use _engine::shard::limits::Limits;
@@ -113,7 +115,7 @@ impl Server {
         let volume = volume(&engine);
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        engine.add_listener(listener.as_raw_fd(), "test").unwrap();
+        engine.add_listener(listener.as_raw_fd(), "test", Protocol::Nbd).unwrap();
         let terms = Arc::new(Mutex::new((volume, SIMPLE)));
         let seen = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
         let stop = Arc::new(AtomicBool::new(false));

@@ -32,16 +32,11 @@ class VolumeSpec:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What every session of a volume may do at the moment. Replaced as a whole, never changed.
-
-    `access` maps a connection to (may read, may write); others have `default_access`.
-    """
+    """What every session of a volume may do at the moment. Replaced as a whole, never changed."""
 
     generation: int
     size: int
     read_only: bool
-    access: Mapping[int, tuple[bool, bool]] = field(default_factory=dict)
-    default_access: tuple[bool, bool] = (True, True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,8 +173,6 @@ class EngineDataPlane:
             generation=gate.generation,
             size=gate.size,
             read_only=gate.read_only,
-            access=gate.access,
-            default_access=gate.default_access,
         )
         await self._volume(self._engine.swap_gate, handle, engine_gate)
 

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::io;
 
-use crate::shard::context::{Ctx, Scratch};
-use crate::shard::outqueue::{OutQueue, Sent};
-use crate::shard::tasks::TaskHandle;
-use crate::shard::transport::Transport;
+use super::context::{Ctx, Scratch};
+use super::outqueue::{OutQueue, Sent};
+use super::tasks::TaskHandle;
+use super::transport::Transport;
 
 /// Why a connection is over, in words for an operator.
 pub type End = Cow<'static, str>;

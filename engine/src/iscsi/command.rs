@@ -1,0 +1,205 @@
+//! One SCSI command of a session, from its PDU to its status.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::inflow::Inflow;
+use super::lun::Lun;
+use super::wire::Residual;
+use crate::scsi::command::{Answer, Media};
+use crate::scsi::row::Row;
+use crate::scsi::sense::{key, Sense};
+use crate::shard::buffers::IoBuf;
+use crate::shard::tasks::TaskHandle;
+
+/// Conditions that the iSCSI layer itself reports (RFC 7143 11.4.7.2), and the like.
+pub mod sense {
+    use super::{key, Sense};
+
+    pub const UNEXPECTED_DATA: Sense = Sense::new(key::ABORTED_COMMAND, 0x0c, 0x0c);
+    pub const INCORRECT_AMOUNT: Sense = Sense::new(key::ABORTED_COMMAND, 0x0c, 0x0d);
+    pub const CRC_ERROR: Sense = Sense::new(key::ABORTED_COMMAND, 0x47, 0x05);
+    /// INVALID FIELD IN COMMAND INFORMATION UNIT: what the CDB needs is more than the PDU expects.
+    pub const TOO_LITTLE_EXPECTED: Sense = Sense::new(key::ILLEGAL_REQUEST, 0x0e, 0x03);
+}
+
+/// A CDB: 16 bytes, and what an AHS added.
+#[derive(Debug)]
+pub struct Cdb {
+    head: [u8; 16],
+    whole: Option<Box<[u8]>>,
+}
+
+impl Cdb {
+    /// Out of a header and an AHS.
+    pub fn new(head: [u8; 16], rest: &[u8]) -> Self {
+        let whole = (!rest.is_empty()).then(|| [&head[..], rest].concat().into_boxed_slice());
+        Self { head, whole }
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
+        self.whole.as_deref().unwrap_or(&self.head)
+    }
+}
+
+/// How far a command has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Others come before it by CmdSN.
+    Early,
+    /// Delivered; not in its task set yet.
+    Arrived,
+    /// Others come before it by their task attributes.
+    Dormant,
+    /// Enabled: it may do what its plan says.
+    Enabled,
+    /// Python has it.
+    HandedUp,
+}
+
+/// What is to be done with an enabled command.
+#[derive(Clone, Copy, Debug)]
+pub enum Plan {
+    /// It has not been judged yet.
+    None,
+    /// The engine executes it.
+    Media(&'static Row, Media),
+    /// Python does.
+    HandUp,
+    /// Its end is known: it is told when no data is on its way any more.
+    Fail(Answer),
+}
+
+/// Pieces of a long READ, put in order.
+#[derive(Debug, Default)]
+pub struct Pieces {
+    /// Bytes whose pieces have been started.
+    pub started: u32,
+    /// Bytes that have been sent, or are about to be.
+    pub sent: u32,
+    pub data_sn: u32,
+    /// Pieces that ended before those in front of them.
+    slots: VecDeque<Option<IoBuf>>,
+}
+
+impl Pieces {
+    /// Keeps a piece; `index`: how many are before it, those that have been sent apart.
+    pub fn keep(&mut self, index: usize, buf: IoBuf) {
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, || None);
+        }
+        self.slots[index] = Some(buf);
+    }
+
+    /// The next one in order has come, and needs no keeping.
+    pub fn skip(&mut self) {
+        self.slots.pop_front();
+    }
+
+    /// The next one in order, if it is there.
+    pub fn take_next(&mut self) -> Option<IoBuf> {
+        let buf = self.slots.front_mut()?.take()?;
+        self.slots.pop_front();
+        Some(buf)
+    }
+
+    /// All that are kept.
+    pub fn drain(&mut self) -> impl Iterator<Item = IoBuf> + '_ {
+        self.slots.drain(..).flatten()
+    }
+}
+
+/// See the module's text.
+pub struct Command {
+    pub itt: u32,
+    pub lun_field: u64,
+    pub cdb: Cdb,
+    pub attribute: u8,
+    pub expected_in: u32,
+    pub expected_out: u32,
+    pub cmd_sn: u32,
+    pub immediate: bool,
+    /// The connection of its allegiance.
+    pub conn: TaskHandle,
+    /// The shard's count of commands when it came.
+    pub arrival: u64,
+    pub started_ns: u64,
+    pub lun: Option<Rc<Lun>>,
+    pub stage: Stage,
+    pub plan: Plan,
+    /// The gate's generation when it was judged.
+    pub generation: u64,
+    pub inflow: Inflow,
+    /// Where Data-Out is collected: the bytes from `base` on.
+    pub buf: Option<IoBuf>,
+    pub base: u32,
+    pub pieces: Pieces,
+    /// The buffer counts as one that is being filled.
+    pub collecting: bool,
+    /// Requests that the volume has, and the capacity of their buffers.
+    pub in_flight: usize,
+    pub lent: usize,
+    /// It did not end at once.
+    pub slow: bool,
+    /// The first thing that went wrong in the volume.
+    pub error: Option<Answer>,
+    /// ABORT TASK names it: it does not go on until that has been decided.
+    pub frozen: bool,
+    /// That, or a cut, keeps it from going on.
+    pub held: bool,
+    /// It waits for memory, or for its quota.
+    pub queued: bool,
+    /// Aborted: nothing more is started, and its end is this status, or silence.
+    pub aborted: Option<Option<u8>>,
+    /// By which Python knows it.
+    pub name: Option<TaskHandle>,
+}
+
+impl Command {
+    /// The handle of its volume, 0: its LUN is not mapped.
+    pub fn volume(&self) -> u64 {
+        self.lun.as_ref().map_or(0, |lun| lun.volume())
+    }
+
+    /// Data-Out that it takes, of what is expected; as much as is expected until it has been judged.
+    pub fn wants(&self) -> u32 {
+        match &self.plan {
+            Plan::Media(_, media) => media.data_out.min(u64::from(self.expected_out)) as u32,
+            Plan::Fail(_) => 0,
+            Plan::None | Plan::HandUp => self.expected_out,
+        }
+    }
+
+    /// Residual counts, (write or only, read of a bidirectional one): of `data_in` bytes that it has to
+    /// send, and its Data-Out.
+    pub fn residuals(&self, data_in: u64) -> (Residual, Residual) {
+        let data_out = match &self.plan {
+            Plan::Media(_, media) => media.data_out,
+            // Python takes all that comes.
+            Plan::HandUp => u64::from(self.expected_out),
+            Plan::None | Plan::Fail(_) => 0,
+        };
+        let write = Residual::of(self.expected_out, data_out);
+        let read = Residual::of(self.expected_in, data_in);
+        match (self.expected_out, self.expected_in) {
+            (1.., 1..) => (write, read),
+            (1.., 0) => (write, Residual::default()),
+            // Neither: what the CDB asks for is too much, whichever way it goes.
+            (0, 0) if data_out > 0 => (write, Residual::default()),
+            _ => (read, Residual::default()),
+        }
+    }
+
+    /// Its place in the status of tasks.
+    pub fn phase(&self) -> &'static str {
+        match self.stage {
+            Stage::HandedUp => "handed-up",
+            Stage::Early | Stage::Arrived | Stage::Enabled if self.held => "held",
+            Stage::Early | Stage::Dormant => "ordered",
+            _ if self.queued => "queued",
+            _ if self.inflow.is_open() => "collecting",
+            _ => "queued",
+        }
+    }
+}

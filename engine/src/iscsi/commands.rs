@@ -1,0 +1,377 @@
+//! SCSI commands on their way in: numbered, ordered, judged.
+//!
+//! The order of the checks is SAM-5's: unit attention, ALUA state, reservation; then, for what the engine
+//! executes, readiness, the fields of the CDB, write protection.
+
+use super::ahs;
+use super::command::{sense, Cdb, Command, Pieces, Plan, Stage};
+use super::conn::Sink;
+use super::inflow::{Fault, Inflow};
+use super::session::{Early, Session};
+use super::window::Turn as Order;
+use super::wire::{attribute, reason, Bhs};
+use crate::scsi::attention;
+use crate::scsi::canned::allocation;
+use crate::scsi::check;
+use crate::scsi::command::{status, Answer};
+use crate::scsi::row::{self, Action, OnAttention, Row};
+use crate::scsi::sense::{Sense, SENSE_BYTES};
+use crate::shard::buffers::BufPool;
+use crate::shard::context::Ctx;
+use crate::shard::limits::PIECE_BYTES;
+use crate::shard::tasks::TaskHandle;
+
+/// Commands that are answered although their LUN is not mapped (SPC-4 4.6.1, SAM-5 4.7.4).
+const INQUIRY: u8 = 0x12;
+const REPORT_LUNS: u8 = 0xa0;
+const REQUEST_SENSE: u8 = 0x03;
+
+/// What judging a command came to.
+enum Verdict {
+    Plan(Plan, u64),
+    /// Ready data, of which so much may be sent.
+    Ready(std::sync::Arc<[u8]>, usize),
+    /// A unit attention as the data of REQUEST SENSE.
+    Sense(Sense, bool, usize),
+}
+
+impl Session {
+    /// A SCSI Command's header. `None`: there is no room for its immediate data now.
+    pub(super) fn command(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs, ahs: &[u8]) -> Option<Sink> {
+        let immediate_len = bhs.data_bytes();
+        let expected_out = if bhs.writes() { bhs.word20() } else { 0 };
+        let first = (expected_out as usize).min(PIECE_BYTES);
+        let collects = first > 0 && (immediate_len > 0 || !bhs.is_final());
+        if collects && !(ctx.may_collect(BufPool::cost(first)) && self.has_room(ctx, None, BufPool::cost(first))) {
+            return None;
+        }
+        let order = match bhs.is_immediate() {
+            true => Order::Now,
+            false => self.window.take(bhs.cmd_sn()),
+        };
+        if order == Order::Ignore {
+            return Some(Sink::Skip);
+        }
+        match self.new_command(ctx, at, bhs, ahs, order) {
+            Err(why) => {
+                self.reject(ctx, at, bhs, why);
+                if order == Order::Early {
+                    self.wait_for_turn(bhs.cmd_sn(), Early::Plugged);
+                }
+                self.deliver_early(ctx);
+                Some(Sink::Skip)
+            }
+            Ok(handle) => {
+                if collects {
+                    ctx.begin_collecting(BufPool::cost(first));
+                    let buf = self.take(ctx, first);
+                    let command = self.commands.get_mut(handle).expect("just made");
+                    (command.buf, command.collecting) = (Some(buf), true);
+                }
+                if order == Order::Early {
+                    self.wait_for_turn(bhs.cmd_sn(), Early::Command(handle));
+                } else {
+                    self.advance(ctx, handle);
+                    self.deliver_early(ctx);
+                }
+                Some(Sink::Command { command: handle, at: 0 })
+            }
+        }
+    }
+
+    fn new_command(
+        &mut self,
+        ctx: &mut Ctx,
+        at: TaskHandle,
+        bhs: &Bhs,
+        ahs: &[u8],
+        order: Order,
+    ) -> Result<TaskHandle, u8> {
+        let extra = ahs::parse(ahs).ok_or(reason::INVALID_FIELD)?;
+        if self.discovery {
+            return Err(reason::NOT_SUPPORTED);
+        }
+        let itt = bhs.itt();
+        if self.tags.contains_key(&itt) {
+            return Err(reason::TASK_IN_PROGRESS);
+        }
+        let immediate = bhs.is_immediate();
+        if immediate && self.immediates >= ctx.limits.immediate_commands as usize || self.commands.room() == 0 {
+            return Err(reason::TOO_MANY_IMMEDIATE);
+        }
+        let (reads, writes) = (bhs.bit6(), bhs.writes());
+        let expected_out = if writes { bhs.word20() } else { 0 };
+        let expected_in = match (reads, writes) {
+            (true, true) => extra.read_bytes.unwrap_or(0),
+            (true, false) => bhs.word20(),
+            _ => 0,
+        };
+        let immediate_len = bhs.data_bytes() as u32;
+        let flow = Inflow::new(&self.terms, expected_out, immediate_len, bhs.is_final());
+        let (inflow, plan) = match flow {
+            Ok(inflow) => (inflow, Plan::None),
+            Err(fault) => (Inflow::default(), Plan::Fail(Answer::check(sense_of(fault)))),
+        };
+        ctx.iscsi.arrivals += 1;
+        let command = Command {
+            itt,
+            lun_field: bhs.lun(),
+            cdb: Cdb::new(bhs.cdb(), extra.cdb_rest),
+            attribute: bhs.attribute(),
+            expected_in,
+            expected_out,
+            cmd_sn: bhs.cmd_sn(),
+            immediate,
+            conn: at,
+            arrival: ctx.iscsi.arrivals,
+            started_ns: ctx.now_ns.get(),
+            lun: self.luns.get(bhs.lun()).cloned(),
+            stage: if order == Order::Early { Stage::Early } else { Stage::Arrived },
+            plan,
+            generation: 0,
+            inflow,
+            buf: None,
+            base: 0,
+            pieces: Pieces::default(),
+            in_flight: 0,
+            lent: 0,
+            slow: false,
+            error: None,
+            collecting: false,
+            frozen: false,
+            held: false,
+            queued: false,
+            aborted: None,
+            name: None,
+        };
+        let handle = self.commands.insert(command).map_err(|_| reason::TOO_MANY_IMMEDIATE)?;
+        self.tags.insert(itt, handle);
+        self.conn(at).forget_ghost(itt);
+        match (immediate, order) {
+            (true, _) => self.immediates += 1,
+            (false, Order::Early) => {}
+            (false, _) => self.delivered += 1,
+        }
+        Ok(handle)
+    }
+
+    /// Puts a PDU among those that come before their turn.
+    pub(super) fn wait_for_turn(&mut self, cmd_sn: u32, early: Early) {
+        let ahead = |(sn, _): &(u32, Early)| super::wire::sn_lt(*sn, cmd_sn);
+        let at = self.early.partition_point(ahead);
+        match self.early.get(at) {
+            // There already: a duplicate is ignored (4.2.2.1).
+            Some((sn, _)) if *sn == cmd_sn => {
+                if let Early::Command(handle) = early {
+                    self.commands.remove(handle);
+                }
+            }
+            _ => self.early.insert(at, (cmd_sn, early)),
+        }
+    }
+
+    /// Delivers what has waited for the commands before it.
+    pub(super) fn deliver_early(&mut self, ctx: &mut Ctx) {
+        while let Some((sn, _)) = self.early.first() {
+            if self.window.take(*sn) != Order::Now {
+                return;
+            }
+            match self.early.remove(0).1 {
+                Early::Plugged => {}
+                Early::Command(handle) => {
+                    if let Some(command) = self.commands.get_mut(handle) {
+                        command.stage = Stage::Arrived;
+                        let conn = command.conn;
+                        self.delivered += 1;
+                        self.advance(ctx, handle);
+                        self.kick(ctx, conn);
+                    }
+                }
+                Early::Other { conn, bhs, data } => {
+                    if self.deliver_other(ctx, conn, &bhs, data).is_err() {
+                        self.conn(conn).close("a request that was refused", ctx.now_ms());
+                    }
+                    self.kick(ctx, conn);
+                }
+            }
+        }
+    }
+
+    /// Lets a command go on as far as it can: the one place where its next step is decided.
+    pub(super) fn advance(&mut self, ctx: &mut Ctx, handle: TaskHandle) {
+        let Some(command) = self.commands.get_mut(handle) else { return };
+        if matches!(command.stage, Stage::Early | Stage::HandedUp) || command.aborted.is_some() {
+            return;
+        }
+        command.held = command.frozen || ctx.iscsi.is_held(command.volume(), self.nexus);
+        if command.held {
+            return;
+        }
+        if command.stage == Stage::Arrived {
+            let enabled =
+                command.lun.as_ref().is_none_or(|lun| lun.tasks.borrow_mut().enter(command.attribute, handle));
+            command.stage = if enabled { Stage::Enabled } else { Stage::Dormant };
+        }
+        if command.stage == Stage::Dormant {
+            return;
+        }
+        if matches!(command.plan, Plan::None) && !self.judge(ctx, handle) {
+            return;
+        }
+        self.carry_out(ctx, handle);
+    }
+
+    /// Decides what an enabled command is. False: it has ended by that.
+    fn judge(&mut self, ctx: &mut Ctx, handle: TaskHandle) -> bool {
+        let command = self.commands.get(handle).expect("it advances");
+        let verdict = self.verdict(ctx, command).unwrap_or_else(|answer| Verdict::Plan(Plan::Fail(answer), 0));
+        let open = command.inflow.is_open();
+        match verdict {
+            Verdict::Plan(plan, generation) => {
+                let command = self.commands.get_mut(handle).expect("it advances");
+                (command.plan, command.generation) = (plan, generation);
+                true
+            }
+            // Data that nobody wants is on its way: seen off before the answer. Such commands have none.
+            _ if open => {
+                let command = self.commands.get_mut(handle).expect("it advances");
+                command.plan = Plan::HandUp;
+                true
+            }
+            Verdict::Ready(data, most) => {
+                let data = &data[..data.len().min(most)];
+                self.end_with(ctx, handle, status::GOOD, data, &[]);
+                false
+            }
+            Verdict::Sense(sense, descriptor, most) => {
+                let mut bytes = [0; SENSE_BYTES];
+                let len = sense.encode(descriptor, &mut bytes).min(most);
+                self.end_with(ctx, handle, status::GOOD, &bytes[..len], &[]);
+                false
+            }
+        }
+    }
+
+    fn verdict(&self, ctx: &Ctx, command: &Command) -> Result<Verdict, Answer> {
+        if ctx.stopping {
+            return Err(Answer::BUSY);
+        }
+        let cdb = command.cdb.bytes();
+        let Some(lun) = &command.lun else { return self.unmapped(command) };
+        let row = row::find(cdb).map_err(Answer::unknown)?;
+        let gate = lun.attachment.entry.gate.borrow();
+        let gate = gate.as_ref().ok_or(Answer::check(Sense::LOGICAL_UNIT_NOT_SUPPORTED))?;
+        let scsi = gate.scsi.as_deref().ok_or(Answer::check(Sense::LOGICAL_UNIT_NOT_SUPPORTED))?;
+        if let Some((bit, sense)) = attention::first(lun.attentions.get()) {
+            match row.attention {
+                OnAttention::Ignore => {}
+                OnAttention::Report => {
+                    lun.attentions.set(lun.attentions.get() & !bit);
+                    return Err(Answer::check(sense));
+                }
+                OnAttention::Sense => {
+                    check::admit(gate, scsi, row, cdb, self.nexus, self.port)?;
+                    lun.attentions.set(lun.attentions.get() & !bit);
+                    // DESC: descriptor format is asked for (SPC-4 6.39).
+                    return Ok(Verdict::Sense(sense, cdb[1] & 1 != 0, allocation(row, cdb)));
+                }
+            }
+        }
+        check::admit(gate, scsi, row, cdb, self.nexus, self.port)?;
+        if command.attribute == attribute::ACA {
+            // No ACA is ever established here (NORMACA is 0): such a task has nothing to belong to.
+            return Err(Answer::check(Sense::new(0x0b, 0x49, 0x00)));
+        }
+        let plan = match row.action {
+            Action::Handed => Plan::HandUp,
+            Action::Canned => return Ok(self.ready(scsi, row, cdb).unwrap_or(Verdict::Plan(Plan::HandUp, 0))),
+            _ => Plan::Media(row, check::media(gate, scsi, row, cdb, lun.read_only)?),
+        };
+        Ok(Verdict::Plan(plan, gate.generation))
+    }
+
+    fn ready(&self, scsi: &crate::scsi::gate::ScsiGate, row: &'static Row, cdb: &[u8]) -> Option<Verdict> {
+        let found = match row.opcode {
+            REPORT_LUNS => self.luns.report_luns.get(row, cdb),
+            _ => scsi.ready(row, cdb, self.port),
+        };
+        Some(Verdict::Ready(found?.clone(), allocation(row, cdb)))
+    }
+
+    /// A command to a LUN that is not mapped: some are answered all the same.
+    fn unmapped(&self, command: &Command) -> Result<Verdict, Answer> {
+        let cdb = command.cdb.bytes();
+        match cdb[0] {
+            REPORT_LUNS => {
+                let row = row::find(cdb).map_err(Answer::unknown)?;
+                let ready = self.luns.report_luns.get(row, cdb);
+                let ready = ready.map(|data| Verdict::Ready(data.clone(), allocation(row, cdb)));
+                Ok(ready.unwrap_or(Verdict::Plan(Plan::HandUp, 0)))
+            }
+            INQUIRY | REQUEST_SENSE => Ok(Verdict::Plan(Plan::HandUp, 0)),
+            _ => Err(Answer::check(Sense::LOGICAL_UNIT_NOT_SUPPORTED)),
+        }
+    }
+
+    /// Has the gate changed so that an admitted command may not go on?
+    pub(super) fn recheck(&self, command: &Command) -> Result<u64, Answer> {
+        let (Some(lun), Plan::Media(row, _)) = (&command.lun, &command.plan) else { return Ok(command.generation) };
+        let gate = lun.attachment.entry.gate.borrow();
+        let gate = gate.as_ref().ok_or(Answer::check(Sense::NOT_READY))?;
+        if gate.generation == command.generation {
+            return Ok(gate.generation);
+        }
+        let scsi = gate.scsi.as_deref().ok_or(Answer::check(Sense::NOT_READY))?;
+        let cdb = command.cdb.bytes();
+        check::admit(gate, scsi, row, cdb, self.nexus, self.port)?;
+        check::media(gate, scsi, row, cdb, lun.read_only)?;
+        Ok(gate.generation)
+    }
+
+    /// A command has left: those that it stood before may go on.
+    pub(super) fn leave_task_set(&mut self, ctx: &mut Ctx, handle: TaskHandle, command: &Command) {
+        let Some(lun) = &command.lun else { return };
+        match command.stage {
+            Stage::Early | Stage::Arrived => return,
+            Stage::Dormant => lun.tasks.borrow_mut().forget(handle),
+            Stage::Enabled | Stage::HandedUp => lun.tasks.borrow_mut().leave(command.attribute),
+        }
+        // They go on in a turn, not from here: a long chain of them must not nest.
+        loop {
+            let next = lun.tasks.borrow_mut().enable_next();
+            let Some(next) = next else { return };
+            if let Some(other) = self.commands.get_mut(next) {
+                other.stage = Stage::Enabled;
+                let conn = other.conn;
+                self.enabled.push_back(next);
+                self.wake(ctx, conn);
+            }
+        }
+    }
+
+    /// Something is to be sent on a connection: it gets its turn, unless it has it.
+    pub(super) fn kick(&mut self, ctx: &mut Ctx, at: TaskHandle) {
+        if self.current != Some(at) {
+            self.wake(ctx, at);
+        }
+    }
+
+    /// Gives a connection a turn.
+    pub(super) fn wake(&mut self, ctx: &mut Ctx, at: TaskHandle) {
+        if let Some(conn) = self.conns.get_mut(at) {
+            if !conn.kicked {
+                conn.kicked = true;
+                ctx.kicked.push(conn.link.handle);
+            }
+        }
+    }
+}
+
+/// How the iSCSI layer's faults are told (RFC 7143 11.4.7.2).
+pub(super) fn sense_of(fault: Fault) -> Sense {
+    match fault {
+        Fault::Unexpected => sense::UNEXPECTED_DATA,
+        Fault::Amount => sense::INCORRECT_AMOUNT,
+        Fault::Sequence => sense::CRC_ERROR,
+    }
+}

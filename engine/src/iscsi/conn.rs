@@ -1,0 +1,215 @@
+//! One connection of a session in full feature phase: its numbers, its digests, what it is receiving.
+
+use super::digest::{Digest, DIGEST_BYTES};
+use super::wire::{padding, Bhs, Head, Numbers};
+use crate::shard::link::{End, Link};
+use crate::shard::outqueue::OutQueue;
+use crate::shard::tasks::TaskHandle;
+
+/// Replies of so many bytes are sent before more are made: their buffers are then still hot.
+pub const FLUSH_BYTES: usize = 256 << 10;
+/// Bytes of an initiator that is being left that are read and thrown away.
+const CLOSING_BYTES: usize = 8 << 20;
+/// Commands whose unsolicited data is still to be thrown away after they were aborted.
+const GHOSTS: usize = 32;
+
+/// Where a data segment goes.
+#[derive(Debug)]
+pub enum Sink {
+    /// Nowhere.
+    Skip,
+    /// Text, a ping's data.
+    Bytes(Vec<u8>),
+    /// A command's buffer, from there on; what does not fit is thrown away.
+    Command { command: TaskHandle, at: usize },
+}
+
+/// A data segment that is coming.
+#[derive(Debug)]
+pub struct Segment {
+    pub bhs: Bhs,
+    pub sink: Sink,
+    pub len: usize,
+    pub done: usize,
+    pub digest: Digest,
+}
+
+/// What the next bytes are.
+#[derive(Debug)]
+pub enum Rx {
+    Header,
+    Data(Segment),
+}
+
+/// A ping of ours that has no answer yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Ping {
+    pub ttt: u32,
+    pub sent_ms: u64,
+}
+
+/// See the module's text.
+pub struct Conn {
+    pub link: Link,
+    pub cid: u16,
+    pub header_digest: bool,
+    pub data_digest: bool,
+    /// The initiator's MaxRecvDataSegmentLength.
+    pub max_send_data: usize,
+    pub stat_sn: u32,
+    pub rx: Rx,
+    /// Large data comes straight into its buffer: expect the next to be like it.
+    pub direct: bool,
+    /// A command's immediate data has no room: the connection is not read until it has.
+    pub parked: bool,
+    /// When the PDU that is half received began, and since when it is not read, by our own doing.
+    pub begun_ms: u64,
+    pub paused_since_ms: Option<u64>,
+    /// Nothing more is read; the connection ends when all has been sent.
+    pub closing: Option<End>,
+    pub closing_since_ms: u64,
+    /// By a logout: its session's other connections stay.
+    pub logged_out: bool,
+    /// Our direction has been closed; so much of what still comes is read and thrown away.
+    pub finished: bool,
+    pub closing_left: usize,
+    pub turn_left: usize,
+    pub ping: Option<Ping>,
+    /// R2Ts without their data, and since when there was no news of any.
+    pub open_r2ts: usize,
+    pub r2t_news_ms: u64,
+    /// The Text Request that Python has.
+    pub text: Option<Bhs>,
+    ghosts: Vec<u32>,
+    /// Asked for a turn by another connection of its session.
+    pub kicked: bool,
+}
+
+impl Conn {
+    /// A connection that enters full feature phase.
+    pub fn new(link: Link, cid: u16, digests: (bool, bool), max_send_data: u32, stat_sn: u32, now_ms: u64) -> Self {
+        let (header_digest, data_digest) = digests;
+        Self {
+            link,
+            cid,
+            header_digest,
+            data_digest,
+            max_send_data: max_send_data as usize,
+            stat_sn,
+            rx: Rx::Header,
+            direct: false,
+            parked: false,
+            begun_ms: now_ms,
+            paused_since_ms: None,
+            closing: None,
+            closing_since_ms: 0,
+            logged_out: false,
+            finished: false,
+            closing_left: CLOSING_BYTES,
+            turn_left: 0,
+            ping: None,
+            open_r2ts: 0,
+            r2t_news_ms: now_ms,
+            text: None,
+            ghosts: Vec::new(),
+            kicked: false,
+        }
+    }
+
+    /// Bytes behind a data segment of `len`: padding and digest.
+    pub fn trailer(&self, len: usize) -> usize {
+        padding(len) + if self.data_digest { DIGEST_BYTES } else { 0 }
+    }
+
+    /// Queues a PDU whose data, if it has some, lies with its header.
+    pub fn send(&mut self, head: &Head, data: &[u8]) {
+        let (header_digest, data_digest) = (self.header_digest, self.data_digest);
+        self.link.out.head(|out| {
+            put_head(out, head, header_digest);
+            if !data.is_empty() {
+                out.extend_from_slice(data);
+                put_trailer(out, data, data_digest);
+            }
+        });
+    }
+
+    /// Queues a PDU whose data is a part of the buffer that was lent to the queue last.
+    pub fn send_slice(&mut self, head: &Head, range: std::ops::Range<usize>, last: bool) {
+        let (header_digest, data_digest) = (self.header_digest, self.data_digest);
+        let out: &mut OutQueue = &mut self.link.out;
+        let pad = padding(range.len());
+        let digest = data_digest.then(|| Digest::of(&out.lent()[range.clone()]).and(&[0; 3][..pad]).bytes());
+        out.head(|out| put_head(out, head, header_digest));
+        out.slice(range, last);
+        if pad > 0 || data_digest {
+            out.head(|out| {
+                out.extend_from_slice(&[0; 3][..pad]);
+                out.extend_from_slice(digest.as_ref().map_or(&[], |digest| &digest[..]));
+            });
+        }
+    }
+
+    /// The numbers for a PDU that takes a StatSN.
+    pub fn next_numbers(&mut self, exp_cmd_sn: u32, max_cmd_sn: u32) -> Numbers {
+        let stat_sn = self.stat_sn;
+        self.stat_sn = stat_sn.wrapping_add(1);
+        Numbers { stat_sn, exp_cmd_sn, max_cmd_sn }
+    }
+
+    /// Does the initiator not take its replies?
+    pub fn is_clogged(&self) -> bool {
+        !self.link.writable && self.link.out.bytes() >= FLUSH_BYTES
+    }
+
+    /// Is it not read for now?
+    pub fn is_paused(&self) -> bool {
+        self.parked || self.is_clogged()
+    }
+
+    /// Takes nothing more; ends when what waits has been sent.
+    pub fn close(&mut self, why: impl Into<End>, now_ms: u64) {
+        if self.closing.is_none() {
+            self.closing = Some(why.into());
+            self.closing_since_ms = now_ms;
+        }
+    }
+
+    /// An aborted command's unsolicited data may still come: it is no error.
+    pub fn expect_ghost(&mut self, itt: u32) {
+        if self.ghosts.len() == GHOSTS {
+            self.ghosts.remove(0);
+        }
+        self.ghosts.push(itt);
+    }
+
+    /// Is unsolicited data with this tag such a rest? `last`: the end of it.
+    pub fn is_ghost(&mut self, itt: u32, last: bool) -> bool {
+        let Some(at) = self.ghosts.iter().position(|ghost| *ghost == itt) else { return false };
+        if last {
+            self.ghosts.swap_remove(at);
+        }
+        true
+    }
+
+    /// Its tag is used for a new command.
+    pub fn forget_ghost(&mut self, itt: u32) {
+        if !self.ghosts.is_empty() {
+            self.ghosts.retain(|ghost| *ghost != itt);
+        }
+    }
+}
+
+fn put_head(out: &mut Vec<u8>, head: &Head, digest: bool) {
+    out.extend_from_slice(&head.0);
+    if digest {
+        out.extend_from_slice(&Digest::of(&head.0).bytes());
+    }
+}
+
+fn put_trailer(out: &mut Vec<u8>, data: &[u8], digest: bool) {
+    let pad = padding(data.len());
+    out.extend_from_slice(&[0; 3][..pad]);
+    if digest {
+        out.extend_from_slice(&Digest::of(data).and(&[0; 3][..pad]).bytes());
+    }
+}

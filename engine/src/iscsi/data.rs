@@ -1,0 +1,194 @@
+//! Data-Out: where it belongs, whether it may come, and what is asked for next (RFC 7143 11.7, 11.8).
+
+use super::command::{Command, Plan};
+use super::commands::sense_of;
+use super::conn::Sink;
+use super::inflow::Fault;
+use super::session::Session;
+use super::wire::{self, reason, Bhs, NO_TAG};
+use crate::scsi::command::Answer;
+use crate::shard::buffers::BufPool;
+use crate::shard::context::Ctx;
+use crate::shard::limits::PIECE_BYTES;
+use crate::shard::tasks::TaskHandle;
+
+/// A Target Transfer Tag names a command's slot, a use of that slot, and one of its R2Ts. Never [`NO_TAG`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ttt(u32);
+
+const SLOT_BITS: u32 = 12;
+const R2T_BITS: u32 = 8;
+const USE_MASK: u32 = (1 << (31 - SLOT_BITS - R2T_BITS)) - 1;
+
+/// The most commands that tags tell apart.
+pub const TTT_SLOTS: u64 = 1 << SLOT_BITS;
+
+impl Ttt {
+    fn new(command: TaskHandle, r2t_sn: u32) -> Self {
+        let (slot, used) = (command.slot() as u32, command.generation() & USE_MASK);
+        debug_assert!(slot < 1 << SLOT_BITS);
+        Self((used << SLOT_BITS | slot) << R2T_BITS | r2t_sn & ((1 << R2T_BITS) - 1))
+    }
+
+    fn slot(self) -> usize {
+        (self.0 >> R2T_BITS & ((1 << SLOT_BITS) - 1)) as usize
+    }
+
+    /// Is it `command`'s?
+    fn names(self, command: TaskHandle) -> bool {
+        self.0 >> R2T_BITS == Self::new(command, 0).0 >> R2T_BITS
+    }
+
+    /// The R2TSN, of which it has the low bits; `oldest`: of the R2Ts that are open.
+    fn r2t_sn(self, oldest: u32) -> u32 {
+        let mask = (1 << R2T_BITS) - 1;
+        oldest.wrapping_add((self.0 & mask).wrapping_sub(oldest) & mask)
+    }
+}
+
+impl Session {
+    /// A Data-Out's header: where its data goes.
+    pub(super) fn data_out(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs) -> Sink {
+        let (ttt, last) = (bhs.word20(), bhs.is_final());
+        let found = match ttt {
+            NO_TAG => self.tags.get(&bhs.itt()).copied(),
+            _ => self.commands.handle_at(Ttt(ttt).slot()).filter(|handle| Ttt(ttt).names(*handle)),
+        };
+        let command = found.and_then(|handle| Some((handle, self.commands.get_mut(handle)?)));
+        let Some((handle, command)) = command.filter(|(_, command)| command.itt == bhs.itt() && command.conn == at)
+        else {
+            return self.stray(ctx, at, bhs);
+        };
+        let r2t =
+            (ttt != NO_TAG).then(|| Ttt(ttt).r2t_sn(command.inflow.r2t_count() - command.inflow.open_r2ts() as u32));
+        let before = command.inflow.open_r2ts();
+        let offset = bhs.buffer_offset();
+        let len = bhs.data_bytes() as u32;
+        let taken = command.inflow.data_out(r2t, bhs.data_sn(), offset, len, last);
+        if let Err(fault) = taken {
+            command.inflow.spoil(r2t, last);
+            command.fail(Answer::check(sense_of(fault)));
+        }
+        let (base, answered) = (command.base, before - command.inflow.open_r2ts());
+        let failed = matches!(command.plan, Plan::Fail(_));
+        let conn = self.conns.get_mut(at).expect("it has its turn");
+        conn.open_r2ts -= answered;
+        conn.r2t_news_ms = ctx.now_ms();
+        match taken {
+            Err(fault) => {
+                let why = if fault == Fault::Sequence { reason::PROTOCOL } else { reason::INVALID_FIELD };
+                self.reject(ctx, at, bhs, why);
+                self.advance(ctx, handle);
+                Sink::Skip
+            }
+            // Its place may be behind what is wanted: that part is thrown away.
+            Ok(()) if !failed => Sink::Command { command: handle, at: offset.saturating_sub(base) as usize },
+            Ok(()) => Sink::Command { command: handle, at: PIECE_BYTES },
+        }
+    }
+
+    /// Data of no command that there is: of one that was aborted, or of nobody.
+    fn stray(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs) -> Sink {
+        let known = match bhs.word20() {
+            NO_TAG => self.conn(at).is_ghost(bhs.itt(), bhs.is_final()),
+            // A slot that has been used: its command has ended before its data came.
+            ttt => self.commands.was_used(Ttt(ttt).slot()),
+        };
+        if !known {
+            self.reject(ctx, at, bhs, reason::INVALID_FIELD);
+        }
+        Sink::Skip
+    }
+
+    /// A command's data segment is complete. `sound`: as far as its digest tells.
+    pub(super) fn data_arrived(&mut self, ctx: &mut Ctx, handle: TaskHandle, sound: bool) {
+        let Some(command) = self.commands.get_mut(handle) else { return };
+        command.inflow.arrived();
+        if !sound {
+            // Level 0 knows no recovery R2T: the command ends, when its other data has come (7.8).
+            command.fail(Answer::check(super::command::sense::CRC_ERROR));
+        }
+        self.advance(ctx, handle);
+    }
+
+    /// Asks for what is missing of the part that is being collected: up to a piece from `base` on. True:
+    /// all of it is there.
+    pub(super) fn collect(&mut self, ctx: &mut Ctx, handle: TaskHandle) -> bool {
+        let command = self.commands.get_mut(handle).expect("it advances");
+        let (wants, base) = (command.wants(), command.base);
+        let end = wants.min(base.saturating_add(PIECE_BYTES as u32));
+        if command.inflow.received() >= end && (end < wants || !command.inflow.is_open()) {
+            return true;
+        }
+        if command.inflow.is_unsolicited() {
+            return false;
+        }
+        if command.buf.is_none() && end > base {
+            let len = (end - base) as usize;
+            let (cost, lun) = (BufPool::cost(len), command.lun.clone());
+            let entry = lun.as_ref().map(|lun| &*lun.attachment.entry);
+            if !(ctx.may_collect(cost) && self.has_room(ctx, entry, cost)) {
+                self.queue(handle);
+                return false;
+            }
+            ctx.begin_collecting(cost);
+            let buf = self.take(ctx, len);
+            let command = self.commands.get_mut(handle).expect("it advances");
+            (command.buf, command.collecting) = (Some(buf), true);
+        }
+        self.ask(ctx, handle, end);
+        false
+    }
+
+    /// Sends the R2Ts that may be sent, for data up to `end`.
+    fn ask(&mut self, ctx: &mut Ctx, handle: TaskHandle, end: u32) {
+        loop {
+            let command = self.commands.get_mut(handle).expect("it advances");
+            let Some(burst) = command.inflow.ask(&self.terms, end) else { return };
+            let (itt, lun, at) = (command.itt, command.lun_field, command.conn);
+            let numbers = self.numbers(ctx, at);
+            let ttt = Ttt::new(handle, burst.sn).0;
+            let conn = self.conn(at);
+            conn.open_r2ts += 1;
+            conn.r2t_news_ms = ctx.now_ms();
+            conn.send(&wire::r2t(itt, lun, ttt, burst.sn, burst.offset, burst.len, numbers), &[]);
+            self.kick(ctx, at);
+        }
+    }
+
+    /// Puts a command among those that wait for memory.
+    pub(super) fn queue(&mut self, handle: TaskHandle) {
+        if let Some(command) = self.commands.get_mut(handle) {
+            if !command.queued {
+                command.queued = true;
+                self.queued.push_back(handle);
+            }
+        }
+    }
+}
+
+impl Command {
+    /// It ends with this, once no data is on its way any more; the first failure counts.
+    pub(super) fn fail(&mut self, answer: Answer) {
+        if !matches!(self.plan, Plan::Fail(_)) {
+            self.plan = Plan::Fail(answer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_name_a_command_and_its_r2t() {
+        let command = TaskHandle::new(77, 0x0fff_ffff);
+        for sn in [0, 1, 255, 256, 70_000] {
+            let ttt = Ttt::new(command, sn);
+            assert_ne!(ttt.0, NO_TAG);
+            assert!(ttt.names(command) && ttt.slot() == 77);
+            assert!(!ttt.names(TaskHandle::new(77, 5)) && !ttt.names(TaskHandle::new(78, 0x0fff_ffff)));
+            assert_eq!(ttt.r2t_sn(sn.saturating_sub(3)), sn);
+        }
+    }
+}

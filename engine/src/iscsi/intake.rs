@@ -1,0 +1,345 @@
+//! What comes in: headers are parsed where they were received, data goes to its command's page-aligned
+//! buffer, large data straight from the socket.
+
+use super::conn::{Conn, Rx, Segment, Sink, FLUSH_BYTES};
+use super::digest::{Digest, DIGEST_BYTES};
+use super::session::Session;
+use super::window::Turn as Order;
+use super::wire::{opcode, padding, reason, Bhs, BHS_BYTES};
+use crate::shard::context::{Ctx, Scratch, SCRATCH_BYTES};
+use crate::shard::link::{End, Received, Turn};
+use crate::shard::tasks::TaskHandle;
+
+/// Bytes that one connection moves, in and out, before others have their turn.
+const TURN_BYTES: usize = 2 << 20;
+/// What a PDU takes of its connection's turn besides its data, bytes.
+const PDU_COST: usize = 512;
+/// Data from here on is received into its buffer, without the copy that less takes.
+const DIRECT_BYTES: usize = 32 << 10;
+
+impl Session {
+    /// Does what can be done now on one connection. `Err`: the connection is over.
+    pub fn turn(&mut self, ctx: &mut Ctx, at: TaskHandle) -> Result<Turn, End> {
+        let mut scratch = ctx.scratch.take().expect("one turn at a time");
+        let now_ms = ctx.now_ms();
+        let conn = self.conn(at);
+        conn.kicked = false;
+        conn.turn_left = TURN_BYTES;
+        conn.resume_clock(now_ms);
+        self.current = Some(at);
+        let result = self.turn_with(ctx, at, &mut scratch);
+        self.current = None;
+        ctx.scratch = Some(scratch);
+        self.count_ended(ctx);
+        let now_ms = ctx.now_ms();
+        let conn = self.conn(at);
+        if conn.is_paused() {
+            conn.paused_since_ms = Some(now_ms);
+        }
+        result
+    }
+
+    fn turn_with(&mut self, ctx: &mut Ctx, at: TaskHandle, scratch: &mut Scratch) -> Result<Turn, End> {
+        let mut tried_at = usize::MAX;
+        loop {
+            self.go_on(ctx, at)?;
+            let held = self.held_bytes();
+            self.conn(at).link.flush(ctx)?;
+            self.count_ended(ctx);
+            let conn = self.conn(at);
+            if conn.turn_left == 0 && !conn.is_clogged() {
+                return Ok(Turn::More);
+            }
+            let (turn_left, parked, unsent) = (conn.turn_left, conn.parked, conn.link.has_unsent());
+            if parked || !self.queued.is_empty() {
+                // What has left made room, and nobody else will say so; one more try shows whether others
+                // hold it.
+                if self.held_bytes() < held || self.held == 0 && !unsent && turn_left != tried_at {
+                    tried_at = turn_left;
+                    continue;
+                }
+            }
+            let conn = self.conn(at);
+            if let Some(why) = &conn.closing {
+                let why = why.clone();
+                if conn.link.has_unsent() || !conn.is_forsaken() {
+                    return Ok(Turn::Over);
+                }
+                return Err(why);
+            }
+            if conn.is_paused() || !conn.link.readable {
+                return Ok(self.rest(at));
+            }
+            match self.receive(ctx, at, scratch)? {
+                Received::Nothing | Received::Bytes(_) => {}
+                Received::End => return Err("closed by the initiator".into()),
+            }
+        }
+    }
+
+    /// How a turn ends: what waits, with nothing of its own under way that will wake it, is woken by others.
+    fn rest(&self, at: TaskHandle) -> Turn {
+        let waits = !self.queued.is_empty() || self.conns.get(at).is_some_and(|conn| conn.parked);
+        if waits && self.commands.iter().all(|(_, command)| command.in_flight == 0) {
+            Turn::Starved
+        } else {
+            Turn::Over
+        }
+    }
+
+    /// Works on what is at hand, without receiving.
+    fn go_on(&mut self, ctx: &mut Ctx, at: TaskHandle) -> Result<(), End> {
+        self.advance_waiting(ctx);
+        let conn = self.conn(at);
+        conn.parked = false;
+        if !conn.link.input.is_empty() && !conn.is_paused() && conn.closing.is_none() {
+            let input = std::mem::take(&mut conn.link.input);
+            let taken = self.parse(ctx, at, &input)?;
+            self.conn(at).link.keep_input(&input[taken..]);
+        }
+        Ok(())
+    }
+
+    /// One receive, and the PDUs that it brought.
+    fn receive(&mut self, ctx: &mut Ctx, at: TaskHandle, scratch: &mut Scratch) -> Result<Received, End> {
+        let (received, into_buffer) = self.receive_into(ctx, at, scratch)?;
+        let Received::Bytes(count) = received else { return Ok(received) };
+        let conn = self.conn(at);
+        conn.ping = None;
+        conn.turn_left = conn.turn_left.saturating_sub(count);
+        let into_buffer = count.min(into_buffer);
+        if into_buffer > 0 {
+            self.filled(at, into_buffer);
+        }
+        let input = std::mem::take(&mut self.conn(at).link.input);
+        if !scratch.put_before(&input) {
+            return Err("lost track of what was received".into());
+        }
+        let bytes = scratch.filled(input.len(), count - into_buffer);
+        let taken = self.parse(ctx, at, bytes)?;
+        self.conn(at).link.keep_input(&bytes[taken..]);
+        Ok(received)
+    }
+
+    /// Receives; says how many bytes there was room for in a command's own buffer, which come first.
+    fn receive_into(&mut self, ctx: &Ctx, at: TaskHandle, scratch: &mut Scratch) -> Result<(Received, usize), End> {
+        let conn = self.conns.get_mut(at).expect("it has its turn");
+        if let Rx::Data(Segment { sink: Sink::Command { command, at: place }, len, done, .. }) = &conn.rx {
+            let left = len - done;
+            if let Some(buf) = self.commands.get_mut(*command).and_then(|command| command.buf.as_mut()) {
+                let start = (place + done).min(buf.len());
+                let end = (start + left).min(buf.len());
+                if conn.link.input.is_empty() && end > start {
+                    let area = if conn.direct { BHS_BYTES + 2 * DIGEST_BYTES } else { SCRATCH_BYTES };
+                    let received = conn.link.recv(ctx, &mut buf[start..end], scratch, area)?;
+                    return Ok((received, end - start));
+                }
+            }
+        }
+        let area = if conn.direct && matches!(conn.rx, Rx::Header) { BHS_BYTES } else { SCRATCH_BYTES };
+        Ok((conn.link.recv(ctx, &mut [], scratch, area)?, 0))
+    }
+
+    /// `count` bytes of the segment came straight into the command's buffer.
+    fn filled(&mut self, at: TaskHandle, count: usize) {
+        let conn = self.conns.get_mut(at).expect("it has its turn");
+        let data_digest = conn.data_digest;
+        let Rx::Data(segment) = &mut conn.rx else { unreachable!("only segments are filled") };
+        if data_digest {
+            if let Sink::Command { command, at: place } = segment.sink {
+                let buf = self.commands.get(command).and_then(|command| command.buf.as_ref());
+                let start = place + segment.done;
+                segment.digest = segment.digest.and(buf.map_or(&[], |buf| &buf[start..start + count]));
+            }
+        }
+        segment.done += count;
+    }
+
+    /// Takes bytes off the front of `bytes` until they are used up, or nothing more may be taken; says
+    /// how many.
+    fn parse(&mut self, ctx: &mut Ctx, at: TaskHandle, bytes: &[u8]) -> Result<usize, End> {
+        let mut taken = 0;
+        loop {
+            let conn = self.conn(at);
+            if conn.closing.is_some() || conn.parked || conn.turn_left == 0 {
+                break;
+            }
+            let rest = &bytes[taken..];
+            let count = match conn.rx {
+                Rx::Header => self.parse_header(ctx, at, rest)?,
+                Rx::Data(_) => self.parse_data(ctx, at, rest)?,
+            };
+            if count == 0 {
+                break;
+            }
+            taken += count;
+            let conn = self.conn(at);
+            if conn.link.out.bytes() >= FLUSH_BYTES {
+                conn.link.flush(ctx)?;
+                if conn.is_clogged() {
+                    break;
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    fn parse_header(&mut self, ctx: &mut Ctx, at: TaskHandle, bytes: &[u8]) -> Result<usize, End> {
+        let Some(bhs) = Bhs::at(bytes) else { return Ok(0) };
+        let max_recv_data = self.max_recv_data;
+        let conn = self.conn(at);
+        let covered = BHS_BYTES + bhs.ahs_bytes();
+        let size = covered + if conn.header_digest { DIGEST_BYTES } else { 0 };
+        let Some(header) = bytes.get(..size) else { return Ok(0) };
+        if conn.header_digest && header[covered..] != Digest::of(&header[..covered]).bytes() {
+            // What the lengths in it say cannot be believed: there is no next header to be found (7.7).
+            return Err("header digest error".into());
+        }
+        conn.begun_ms = ctx.now_ms();
+        conn.turn_left = conn.turn_left.saturating_sub(PDU_COST);
+        if bhs.data_bytes() > max_recv_data {
+            self.reject(ctx, at, &bhs, reason::PROTOCOL);
+            self.conn(at).close("data segment longer than MaxRecvDataSegmentLength", ctx.now_ms());
+            return Ok(size);
+        }
+        let len = bhs.data_bytes();
+        let Some(sink) = self.header(ctx, at, &bhs, &header[BHS_BYTES..covered])? else {
+            self.conn(at).parked = true;
+            return Ok(0);
+        };
+        self.conn(at).direct = len >= DIRECT_BYTES;
+        let segment = Segment { bhs, sink, len, done: 0, digest: Digest::default() };
+        match len {
+            0 => self.ended_segment(ctx, at, segment, true)?,
+            _ => self.conn(at).rx = Rx::Data(segment),
+        }
+        Ok(size)
+    }
+
+    fn parse_data(&mut self, ctx: &mut Ctx, at: TaskHandle, bytes: &[u8]) -> Result<usize, End> {
+        let conn = self.conns.get_mut(at).expect("it has its turn");
+        let trailer = conn.trailer(match &conn.rx {
+            Rx::Data(segment) => segment.len,
+            Rx::Header => 0,
+        });
+        let data_digest = conn.data_digest;
+        let Rx::Data(segment) = &mut conn.rx else { unreachable!("looked at by the caller") };
+        let count = bytes.len().min(segment.len - segment.done);
+        let part = &bytes[..count];
+        match &mut segment.sink {
+            Sink::Skip => {}
+            Sink::Bytes(kept) => kept.extend_from_slice(part),
+            Sink::Command { command, at: place } => {
+                let buf = self.commands.get_mut(*command).and_then(|command| command.buf.as_mut());
+                if let Some(room) = buf.and_then(|buf| buf.get_mut(*place + segment.done..)) {
+                    let fits = room.len().min(count);
+                    room[..fits].copy_from_slice(&part[..fits]);
+                }
+            }
+        }
+        if data_digest {
+            segment.digest = segment.digest.and(part);
+        }
+        segment.done += count;
+        if segment.done < segment.len || bytes.len() < count + trailer {
+            return Ok(count);
+        }
+        let trailing = &bytes[count..count + trailer];
+        let pad = padding(segment.len);
+        let sound = !data_digest || segment.digest.and(&trailing[..pad]).bytes() == trailing[pad..];
+        let Rx::Data(segment) = std::mem::replace(&mut conn.rx, Rx::Header) else { unreachable!("as above") };
+        self.ended_segment(ctx, at, segment, sound)?;
+        Ok(count + trailer)
+    }
+
+    /// A header is there: where its data goes. `None`: there is no room for that data now, ask again.
+    fn header(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs, ahs: &[u8]) -> Result<Option<Sink>, End> {
+        let len = bhs.data_bytes();
+        match bhs.opcode() {
+            opcode::SCSI_COMMAND => Ok(self.command(ctx, at, bhs, ahs)),
+            // Only SCSI Commands have additional headers (11.2.2.1).
+            _ if !ahs.is_empty() => Ok(Some(Sink::Skip)),
+            opcode::DATA_OUT => Ok(Some(self.data_out(ctx, at, bhs))),
+            opcode::TEXT if len <= ctx.limits.text_bytes as usize => Ok(Some(Sink::Bytes(Vec::with_capacity(len)))),
+            opcode::TEXT => Err("a text longer than allowed".into()),
+            opcode::NOP_OUT if bhs.itt() != super::wire::NO_TAG && len <= ctx.limits.ping_bytes as usize => {
+                Ok(Some(Sink::Bytes(Vec::with_capacity(len))))
+            }
+            opcode::LOGIN => Err("a login request in full feature phase".into()),
+            _ => Ok(Some(Sink::Skip)),
+        }
+    }
+
+    /// A PDU is complete. `sound`: its data digest is right.
+    fn ended_segment(&mut self, ctx: &mut Ctx, at: TaskHandle, segment: Segment, sound: bool) -> Result<(), End> {
+        let bhs = segment.bhs;
+        if !sound {
+            self.reject(ctx, at, &bhs, reason::DATA_DIGEST);
+        }
+        match (bhs.opcode(), segment.sink) {
+            (opcode::SCSI_COMMAND | opcode::DATA_OUT, Sink::Command { command, .. }) => {
+                self.data_arrived(ctx, command, sound);
+                Ok(())
+            }
+            (opcode::SCSI_COMMAND | opcode::DATA_OUT, _) => Ok(()),
+            // A PDU without its data is none; it was rejected, and its number is not used up (7.8).
+            _ if !sound => Ok(()),
+            (_, sink) => {
+                let data = if let Sink::Bytes(data) = sink { data } else { Vec::new() };
+                self.other(ctx, at, bhs, data)
+            }
+        }
+    }
+
+    /// A PDU that is neither a command nor data: in its turn.
+    fn other(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: Bhs, data: Vec<u8>) -> Result<(), End> {
+        let numbered =
+            matches!(bhs.opcode(), opcode::NOP_OUT | opcode::TASK_MANAGEMENT | opcode::TEXT | opcode::LOGOUT);
+        if !numbered || bhs.is_immediate() {
+            return self.deliver_other(ctx, at, &bhs, data);
+        }
+        match self.window.take(bhs.cmd_sn()) {
+            Order::Ignore => Ok(()),
+            Order::Now => {
+                self.deliver_other(ctx, at, &bhs, data)?;
+                self.deliver_early(ctx);
+                Ok(())
+            }
+            Order::Early => {
+                self.wait_for_turn(bhs.cmd_sn(), super::session::Early::Other { conn: at, bhs, data });
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Conn {
+    /// All has been sent: says goodbye, and waits for the initiator's. Closing with unread bytes would
+    /// reset the connection, and our last words with it. True: it is gone.
+    fn is_forsaken(&mut self) -> bool {
+        if !std::mem::replace(&mut self.finished, true) {
+            self.link.transport.finish();
+        }
+        let mut bytes = [0; 4096];
+        loop {
+            match self.link.transport.recv(&mut bytes, &mut []) {
+                Ok(count) if count > 0 => match self.closing_left.checked_sub(count) {
+                    Some(left) => self.closing_left = left,
+                    None => return true,
+                },
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                _ => return true,
+            }
+        }
+    }
+
+    /// The time in which it was not read does not count against the peer.
+    fn resume_clock(&mut self, now_ms: u64) {
+        if let Some(since_ms) = self.paused_since_ms.take() {
+            let paused_ms = now_ms.saturating_sub(since_ms);
+            self.begun_ms += paused_ms;
+            self.link.received_ms += paused_ms;
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Task management (RFC 7143 11.5, 11.6; SAM-5 7): the engine stops what is in scope, Python decides, and
+//! says in parts what is to be aborted.
+
+use std::sync::Arc;
+
+use super::command::Stage;
+use super::inflow::Inflow;
+use super::scope::{Abort, Cut, Scope};
+use super::session::{Early, Session};
+use super::shard::{Named, Outgoing};
+use super::window::Turn as Order;
+use super::wire::{self, function, response, sn_lt, Bhs};
+use crate::shard::context::Ctx;
+use crate::shard::events::Event;
+use crate::shard::tasks::TaskHandle;
+
+/// A function on its way up; see `TaskManagement` in `_engine.pyi`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Management {
+    pub task: u64,
+    pub session: u64,
+    pub conn: u64,
+    pub nexus: u64,
+    pub port: u64,
+    pub volume: u64,
+    pub lun: u64,
+    pub function: u8,
+    pub referenced_task: u64,
+    pub verdict: &'static str,
+    pub cut: u64,
+}
+
+impl Session {
+    /// A Task Management Function Request, in its turn.
+    pub(super) fn management(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs) {
+        let function = bhs.low7();
+        let lun = self.luns.get(bhs.lun()).cloned();
+        let of_unit = matches!(
+            function,
+            function::ABORT_TASK..=function::ABORT_TASK_SET | function::CLEAR_TASK_SET | function::LOGICAL_UNIT_RESET
+        );
+        let of_target = matches!(function, function::TARGET_WARM_RESET | function::TARGET_COLD_RESET);
+        let refused = match function {
+            function::TASK_REASSIGN => Some(response::NO_REASSIGN),
+            _ if self.discovery || !of_unit && !of_target => Some(response::NOT_SUPPORTED),
+            _ if of_unit && lun.is_none() => Some(response::NO_SUCH_LUN),
+            _ if self.managements >= ctx.limits.managements_per_session as usize => Some(response::REJECTED),
+            _ => None,
+        };
+        if let Some(refused) = refused {
+            return self.management_response(ctx, at, bhs.itt(), refused);
+        }
+        let volume = lun.as_ref().map_or(0, |lun| lun.volume());
+        let (target, verdict) = match function {
+            function::ABORT_TASK => self.referenced(at, bhs),
+            _ => (None, "found"),
+        };
+        let named = Named::Management { session: self.number, conn: at, itt: bhs.itt(), target };
+        let Ok(name) = ctx.iscsi.named.insert(named) else {
+            return self.management_response(ctx, at, bhs.itt(), response::REJECTED);
+        };
+        self.managements += 1;
+        let number = ctx.iscsi.number_of(name);
+        let referenced = target.and_then(|target| self.name(ctx, target));
+        let volume = if of_target { 0 } else { volume };
+        let scope = match function {
+            function::ABORT_TASK => None,
+            function::ABORT_TASK_SET => Some(Scope { volumes: vec![volume], nexus: self.nexus }),
+            _ if of_unit => Some(Scope { volumes: vec![volume], nexus: 0 }),
+            // A map without units still has a scope: that of nothing.
+            _ => Some(Scope { volumes: self.luns.iter().map(|lun| lun.volume()).chain([0]).collect(), nexus: 0 }),
+        };
+        if let Some(scope) = scope {
+            let everywhere = scope.nexus == 0;
+            let cut = Arc::new(Cut { number, scope });
+            ctx.iscsi.hold(cut.clone());
+            if everywhere {
+                ctx.iscsi.outgoing.push(Outgoing::Hold(cut));
+            }
+        }
+        if let Some(command) = target.and_then(|target| self.commands.get_mut(target)) {
+            command.frozen = true;
+        }
+        ctx.lanes.post_urgent(Event::TaskManagement(Management {
+            task: number,
+            session: self.number,
+            conn: self.conn(at).link.id,
+            nexus: self.nexus,
+            port: self.port,
+            volume,
+            lun: bhs.lun(),
+            function,
+            referenced_task: referenced.map_or(0, |name| ctx.iscsi.number_of(name)),
+            verdict,
+            cut: number,
+        }));
+    }
+
+    /// The task that ABORT TASK names, and what is to be said of it (11.6.1).
+    fn referenced(&mut self, at: TaskHandle, bhs: &Bhs) -> (Option<TaskHandle>, &'static str) {
+        let tagged = self.tags.get(&bhs.word20()).copied();
+        let of_lun = |handle: &TaskHandle| self.commands.get(*handle).is_some_and(|it| it.lun_field == bhs.lun());
+        if let Some(handle) = tagged.filter(of_lun) {
+            return (Some(handle), "found");
+        }
+        let named = bhs.ref_cmd_sn();
+        let expected = self.window.expected();
+        let in_window = !sn_lt(named, expected) && !sn_lt(self.window.most(), named) && sn_lt(named, bhs.cmd_sn());
+        if !in_window || self.early.iter().any(|(sn, _)| *sn == named) {
+            return (None, "gone");
+        }
+        // It counts as received from now on. If it is the next, those behind it go on.
+        if self.window.take(named) == Order::Early {
+            self.wait_for_turn(named, Early::Plugged);
+        }
+        self.conn(at).parked = false;
+        (None, "not_received")
+    }
+
+    pub(super) fn management_response(&mut self, ctx: &mut Ctx, at: TaskHandle, itt: u32, response: u8) {
+        if self.conns.get(at).is_some() {
+            let numbers = self.take_numbers(ctx, at);
+            self.conn(at).send(&wire::management_response(itt, response, numbers), &[]);
+            self.kick(ctx, at);
+        }
+    }
+
+    /// Python has decided: the answer, and what was stopped goes on if it is still there.
+    pub fn management_done(
+        &mut self,
+        ctx: &mut Ctx,
+        at: TaskHandle,
+        itt: u32,
+        target: Option<TaskHandle>,
+        response: u8,
+    ) {
+        self.managements -= 1;
+        self.management_response(ctx, at, itt, response);
+        if let Some(handle) = target {
+            if let Some(command) = self.commands.get_mut(handle) {
+                command.frozen = false;
+                self.advance(ctx, handle);
+            }
+        }
+        self.deliver_early(ctx);
+    }
+
+    /// A cut was released: what it held goes on, in the order in which it came.
+    pub fn released(&mut self, ctx: &mut Ctx) {
+        let mut held: Vec<(u64, TaskHandle)> =
+            self.commands.iter().filter(|(_, command)| command.held).map(|(handle, it)| (it.arrival, handle)).collect();
+        held.sort_unstable();
+        for (_, handle) in held {
+            let Some(command) = self.commands.get(handle) else { continue };
+            let conn = command.conn;
+            self.advance(ctx, handle);
+            self.kick(ctx, conn);
+        }
+    }
+
+    /// Aborts what is in scope and came before `since`: what the volume has keeps its place until its fate
+    /// is known.
+    pub fn abort(&mut self, ctx: &mut Ctx, abort: &Abort, one: Option<TaskHandle>, since: u64) {
+        let except = abort.except.and_then(|name| ctx.iscsi.command_of(self.number, name));
+        let inside: Vec<TaskHandle> = self
+            .commands
+            .iter()
+            .filter(|(handle, command)| {
+                one.is_none_or(|one| one == *handle)
+                    && except != Some(*handle)
+                    && command.arrival < since
+                    && (one.is_some() || abort.scope.covers(command.volume(), self.nexus))
+            })
+            .map(|(handle, _)| handle)
+            .collect();
+        for handle in inside {
+            self.abort_one(ctx, handle, abort.status);
+        }
+    }
+
+    fn abort_one(&mut self, ctx: &mut Ctx, handle: TaskHandle, status: Option<u8>) {
+        let Some(command) = self.commands.get_mut(handle) else { return };
+        if command.in_flight == 0 {
+            let early = command.stage == Stage::Early;
+            // Nobody hears of a command whose turn has not come.
+            return self.end_aborted(ctx, handle, status.filter(|_| !early));
+        }
+        command.aborted = Some(status);
+        let (open, ghost) = (command.inflow.open_r2ts(), command.inflow.is_unsolicited());
+        command.inflow = Inflow::default();
+        let (at, itt) = (command.conn, command.itt);
+        if let Some(buf) = command.buf.take() {
+            if std::mem::take(&mut command.collecting) {
+                ctx.end_collecting(buf.capacity());
+            }
+            self.give(ctx, buf);
+        }
+        if let Some(conn) = self.conns.get_mut(at) {
+            conn.open_r2ts -= open;
+            if ghost {
+                conn.expect_ghost(itt);
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! iSCSI (RFC 7143): framing, sessions, and full feature phase; error recovery level 0.
+//!
+//! `wire`, `ahs`, `digest`, `inflow`, `order` and `window` know bytes and rules only. A `connection` is by itself
+//! in login, whose PDUs are Python's to judge, and then a `conn` of its `session`. There `intake` takes
+//! PDUs in, `commands` orders and judges SCSI commands by the opcode table, `data` collects what they bring,
+//! `execute` gives them to their volume, `handed` to Python, and `answer` ends them. `management` and
+//! `scope` stop and abort, `requests` has all the other PDUs.
+
+pub mod ahs;
+mod answer;
+pub mod command;
+mod commands;
+pub mod conn;
+pub mod connection;
+mod data;
+pub mod digest;
+pub mod execute;
+pub mod handed;
+pub mod inflow;
+mod intake;
+pub mod lun;
+pub mod management;
+pub mod order;
+pub mod orders;
+pub mod params;
+pub mod requests;
+pub mod scope;
+pub mod session;
+pub mod shard;
+pub mod window;
+pub mod wire;
+
+pub use data::TTT_SLOTS;

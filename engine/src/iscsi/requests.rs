@@ -1,0 +1,194 @@
+//! PDUs beside commands and their data: NOP, text, logout, reject, asynchronous messages, SNACK.
+
+use super::session::{Session, SESSION_OVER};
+use super::wire::{self, opcode, reason, Bhs, NO_TAG};
+use crate::shard::context::Ctx;
+use crate::shard::events::Event;
+use crate::shard::link::End;
+use crate::shard::tasks::TaskHandle;
+
+/// Logout: reasons (11.14.1) and responses (11.15.1).
+mod logout {
+    pub const CLOSE_SESSION: u8 = 0;
+    pub const CLOSE_CONNECTION: u8 = 1;
+    pub const CLOSED: u8 = 0;
+    pub const NO_SUCH_CID: u8 = 1;
+    pub const NO_RECOVERY: u8 = 2;
+}
+
+/// An Asynchronous Message; see `async_message` in `_engine.pyi`.
+#[derive(Debug)]
+pub struct Message {
+    pub lun: u64,
+    pub event: u8,
+    pub parameters: [u16; 3],
+    pub sense: Vec<u8>,
+}
+
+/// A Text Response; see `text_reply` in `_engine.pyi`.
+#[derive(Debug)]
+pub struct TextReply {
+    pub itt: u32,
+    pub ttt: u32,
+    pub last: bool,
+    pub continued: bool,
+    pub data: Vec<u8>,
+}
+
+impl Session {
+    /// A PDU whose turn has come.
+    pub(super) fn deliver_other(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs, data: Vec<u8>) -> Result<(), End> {
+        if self.conns.get(at).is_none() {
+            return Ok(());
+        }
+        if bhs.ahs_bytes() > 0 {
+            self.reject(ctx, at, bhs, reason::INVALID_FIELD);
+            return Ok(());
+        }
+        match bhs.opcode() {
+            opcode::NOP_OUT => self.nop_out(ctx, at, bhs, &data),
+            opcode::TASK_MANAGEMENT => self.management(ctx, at, bhs),
+            opcode::TEXT => self.text(ctx, at, bhs, data),
+            opcode::LOGOUT => self.logout(ctx, at, bhs),
+            // Level 0 has nothing to send again (11.16).
+            opcode::SNACK => self.reject(ctx, at, bhs, reason::SNACK),
+            _ => self.reject(ctx, at, bhs, reason::NOT_SUPPORTED),
+        }
+        Ok(())
+    }
+
+    /// Reject: with the header that it is about.
+    pub(super) fn reject(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs, reason: u8) {
+        let numbers = self.take_numbers(ctx, at);
+        self.conn(at).send(&wire::reject(reason, numbers), &bhs.0);
+        self.kick(ctx, at);
+    }
+
+    fn nop_out(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs, data: &[u8]) {
+        // An answer to a ping of ours: that something came is all that was wanted.
+        if bhs.itt() == NO_TAG {
+            return;
+        }
+        let data = &data[..data.len().min(self.conn(at).max_send_data)];
+        let numbers = self.take_numbers(ctx, at);
+        self.conn(at).send(&wire::nop_in(bhs.itt(), NO_TAG, bhs.lun(), data.len(), numbers), data);
+    }
+
+    /// Asks the initiator whether it is there.
+    pub fn ping(&mut self, ctx: &mut Ctx, at: TaskHandle) {
+        self.pings = self.pings.wrapping_add(1) & 0x7fff_ffff;
+        let ttt = self.pings;
+        let numbers = self.numbers(ctx, at);
+        let sent_ms = ctx.now_ms();
+        let conn = self.conn(at);
+        conn.ping = Some(super::conn::Ping { ttt, sent_ms });
+        conn.send(&wire::nop_in(NO_TAG, ttt, 0, 0, numbers), &[]);
+        self.wake(ctx, at);
+    }
+
+    fn text(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs, data: Vec<u8>) {
+        if self.conn(at).text.is_some() {
+            return self.reject(ctx, at, bhs, reason::PROTOCOL);
+        }
+        let session = self.number;
+        let conn = self.conn(at);
+        conn.text = Some(*bhs);
+        ctx.lanes.post(Event::Text(Text {
+            conn: conn.link.id,
+            session,
+            itt: bhs.itt(),
+            ttt: bhs.word20(),
+            lun: bhs.lun(),
+            last: bhs.is_final(),
+            continued: bhs.bit6(),
+            data,
+        }));
+    }
+
+    /// Python's answer to a Text Request.
+    pub fn text_reply(&mut self, ctx: &mut Ctx, at: TaskHandle, reply: &TextReply) {
+        if self.conn(at).text.is_none_or(|bhs| bhs.itt() != reply.itt) {
+            return;
+        }
+        self.conn(at).text = None;
+        let numbers = self.take_numbers(ctx, at);
+        let len = reply.data.len().min(self.conn(at).max_send_data);
+        let head = wire::text_response(reply.itt, reply.ttt, reply.last, reply.continued, len, numbers);
+        self.conn(at).send(&head, &reply.data[..len]);
+        self.kick(ctx, at);
+    }
+
+    /// Python rejects a PDU: with its header, or the Text Request that waits.
+    pub fn reject_for(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &[u8], reason: u8) {
+        let waiting = self.conn(at).text;
+        let bhs = Bhs::at(bhs).or(waiting);
+        let Some(bhs) = bhs else { return };
+        if waiting.is_some_and(|text| text.itt() == bhs.itt()) {
+            self.conn(at).text = None;
+        }
+        self.reject(ctx, at, &bhs, reason);
+    }
+
+    fn logout(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs) {
+        let (session, reason, cid) = (self.number, bhs.low7(), bhs.cid());
+        let conn = self.conn(at).link.id;
+        ctx.lanes.post(Event::Logout { conn, session, reason, cid });
+        let closes: Vec<TaskHandle> = match reason {
+            logout::CLOSE_SESSION => self.conns.iter().map(|(other, _)| other).collect(),
+            logout::CLOSE_CONNECTION => {
+                self.conns.iter().filter(|(_, conn)| conn.cid == cid).map(|(other, _)| other).collect()
+            }
+            _ => Vec::new(),
+        };
+        let response = match reason {
+            logout::CLOSE_SESSION | logout::CLOSE_CONNECTION if !closes.is_empty() => logout::CLOSED,
+            logout::CLOSE_CONNECTION => logout::NO_SUCH_CID,
+            _ => logout::NO_RECOVERY,
+        };
+        let numbers = self.take_numbers(ctx, at);
+        self.conn(at).send(&wire::logout_response(bhs.itt(), response, numbers), &[]);
+        let now_ms = ctx.now_ms();
+        for other in closes {
+            self.conn(other).close("logged out", now_ms);
+            self.conn(other).logged_out = true;
+            self.kick(ctx, other);
+        }
+    }
+
+    /// Tells the initiator something that it did not ask for.
+    pub fn message(&mut self, ctx: &mut Ctx, message: &Message) {
+        let Some(at) = self.conns.iter().find(|(_, conn)| conn.closing.is_none()).map(|(at, _)| at) else { return };
+        let mut data = Vec::new();
+        if !message.sense.is_empty() {
+            data.extend_from_slice(&(message.sense.len() as u16).to_be_bytes());
+            data.extend_from_slice(&message.sense);
+        }
+        let numbers = self.take_numbers(ctx, at);
+        let head = wire::async_message(message.lun, message.event, message.parameters, data.len(), numbers);
+        self.conn(at).send(&head, &data);
+        self.kick(ctx, at);
+    }
+
+    /// Ends all its connections but one that is gone already.
+    pub fn close_all(&mut self, ctx: &mut Ctx) {
+        let now_ms = ctx.now_ms();
+        let all: Vec<TaskHandle> = self.conns.iter().map(|(at, _)| at).collect();
+        for at in all {
+            self.conn(at).close(SESSION_OVER, now_ms);
+            self.kick(ctx, at);
+        }
+    }
+}
+
+/// A Text Request on its way up; see `TextPdu` in `_engine.pyi`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Text {
+    pub conn: u64,
+    pub session: u64,
+    pub itt: u32,
+    pub ttt: u32,
+    pub lun: u64,
+    pub last: bool,
+    pub continued: bool,
+    pub data: Vec<u8>,
+}

@@ -1,0 +1,389 @@
+//! A session: all its connections, commands and logical units, on one shard.
+//!
+//! ```text
+//! PDU ─▶ intake ─▶ delivered by CmdSN ─▶ task set ─▶ judged ─▶ volume, or Python ─▶ answer
+//! ```
+//! What cannot go on waits in its command: for data, for memory, for a task before it, for a cut. Only
+//! immediate data without room stops a connection from being read, so that task management always comes through.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
+
+use super::command::{Command, Stage};
+use super::conn::{Conn, Rx};
+use super::inflow::Terms;
+use super::lun::Luns;
+use super::params::Params;
+use super::shard::Table;
+use super::window::Window;
+use super::wire::{Bhs, Numbers};
+use crate::block::command::Op;
+use crate::shard::buffers::{BufPool, IoBuf};
+use crate::shard::context::{is_fair, Attachment, Ctx, Entry};
+use crate::shard::link::{End, Link};
+use crate::shard::status::OpCounts;
+use crate::shard::tasks::{Slab, TaskHandle};
+
+/// Data must come at this rate at least, bytes per second, beside the time that every PDU has.
+const SLOWEST_RATE: u64 = 64 << 10;
+
+/// Connections of one session (MaxConnections is negotiated well below).
+const CONNECTIONS: usize = 64;
+
+/// Tags are the initiator's, but no more of them are kept than commands: a cheap hash will do.
+#[derive(Default)]
+pub struct TagHasher(u64);
+
+impl Hasher for TagHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+    fn write_u32(&mut self, tag: u32) {
+        self.0 = (self.0 ^ u64::from(tag)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
+}
+
+type Tags = HashMap<u32, TaskHandle, BuildHasherDefault<TagHasher>>;
+
+/// A PDU that came before its turn.
+pub enum Early {
+    Command(TaskHandle),
+    Other {
+        conn: TaskHandle,
+        bhs: Bhs,
+        data: Vec<u8>,
+    },
+    /// ABORT TASK has come before the command that it names (RFC 7143 11.6.1): that one never runs.
+    Plugged,
+}
+
+/// See the module's text.
+pub struct Session {
+    pub number: u64,
+    pub nexus: u64,
+    pub port: u64,
+    pub discovery: bool,
+    pub initiator: String,
+    pub target: String,
+    pub terms: Terms,
+    pub max_recv_data: usize,
+    pub queue_depth: u32,
+    pub nop_interval_ms: u64,
+    pub nop_timeout_ms: u64,
+    pub window: Window,
+    /// By CmdSN.
+    pub early: Vec<(u32, Early)>,
+    pub commands: Slab<Command>,
+    pub tags: Tags,
+    /// Commands that were delivered and have not ended, immediate ones apart; and those.
+    pub delivered: usize,
+    pub immediates: usize,
+    pub luns: Luns,
+    pub conns: Slab<Conn>,
+    /// Capacity of the buffers that its commands hold.
+    pub held: usize,
+    /// Commands that wait for memory, or for their connection to send what waits.
+    pub queued: VecDeque<TaskHandle>,
+    /// Commands that may run now: those before them have ended.
+    pub enabled: VecDeque<TaskHandle>,
+    /// The connection that has its turn.
+    pub current: Option<TaskHandle>,
+    /// Commands that Python has: until when it must answer, and by which name.
+    pub handed: VecDeque<(u64, TaskHandle)>,
+    pub handed_up: usize,
+    /// Those that wait for the quota of such.
+    pub quota: VecDeque<TaskHandle>,
+    pub managements: usize,
+    pub pings: u32,
+    /// What it has done so far; none before its first command.
+    pub counts: Option<Box<OpCounts>>,
+    /// Commands of this turn that did not take their time.
+    pub ended: Vec<(Rc<Attachment>, Op, u64, bool)>,
+}
+
+impl Session {
+    /// A session without connections.
+    pub fn new(ctx: &mut Ctx, params: &mut Params) -> Self {
+        let mut session = Self {
+            number: params.session,
+            nexus: params.nexus,
+            port: params.port,
+            discovery: params.discovery,
+            initiator: std::mem::take(&mut params.initiator),
+            target: std::mem::take(&mut params.target),
+            terms: params.terms,
+            max_recv_data: params.max_recv_data as usize,
+            queue_depth: params.queue_depth,
+            nop_interval_ms: params.nop_interval_ms,
+            nop_timeout_ms: params.nop_timeout_ms,
+            window: Window::new(params.exp_cmd_sn),
+            early: Vec::new(),
+            commands: Slab::new(ctx.limits.commands_per_session as usize),
+            tags: Tags::default(),
+            delivered: 0,
+            immediates: 0,
+            luns: Luns::default(),
+            conns: Slab::new(CONNECTIONS),
+            held: 0,
+            queued: VecDeque::new(),
+            enabled: VecDeque::new(),
+            current: None,
+            handed: VecDeque::new(),
+            handed_up: 0,
+            quota: VecDeque::new(),
+            managements: 0,
+            pings: 0,
+            counts: None,
+            ended: Vec::new(),
+        };
+        if let Some(map) = params.luns.take() {
+            session.set_luns(ctx, map);
+        }
+        session
+    }
+
+    /// Shared by its connections.
+    pub fn shared(self) -> Rc<RefCell<Self>> {
+        Rc::new(RefCell::new(self))
+    }
+
+    /// A connection has logged in. `None`: there are too many.
+    pub fn join(&mut self, ctx: &Ctx, link: Link, params: &Params) -> Option<TaskHandle> {
+        let digests = (params.header_digest, params.data_digest);
+        let conn = Conn::new(link, params.cid, digests, params.max_send_data, params.stat_sn, ctx.now_ms());
+        self.conns.insert(conn).ok()
+    }
+
+    /// A connection that is known to be there.
+    pub fn conn(&mut self, at: TaskHandle) -> &mut Conn {
+        self.conns.get_mut(at).expect("a connection lives while its PDUs are handled")
+    }
+
+    /// Opens the window as far as commands and memory allow.
+    pub fn grant(&mut self, ctx: &Ctx) {
+        let depth = (self.queue_depth as usize).saturating_sub(self.delivered);
+        let mut credit = depth;
+        if self.terms.immediate_data {
+            // Each command may bring its first burst with it.
+            let each = BufPool::cost((self.terms.first_burst as usize).max(1));
+            credit = credit.min((ctx.limits.session_bytes as usize).saturating_sub(self.held) / each);
+        }
+        if ctx.is_pressed() {
+            credit = credit.min(1);
+        }
+        // A session that waits for nothing can always go on.
+        self.window.grant(credit.max(usize::from(self.delivered == 0)) as u32);
+    }
+
+    /// The numbers of a PDU that takes a StatSN.
+    pub fn take_numbers(&mut self, ctx: &Ctx, at: TaskHandle) -> Numbers {
+        self.grant(ctx);
+        let (expected, most) = (self.window.expected(), self.window.most());
+        self.conn(at).next_numbers(expected, most)
+    }
+
+    /// The numbers of one that does not: a Data-In without status, an R2T, a ping of ours.
+    pub fn numbers(&mut self, ctx: &Ctx, at: TaskHandle) -> Numbers {
+        self.grant(ctx);
+        let (exp_cmd_sn, max_cmd_sn) = (self.window.expected(), self.window.most());
+        Numbers { stat_sn: self.conn(at).stat_sn, exp_cmd_sn, max_cmd_sn }
+    }
+
+    /// Memory that its commands and unread replies hold.
+    pub fn held_bytes(&self) -> usize {
+        let waiting = self.conns.iter().map(|(_, conn)| conn.link.out.waiting_bytes() + conn.link.transport.unsent());
+        self.held + waiting.sum::<usize>()
+    }
+
+    /// May a buffer of `cost` bytes be taken, and a task be made?
+    pub fn has_room(&self, ctx: &Ctx, entry: Option<&Entry>, cost: usize) -> bool {
+        let room = ctx.task_room();
+        let bound = ctx.limits.session_bytes as usize;
+        room >= 1
+            && entry.is_none_or(|entry| is_fair(entry.tasks.get(), room))
+            && (cost == 0 || ctx.may_take_within(bound, entry, self.held_bytes(), cost))
+    }
+
+    /// A buffer out of the shard's pool.
+    pub fn take(&mut self, ctx: &mut Ctx, len: usize) -> IoBuf {
+        let buf = ctx.bufs.take(len);
+        self.held += buf.capacity();
+        buf
+    }
+
+    /// Gives one back.
+    pub fn give(&mut self, ctx: &mut Ctx, buf: IoBuf) {
+        self.held -= buf.capacity();
+        ctx.bufs.give(buf);
+    }
+
+    /// Books what ended in this turn, all with the time of their batch.
+    pub fn count_ended(&mut self, ctx: &mut Ctx) {
+        if self.ended.is_empty() {
+            return;
+        }
+        let started = ctx.now_ns.get();
+        let latency_us = (ctx.tick() - started) / 1000;
+        let own = self.counts.get_or_insert_default();
+        for (attachment, op, bytes, failed) in self.ended.drain(..) {
+            attachment.counts.borrow_mut().count(op, bytes, failed, latency_us);
+            own.count(op, bytes, failed, latency_us);
+        }
+    }
+
+    /// Commands of one connection that have not ended.
+    pub fn in_flight(&self, at: TaskHandle) -> usize {
+        self.commands.iter().filter(|(_, command)| command.conn == at).count()
+    }
+
+    /// A connection is gone: what was not submitted is dropped. True: it was the last.
+    pub fn leave(&mut self, ctx: &mut Ctx, at: TaskHandle) -> bool {
+        let gone: Vec<_> = self.commands.iter().filter(|(_, command)| command.conn == at).map(|(h, _)| h).collect();
+        if let Some(mut conn) = self.conns.remove(at) {
+            conn.link.out.discard(&mut ctx.bufs);
+            conn.rx = Rx::Header;
+        }
+        self.early.retain(|(_, early)| !matches!(early, Early::Other { conn, .. } if *conn == at));
+        for handle in gone {
+            self.drop_command(ctx, handle);
+        }
+        self.conns.is_empty()
+    }
+
+    /// Takes a command out of all books, without an answer.
+    pub fn remove(&mut self, ctx: &mut Ctx, handle: TaskHandle) -> Option<Command> {
+        let mut command = self.commands.remove(handle)?;
+        if self.tags.get(&command.itt) == Some(&handle) {
+            self.tags.remove(&command.itt);
+        }
+        match (command.immediate, command.stage) {
+            (true, _) => self.immediates -= 1,
+            (false, Stage::Early) => {}
+            (false, _) => self.delivered -= 1,
+        }
+        if let Some(name) = command.name.take() {
+            ctx.iscsi.named.remove(name);
+        }
+        if command.stage == Stage::HandedUp {
+            self.handed_up -= 1;
+            self.forget_answered(ctx);
+        }
+        if let Some(buf) = command.buf.take() {
+            if command.collecting {
+                ctx.end_collecting(buf.capacity());
+            }
+            self.give(ctx, buf);
+        }
+        // What the volume has comes back without it.
+        self.held -= std::mem::take(&mut command.lent);
+        let kept: Vec<IoBuf> = command.pieces.drain().collect();
+        kept.into_iter().for_each(|buf| self.give(ctx, buf));
+        let open = command.inflow.open_r2ts();
+        let unsolicited = command.inflow.is_unsolicited();
+        if let Some(conn) = self.conns.get_mut(command.conn) {
+            conn.open_r2ts -= open;
+            if unsolicited {
+                conn.expect_ghost(command.itt);
+            }
+        }
+        Some(command)
+    }
+
+    /// Handed-up commands that have been answered need no deadline any more.
+    pub(super) fn forget_answered(&mut self, ctx: &Ctx) {
+        while let Some((_, name)) = self.handed.front() {
+            if ctx.iscsi.named.get(*name).is_some() {
+                break;
+            }
+            self.handed.pop_front();
+        }
+    }
+
+    /// Nobody hears of its end any more. What the volume has goes on, and ends by itself.
+    pub fn drop_command(&mut self, ctx: &mut Ctx, handle: TaskHandle) {
+        let Some(command) = self.remove(ctx, handle) else { return };
+        for (_, early) in &mut self.early {
+            if matches!(early, Early::Command(other) if *other == handle) {
+                // Its number is used up all the same.
+                *early = Early::Plugged;
+            }
+        }
+        self.leave_task_set(ctx, handle, &command);
+    }
+
+    /// A command has the range that it waited for: it passes the gate again.
+    pub fn granted(&mut self, table: &Table, handle: TaskHandle) -> Granted {
+        let Some(command) = self.commands.get(handle) else { return Granted::Never };
+        if command.aborted.is_some() {
+            return Granted::Never;
+        }
+        if command.frozen || table.is_held(command.volume(), self.nexus) {
+            return Granted::Stop;
+        }
+        match self.recheck(command) {
+            Ok(_) => Granted::Go,
+            Err(answer) => {
+                self.commands.get_mut(handle).expect("looked at above").fail(answer);
+                Granted::Never
+            }
+        }
+    }
+
+    /// Why, and at what time of the shard's clock, a connection must end or be asked whether it is there.
+    pub fn deadline_ms(&self, ctx: &Ctx, at: TaskHandle) -> Option<(u64, Due)> {
+        let conn = self.conns.get(at)?;
+        let limits = &ctx.limits;
+        let close = |at_ms, why| Some((at_ms, Due::Close(why)));
+        if conn.closing.is_some() {
+            return close(conn.closing_since_ms + limits.linger_ms, "closed");
+        }
+        let stuck = conn.link.stuck_since_ms.map(|since| since + limits.send_stall_ms);
+        let stuck = stuck.and_then(|at_ms| close(at_ms, "the initiator does not read its replies"));
+        let segment = match &conn.rx {
+            Rx::Data(segment) => Some(segment.len as u64),
+            Rx::Header => (!conn.link.input.is_empty()).then_some(0),
+        };
+        // Silent for so long, or slower than a segment may be.
+        let since = |len| conn.link.received_ms.min(conn.begun_ms + len * 1000 / SLOWEST_RATE);
+        let stalled = segment.filter(|_| !conn.is_paused()).map(|len| since(len) + limits.receive_stall_ms);
+        let stalled = stalled.and_then(|at_ms| close(at_ms, "a PDU was begun and not finished in time"));
+        let data = (conn.open_r2ts > 0).then_some(conn.r2t_news_ms + limits.solicited_ms);
+        let data = data.and_then(|at_ms| close(at_ms, "data that was asked for did not come in time"));
+        let handed = self.handed.front().and_then(|(at_ms, _)| close(*at_ms, "a command was not answered in time"));
+        let ping = match conn.ping {
+            Some(ping) => close(ping.sent_ms + self.nop_timeout_ms, "the initiator does not answer"),
+            None if self.nop_interval_ms > 0 && !conn.is_paused() => {
+                Some((conn.link.received_ms + self.nop_interval_ms, Due::Ping))
+            }
+            None => None,
+        };
+        [stuck, stalled, data, handed, ping].into_iter().flatten().min_by_key(|(at_ms, _)| *at_ms)
+    }
+}
+
+/// May a command go on whose range has become free?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Granted {
+    Go,
+    /// Not before a task management function has been decided.
+    Stop,
+    /// It is aborted, or the gate does not allow it any more.
+    Never,
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    Close(&'static str),
+    Ping,
+}
+
+/// Why a session's connection is over although nothing was wrong with itself.
+pub const SESSION_OVER: End = std::borrow::Cow::Borrowed("its session is over");

@@ -1,0 +1,101 @@
+//! What a shard knows of iSCSI: its sessions, the names by which Python knows tasks, and what is held back.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::scope::{Cut, Held};
+use super::session::Session;
+use crate::shard::shared::SHARD_BITS;
+use crate::shard::tasks::{Slab, TaskHandle};
+
+/// What Python's task numbers stand for.
+#[derive(Debug)]
+pub enum Named {
+    Command {
+        session: u64,
+        command: TaskHandle,
+    },
+    Management {
+        session: u64,
+        conn: TaskHandle,
+        itt: u32,
+        /// ABORT TASK: whom it names.
+        target: Option<TaskHandle>,
+    },
+}
+
+/// What other shards, or Python, are to be told; the reactor does.
+#[derive(Debug)]
+pub enum Outgoing {
+    Hold(Arc<Cut>),
+    /// The last connection of a session is gone.
+    Ended(u64),
+}
+
+/// See the module's text.
+pub struct Table {
+    /// The shard's number.
+    pub index: usize,
+    pub sessions: HashMap<u64, Rc<RefCell<Session>>>,
+    pub named: Slab<Named>,
+    /// Commands that have come to this shard.
+    pub arrivals: u64,
+    pub outgoing: Vec<Outgoing>,
+    cuts: Vec<Held>,
+}
+
+impl Table {
+    /// Without sessions; at most `tasks` tasks have a name.
+    pub fn new(tasks: usize) -> Self {
+        Self {
+            index: 0,
+            sessions: HashMap::new(),
+            named: Slab::new(tasks),
+            arrivals: 0,
+            outgoing: Vec::new(),
+            cuts: Vec::new(),
+        }
+    }
+
+    /// A name as Python sees it: it says which shard to ask.
+    pub fn number_of(&self, name: TaskHandle) -> u64 {
+        name.0 << SHARD_BITS | self.index as u64
+    }
+
+    /// Back from such a number.
+    pub fn name_of(number: u64) -> TaskHandle {
+        TaskHandle(number >> SHARD_BITS)
+    }
+
+    /// The command of a session that a name stands for.
+    pub fn command_of(&self, session: u64, name: TaskHandle) -> Option<TaskHandle> {
+        match self.named.get(name)? {
+            Named::Command { session: its, command } if *its == session => Some(*command),
+            _ => None,
+        }
+    }
+
+    /// From now on nothing in the cut's scope is started.
+    pub fn hold(&mut self, cut: Arc<Cut>) {
+        self.cuts.push(Held { cut, since: self.arrivals + 1 });
+    }
+
+    /// Does a cut keep back what `nexus` has for `volume`?
+    pub fn is_held(&self, volume: u64, nexus: u64) -> bool {
+        self.cuts.iter().any(|held| held.cut.scope.covers(volume, nexus))
+    }
+
+    /// Commands with a lower `arrival` came before the cut; without one, all have.
+    pub fn since(&self, cut: u64) -> u64 {
+        self.cuts.iter().find(|held| held.cut.number == cut).map_or(u64::MAX, |held| held.since)
+    }
+
+    /// Ends a cut. True: there was one.
+    pub fn release(&mut self, cut: u64) -> bool {
+        let before = self.cuts.len();
+        self.cuts.retain(|held| held.cut.number != cut);
+        self.cuts.len() < before
+    }
+}

@@ -1,0 +1,163 @@
+//! iSCSI: data both ways, in every mode that can be negotiated.
+
+mod support;
+
+use support::iscsi::*;
+use support::*;
+
+const MIB: u64 = 1 << 20;
+
+fn on_all(test: impl Fn(&Target, &Image)) {
+    for path in paths() {
+        let image = Image::new(16 * MIB);
+        let target = Target::start(path, &[], 2, |engine| {
+            let volume = engine.open_volume(image.spec()).unwrap();
+            engine.swap_gate(volume, scsi_gate(1, 16 * MIB)).unwrap();
+            volume
+        });
+        test(&target, &image);
+    }
+}
+
+#[test]
+fn a_read_comes_with_its_status() {
+    on_all(|target, image| {
+        std::fs::write(&image.0, pattern(0, 16 << 20)).unwrap();
+        let mut it = target.login(&Agreed::session(1));
+        let (data, last) = it.read(8, 8);
+        assert!(data == pattern(4096, 4096));
+        assert_eq!((last.opcode(), last.bhs[1], last.status()), (0x25, 0x81, 0));
+        assert_eq!((last.word(24), last.word(28)), (1, 2), "StatSN, ExpCmdSN");
+        assert_eq!(last.word(32), 33, "MaxCmdSN: a window of 32 commands behind the one that has ended");
+    });
+}
+
+#[test]
+fn long_reads_are_cut_as_agreed() {
+    on_all(|target, image| {
+        std::fs::write(&image.0, pattern(0, 16 << 20)).unwrap();
+        for max_send_data in [512, 8192, 65_536, 262_144] {
+            let agreed = Agreed { max_send_data, ..Agreed::session(u64::from(max_send_data)) };
+            let mut it = target.login(&agreed);
+            let itt = it.ask(3 << 20, read10(3, 6144));
+            let (mut data, mut sn) = (Vec::<u8>::new(), 0);
+            loop {
+                let pdu = it.recv();
+                assert_eq!((pdu.opcode(), pdu.itt(), pdu.word(36)), (0x25, itt, sn), "DataSN");
+                assert!(pdu.data.len() <= max_send_data as usize);
+                data.extend(&pdu.data);
+                sn += 1;
+                if pdu.bhs[1] & 1 != 0 {
+                    assert_eq!(pdu.bhs[1] & 0x80, 0x80);
+                    break;
+                }
+            }
+            assert!(data == pattern(1536, 3 << 20));
+        }
+    });
+}
+
+#[test]
+fn residuals_are_counted_both_ways() {
+    on_all(|target, _| {
+        let mut it = target.login(&Agreed::session(1));
+        let itt = it.ask(1024, read10(0, 1));
+        let (data, last) = it.answer(itt);
+        assert_eq!((data.len(), last.bhs[1] & 6, last.word(44)), (512, 2, 512), "underflow");
+        let itt = it.ask(256, read10(0, 1));
+        let (data, last) = it.answer(itt);
+        assert_eq!((data.len(), last.bhs[1] & 6, last.word(44)), (256, 4, 256), "overflow");
+        let itt = it.ask(0, read10(0, 1));
+        let (data, last) = it.answer(itt);
+        assert_eq!((data.len(), last.bhs[1] & 6, last.word(44)), (0, 4, 512));
+
+        // WRITE of one block, 1024 bytes expected: the block is written, the rest is not asked for.
+        let bhs = it.command(0xa1, 1024, write10(0, 1));
+        it.send(bhs, &[]);
+        let r2t = it.recv();
+        assert_eq!((r2t.opcode(), r2t.word(44)), (0x31, 512));
+        it.data_out(r2t.itt(), r2t.word(20), 0, 0, true, &[7; 512]);
+        let status = it.recv();
+        assert_eq!((status.status(), status.bhs[1] & 6, status.word(44)), (0, 2, 512));
+    });
+}
+
+#[test]
+fn writes_in_every_mode() {
+    on_all(|target, image| {
+        let mut session = 0;
+        for (initial_r2t, immediate_data) in [(true, true), (true, false), (false, true), (false, false)] {
+            for (len, digests) in [(512, (false, false)), (65_536, (true, true)), (1 << 20, (false, true))] {
+                session += 1;
+                let mut agreed = Agreed { digests, ..Agreed::session(session) };
+                agreed.terms.initial_r2t = initial_r2t;
+                agreed.terms.immediate_data = immediate_data;
+                agreed.terms.max_outstanding_r2t = session as usize % 3 + 1;
+                let mut it = target.login(&agreed);
+                let data = pattern(session * 17, len);
+                let first = len.min(65_536);
+                let immediate = if immediate_data { first / 2 } else { 0 };
+                let unsolicited = !initial_r2t;
+                let flags = if unsolicited { 0x21 } else { 0xa1 };
+                let bhs = it.command(flags, len as u32, write10(1024, (len / 512) as u16));
+                let itt = u32::from_be_bytes(bhs[16..20].try_into().unwrap());
+                it.send(bhs, &data[..immediate]);
+                if unsolicited {
+                    let (a, b) = (immediate + (first - immediate) / 2, first);
+                    it.data_out(itt, 0xffff_ffff, 0, immediate as u32, false, &data[immediate..a]);
+                    it.data_out(itt, 0xffff_ffff, 1, a as u32, true, &data[a..b]);
+                }
+                let status = it.write_out(itt, &data);
+                assert_eq!(status.status(), 0, "{status:?}");
+                assert!(image.bytes()[1024 * 512..][..len] == data, "{agreed:?}");
+                let (back, _) = it.read(1024, (len / 512) as u16);
+                assert!(back == data);
+            }
+        }
+    });
+}
+
+#[test]
+fn all_that_is_sent_at_once_is_answered() {
+    on_all(|target, image| {
+        std::fs::write(&image.0, pattern(0, 16 << 20)).unwrap();
+        let mut it = target.login(&Agreed { digests: (true, true), ..Agreed::session(1) });
+        it.ping();
+        let mut burst = Vec::new();
+        let mut tags = Vec::new();
+        for k in 0..32u32 {
+            let bhs = it.command(0xc1, 4096, read10(k * 8, 8));
+            tags.push(u32::from_be_bytes(bhs[16..20].try_into().unwrap()));
+            burst.extend(it.bytes(bhs, &[]));
+        }
+        std::io::Write::write_all(&mut it.stream, &burst).unwrap();
+        for (k, itt) in tags.into_iter().enumerate() {
+            let (data, _) = it.answer(itt);
+            assert!(data == pattern(k as u64 * 4096, 4096));
+        }
+    });
+}
+
+#[test]
+fn other_commands_do_what_they_say() {
+    on_all(|target, image| {
+        std::fs::write(&image.0, pattern(0, 16 << 20)).unwrap();
+        let mut it = target.login(&Agreed::session(1));
+        // SYNCHRONIZE CACHE, PRE-FETCH.
+        for opcode in [0x35, 0x34] {
+            let itt = it.ask(0, rw10(opcode, 0, 8));
+            let (_, status) = it.answer(itt);
+            assert!(matches!(status.status(), 0 | 4), "{opcode:#x}: {status:?}");
+        }
+        // Beyond the end.
+        let itt = it.ask(512, read10(32_768, 1));
+        let (_, status) = it.answer(itt);
+        assert_eq!((status.status(), status.sense()), (2, (5, 0x21, 0)));
+        // A ready answer, cut to the allocation length.
+        let mut inquiry = [0; 16];
+        (inquiry[0], inquiry[4]) = (0x12, 12);
+        let itt = it.ask(96, inquiry);
+        let (data, status) = it.answer(itt);
+        assert_eq!((&data[..], status.bhs[1] & 6, status.word(44)), (&b"INQUIRY data"[..], 2, 84));
+    });
+}
