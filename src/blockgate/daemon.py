@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -292,6 +293,11 @@ def _start_engine(config: DaemonConfig) -> EngineDataPlane:
             shards=config.engine.shards, io=config.engine.io, limits=config.engine.limits
         )
     except OSError as error:
+        if error.errno == errno.EINVAL and config.engine.limits:
+            raise InvalidInput(
+                f"The configuration's [engine.limits] cannot be used: {error.strerror}.",
+                "docs/configuration.md tells where the limits and their ranges are listed.",
+            ) from error
         raise Unavailable(
             f"The data plane does not start with I/O path {config.engine.io!r}: "
             f"{error.strerror or error}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,36 @@ def test_nothing_is_claimed_after_the_end(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="stopping"):
         claims.hold(directory(tmp_path))
     Claims("two").hold(directory(tmp_path))
+
+
+def test_what_is_let_go_for_good_leaves_no_file(tmp_path: Path) -> None:
+    pool, claims = directory(tmp_path), Claims("one")
+    claims.hold(pool)
+    claims.release(pool.name, for_good=True)
+    assert list(tmp_path.iterdir()) == []
+    claims.hold(pool)
+    (tmp_path / ".blockgate" / "label.json").touch()
+    claims.release_others(frozenset(), for_good=True)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["label.json"]
+
+
+def test_a_lock_without_a_name_is_no_lock(tmp_path: Path) -> None:
+    """Many take it and let it go for good at the same time: never two at once."""
+    pool, inside, most = directory(tmp_path), [0], [0]
+
+    def take(number: int) -> None:
+        claims = Claims(f"gateway-{number}")
+        for _ in range(200):
+            try:
+                claims.hold(pool)
+            except InUse:
+                continue
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            inside[0] -= 1
+            claims.release(pool.name, for_good=True)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(take, range(8)))
+    assert most == [1]
+    assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from blockgate.backstores.labels import LABEL_BYTES_MAX, Label, LabelError, decode, encode
 from blockgate.model.config import CacheMode, IoMode, Volume
+from blockgate.model.errors import InvalidInput
 from blockgate.model.identity import new_uuid
 from blockgate.model.names import VOLUME_NAME_MAX, PoolName, VolumeName
 
@@ -28,6 +29,16 @@ def test_the_longest_fits_a_block() -> None:
     name = VolumeName("x" * VOLUME_NAME_MAX)
     volume = Volume(MAIN, name, new_uuid(), 2**62)
     assert len(encode(Label(volume, "y" * 3000))) <= LABEL_BYTES_MAX
+
+
+def test_one_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="shorter path"):
+        encode(Label(VOLUME, "y" * LABEL_BYTES_MAX))
+
+
+def test_nesting_without_end_is_no_label() -> None:
+    with pytest.raises(LabelError):
+        decode(b"[" * LABEL_BYTES_MAX, MAIN)
 
 
 @given(st.data())

@@ -143,4 +143,4 @@ def _without_value(problem: Any) -> str:
         return str(reason) if reason is not None else "not valid"
     if problem["type"] in {"json_type", "int_parsing", "bool_parsing", "float_parsing"}:
         return str(problem["msg"]).split(",")[0]
-    return str(problem["msg"])
+    return str(problem["msg"]).removeprefix("Value error, ").rstrip(".")

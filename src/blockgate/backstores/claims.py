@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import struct
 import threading
 from contextlib import suppress
@@ -61,20 +62,26 @@ class Claims:
                 if now is not None and self._by_pool.get(pool.name) == now:
                     return
             self.release(pool.name)
-            fd = _open(pool)
-            try:
-                self._take(pool, fd)
-            except BaseException:
-                with suppress(OSError):
-                    os.close(fd)
-                raise
+            while True:
+                fd = _open(pool)
+                try:
+                    if self._take(pool, fd):
+                        return
+                except BaseException:
+                    with suppress(OSError):
+                        os.close(fd)
+                    raise
+                os.close(fd)
 
-    def _take(self, pool: Pool, fd: int) -> None:
+    def _take(self, pool: Pool, fd: int) -> bool:
+        """Lock it and note it down; False: its last holder has just removed the lock's file."""
         identity = _identity_of(os.fstat(fd), pool.kind)
         with self._guard:
             known = self._held.get(identity)
         if known is None and not _lock(pool, fd):
             raise _in_use(pool, fd)
+        if known is None and os.fstat(fd).st_nlink == 0:
+            return False
         if known is None and pool.kind is PoolKind.DIRECTORY:
             self._sign(fd)
         with self._guard:
@@ -86,6 +93,7 @@ class Claims:
             self._by_pool[pool.name] = identity
         if entry.fd != fd:
             os.close(fd)
+        return True
 
     def _sign(self, fd: int) -> None:
         with suppress(OSError):  # a full or read-only file system: the lock itself holds
@@ -98,8 +106,11 @@ class Claims:
         with self._guard:
             return name in self._by_pool
 
-    def release(self, name: PoolName) -> None:
-        """Let another daemon have the pool; nothing happens if it is not claimed."""
+    def release(self, name: PoolName, *, for_good: bool = False) -> None:
+        """Let another daemon have the pool; nothing happens if it is not claimed.
+
+        `for_good`: nothing of ours is to stay there but labels.
+        """
         with self._guard:
             identity = self._by_pool.pop(name, None)
             entry = self._held.get(identity) if identity is not None else None
@@ -109,6 +120,8 @@ class Claims:
             if entry.users:
                 return
             del self._held[identity]
+        if for_good:
+            _remove_lock(entry.fd)
         with suppress(OSError):
             os.close(entry.fd)
 
@@ -118,12 +131,12 @@ class Claims:
             self._closed = True
         self.release_others(frozenset())
 
-    def release_others(self, wanted: frozenset[PoolName]) -> None:
+    def release_others(self, wanted: frozenset[PoolName], *, for_good: bool = False) -> None:
         """Let go of all pools but those."""
         with self._guard:
             names = [name for name in self._by_pool if name not in wanted]
         for name in names:
-            self.release(name)
+            self.release(name, for_good=for_good)
 
 
 def _identity(pool: Pool) -> _Identity | None:
@@ -153,20 +166,37 @@ def _open(pool: Pool) -> int:
         if pool.kind is PoolKind.BLOCK:
             return _open_either(path)
         directory = os.path.dirname(path)
-        if os.path.isdir(pool.path) and not os.path.isdir(directory):
-            with suppress(OSError):  # what stands in the way is said by the open that follows
-                os.mkdir(directory, mode=0o700)
-        try:
-            return _open_either(path, os.O_CREAT)
-        except FileNotFoundError:
-            # Nothing of ours in a pool that cannot be written: then the directory is the lock.
-            return os.open(pool.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        while True:
+            made = False
+            if os.path.isdir(pool.path) and not os.path.isdir(directory):
+                with suppress(OSError):  # what stands in the way is said by the open that follows
+                    os.mkdir(directory, mode=0o700)
+                    made = True
+            try:
+                return _open_either(path, os.O_CREAT)
+            except FileNotFoundError:
+                if made or os.path.isdir(directory):
+                    continue  # somebody has just let go of the pool for good
+                # Nothing of ours in a pool that cannot be written: then the directory is the lock.
+                return os.open(pool.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise Unavailable(
             f"Pool {pool.name}: the {what} {pool.path} cannot be used: {error.strerror}.",
             "See that it is there, mounted or attached, and that this user has the right to it.",
             code="pool-away",
         ) from error
+
+
+def _remove_lock(fd: int) -> None:
+    """Remove the file of a lock that is held: who waits for it finds out that it has no name."""
+    with suppress(OSError):
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        # The name that it has now; a pool's directory may have been moved.
+        if os.path.basename(path) == LOCK_FILE and os.path.samestat(os.stat(path), os.fstat(fd)):
+            os.unlink(path)
+            os.rmdir(os.path.dirname(path))  # unless labels are there
 
 
 def _open_either(path: str, create: int = 0) -> int:

@@ -166,10 +166,14 @@ class DirectoryBackstore(PoolBackstore):
 
     def _read(self, path: str) -> Label | None:
         try:
-            with open(path, "rb") as file:
-                data = file.read(LABEL_BYTES_MAX + 1)
+            # Not to wait for what is no file: a FIFO has nobody at its other end.
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise LabelError("it is no regular file")
+            data = file.read(LABEL_BYTES_MAX + 1)
         label = labels.decode(data, self.pool.name, adopted_path="/")
         if label.file is None:
             raise LabelError("it names no file")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blockgate.model.config import Volume, parse_block_size, parse_cache, parse_io
-from blockgate.model.errors import BlockgateError
+from blockgate.model.errors import BlockgateError, InvalidInput
 from blockgate.model.identity import parse_uuid, wwn_of
 from blockgate.model.names import PoolName, volume_name
 from blockgate.model.sizes import parse_size
@@ -40,7 +40,7 @@ class Label:
 
 
 def encode(label: Label) -> bytes:
-    """The label's bytes."""
+    """The label's bytes; `InvalidInput` where its data has too long a path."""
     volume = label.volume
     fields: dict[str, Any] = {
         "blockgate": FORMAT,
@@ -61,7 +61,11 @@ def encode(label: Label) -> bytes:
         fields["scsi"] = unusual
     fields["checksum"] = _checksum(fields)
     data = (json.dumps(fields, indent=1) + "\n").encode()
-    assert len(data) <= LABEL_BYTES_MAX
+    if len(data) > LABEL_BYTES_MAX:
+        raise InvalidInput(
+            f"The label of volume {volume.ref} does not fit into {LABEL_BYTES_MAX} bytes.",
+            "Use a shorter path for its data.",
+        )
     return data
 
 
@@ -80,7 +84,7 @@ def decode(data: bytes, pool: PoolName, adopted_path: str | None = None) -> Labe
         if checksum != _checksum(fields):
             raise LabelError("its checksum is wrong")
         return _read(fields, pool, adopted_path)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise LabelError(f"it cannot be read ({error})") from error
     except BlockgateError as error:
         raise LabelError(error.message) from error

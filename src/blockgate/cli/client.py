@@ -5,6 +5,7 @@ httpx is imported with the first request: help and completion scripts do without
 
 from __future__ import annotations
 
+import json
 import os
 import ssl
 import time
@@ -137,6 +138,13 @@ class Api:
         if self._client is None:
             self._client = _client(self.endpoint)
         timeout = httpx.Timeout(timeout_s, connect=CONNECT_S)
+        try:
+            json.dumps(body, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(
+                f"{shown(error.object[error.start : error.end])} is not valid UTF-8.",
+                "Names and paths are UTF-8 text: rename the file first.",
+            ) from error
         try:
             response = self._client.request(
                 method, path, json=body, params=query, headers=headers, timeout=timeout

@@ -326,7 +326,7 @@ class Core:
             return await self.ask_pool(pool, claimed)
         finally:
             if pool.name not in self.config.pools:
-                self.claims.release(pool.name)
+                self.claims.release(pool.name, for_good=True)
             elif not self.claims.has(pool.name):
                 self.claim_lost.set()
 
@@ -339,7 +339,7 @@ class Core:
 
     def release_unwanted(self) -> None:
         """Let go of pools that are not in the configuration any more."""
-        self.claims.release_others(frozenset(self.config.pools))
+        self.claims.release_others(frozenset(self.config.pools), for_good=True)
 
 
 def _renewed(

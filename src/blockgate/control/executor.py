@@ -48,10 +48,13 @@ from blockgate.control.steps import (
 from blockgate.control.target_views import discovery_view, target_view
 from blockgate.control.tls import tls_material
 from blockgate.model.config import CacheMode, IoMode, Pool, Volume
-from blockgate.model.errors import BlockgateError, Unavailable
+from blockgate.model.errors import BlockgateError, InvalidInput, Unavailable
 from blockgate.model.names import TargetName
 
 log = logging.getLogger(__name__)
+
+# What open(2) says of a read-only file system, a missing right, an immutable file.
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 CLOSE_DRAIN_MS = 5000
 """How long a closing volume waits for commands in flight, and for its data to be stable."""
@@ -272,7 +275,7 @@ class Executor:
         try:
             handle = await self._core.data_plane.open_volume(self._spec(volume, read_only))
         except OSError as error:
-            if not may_be_read_only or error.errno not in (errno.EROFS, errno.EACCES):
+            if not may_be_read_only or error.errno not in _NOT_WRITABLE:
                 raise
             read_only = True
             handle = await self._core.data_plane.open_volume(self._spec(volume, read_only))
@@ -308,5 +311,13 @@ class Executor:
         async with self._directory:
             psk = dict(self._core.desired.psk)
             material = await asyncio.to_thread(tls_material, self._core, psk)
-            await self._core.data_plane.set_tls(material)
+            try:
+                await self._core.data_plane.set_tls(material)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                raise InvalidInput(
+                    f"The certificates for NBD cannot be used: {error.strerror}.",
+                    "See that they are PEM, and that the key belongs to the certificate.",
+                ) from error
             self._core.psk_loaded = psk

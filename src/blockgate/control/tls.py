@@ -66,6 +66,11 @@ def psk_key(core: Core, user: str, stored: str) -> Secret:
 def parse_psk(text: str) -> Secret:
     """A key from its hex digits, or `InvalidInput` (which does not show them)."""
     digits = text.strip()
+    if ":" in digits:
+        raise InvalidInput(
+            "This is a line USER:KEY, and the key alone is wanted.",
+            "Leave out the user's name and the colon.",
+        )
     if not re.fullmatch(r"(?:[0-9A-Fa-f]{2})+", digits):
         raise InvalidInput(
             "A pre-shared key is written in hex digits, two for each byte.",

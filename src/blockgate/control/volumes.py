@@ -435,9 +435,10 @@ def _check_adopted(path: str, real: int, stated: int | None, block_size: int) ->
     if real == 0:
         raise InvalidInput(f"{path} is empty.", "Adopt a file that holds data, or create a volume.")
     if real % block_size:
+        smaller = ", or use --block-size 512" if real % 512 == 0 else ""
         raise InvalidInput(
             f"{path} has {real} bytes, which is not a multiple of the block size, {block_size}.",
-            "Extend it to a whole block first, or use --block-size 512 if that fits.",
+            f"Extend it to a whole block first{smaller}.",
         )
 
 

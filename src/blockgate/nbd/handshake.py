@@ -119,13 +119,15 @@ class _Negotiated:
 
 
 class _RefusedError(Exception):
-    """An option that gets an error reply. ``before`` are replies that go out ahead of it."""
+    """An option that gets an error reply. ``before`` are replies that go out ahead of it;
+    ``reason`` is for the log, where the client is not to be told."""
 
-    def __init__(self, kind: Rep, text: str, before: bytes = b"") -> None:
+    def __init__(self, kind: Rep, text: str, before: bytes = b"", reason: str = "") -> None:
         super().__init__(text)
         self.kind = kind
         self.text = text
         self.before = before
+        self.reason = reason or text
 
 
 class Handshake:
@@ -360,21 +362,20 @@ class Handshake:
         """The export of this name, if this client may use it now; else raises _RefusedError."""
         view = directory.get(name)
         before_tls = self._mode is not TlsMode.NOTLS and not self.secure
-        if view is None:
+        hidden = view is not None and not view.admits(self.peer)
+        reason = f"export {name!r:.300} does not admit {self.peer.name}" if hidden else ""
+        if view is None or hidden:
             if before_tls and any(other.tls_required for other in directory.exports.values()):
                 # "so that clients that have not initiated TLS cannot enumerate exports"
-                raise _tls_required(name)
-            raise _RefusedError(Rep.NBD_REP_ERR_UNKNOWN, f"there is no export {name!r:.300}")
+                raise _tls_required(name, reason)
+            text = f"there is no export {name!r:.300}"
+            raise _RefusedError(Rep.NBD_REP_ERR_UNKNOWN, text, reason=reason)
         if view.tls_required and not self.secure:
             if before_tls:
                 raise _tls_required(name)
             raise _RefusedError(
                 Rep.NBD_REP_ERR_POLICY,
                 f"export {name!r} requires TLS, which this connection cannot have",
-            )
-        if not view.admits(self.peer):
-            raise _RefusedError(
-                Rep.NBD_REP_ERR_POLICY, f"export {name!r} does not admit {self.peer.name}"
             )
         if not view.volume:
             raise _RefusedError(
@@ -413,16 +414,17 @@ class Handshake:
 
     def _refuse(self, option: int, refused: _RefusedError) -> Answer:
         data = refused.before + wire.error_reply(option, refused.kind, refused.text)
-        return Answer(data, Next.OPTION, note=f"{refused.kind.name}: {refused.text}")
+        return Answer(data, Next.OPTION, note=f"{refused.kind.name}: {refused.reason}")
 
     def _close(self, why: str) -> Answer:
         self._phase = _Phase.OVER
         return Answer(b"", Next.CLOSE, note=why)
 
 
-def _tls_required(name: str) -> _RefusedError:
+def _tls_required(name: str, reason: str = "") -> _RefusedError:
     """Says the same of an export that requires TLS and of one that does not exist."""
-    return _RefusedError(Rep.NBD_REP_ERR_TLS_REQD, f"there is no export {name!r:.300} without TLS")
+    text = f"there is no export {name!r:.300} without TLS"
+    return _RefusedError(Rep.NBD_REP_ERR_TLS_REQD, text, reason=reason)
 
 
 _Handler = Callable[[Handshake, bytes, ExportDirectory], Answer]

@@ -127,7 +127,7 @@ class EngineSection(_Section):
     io: Literal["auto", "io_uring", "epoll"] = "auto"
     shards: int = Field(default=0, ge=0, le=64)
     """0: one per core, at most 8."""
-    limits: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    limits: dict[str, Annotated[int, Field(ge=0, lt=1 << 64)]] = Field(default_factory=dict)
 
 
 class LogSection(_Section):

@@ -14,6 +14,7 @@ _EPILOG = """exit status:
   0  stopped as asked (SIGTERM, SIGINT)
   2  the configuration or the command line is not valid
   4  the state directory, a volume or a listener's address is in use
+  5  it could start and does not, as with a state that a newer version has written
   6  something that is needed is away (an address, a library, io_uring)
   7  any other failure
 

@@ -42,9 +42,12 @@ def test_who_is_not_admitted_neither_sees_nor_gets_the_export() -> None:
     stranger = Peer.parse("203.0.113.1:99")
     handshake = haggling(directory, peer=stranger)
     assert [kind for _, kind, _ in replies(handshake.option(3, b"", directory))] == [1]
-    ((_, kind, text),) = replies(handshake.option(7, name_data("x"), directory))
-    assert kind == 0x80000002  # NBD_REP_ERR_POLICY
-    assert b"203.0.113.1" in text
+    answer = handshake.option(7, name_data("x"), directory)
+    ((_, kind, text),) = replies(answer)
+    assert kind == 0x80000006  # NBD_REP_ERR_UNKNOWN, as for a name that nothing has
+    ((_, _, other),) = replies(handshake.option(7, name_data("y"), directory))
+    assert text.replace(b"'x'", b"'y'") == other
+    assert "203.0.113.1" in answer.note, "the log tells why"
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_malformed_info_and_go(option: int, data: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("", UNKNOWN), ("nothing", UNKNOWN), ("closed", UNKNOWN), ("far", POLICY)],
+    [("", UNKNOWN), ("nothing", UNKNOWN), ("closed", UNKNOWN), ("far", UNKNOWN)],
 )
 @pytest.mark.parametrize("option", [6, 7])
 def test_exports_that_cannot_be_had(option: int, name: str, kind: int) -> None:
