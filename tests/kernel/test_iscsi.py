@@ -76,7 +76,7 @@ def test_identity(kernel_lab: KernelLab, gateway: Gateway) -> None:
 def test_identity_of_iscsi_enterprise_target(kernel_lab: KernelLab, gateway: Gateway) -> None:
     """A volume that comes from there keeps its WWID: a T10 designator, padded with NUL, no NAA."""
     unit = {"vendor": "IET", "scsi_id": "149455403f160c00"}
-    target = add_target(gateway, volume={"unit": unit})
+    target = add_target(gateway, volume={"scsi": unit})
     shown = run(kernel_lab, "identity", target)
     assert "wwid=1494554000000000031343934353534303366313630633030" in shown
 

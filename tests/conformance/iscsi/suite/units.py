@@ -34,7 +34,9 @@ class Unit:
     limits_s: Mapping[str, float] = field(default_factory=dict)
 
     def chosen(self) -> list[str]:
-        return [t for t in every_test() if any(fnmatchcase(t, p) for p in self.tests)]
+        """Its tests. SANITIZE comes last: a unit that fails it lets nothing else be done."""
+        chosen = [t for t in every_test() if any(fnmatchcase(t, p) for p in self.tests)]
+        return sorted(chosen, key=lambda test: test.startswith("SCSI.Sanitize."))
 
     def limit_of(self, test: str) -> float:
         return self.limits_s.get(test, self.limit_s)
@@ -46,7 +48,7 @@ class Unit:
             "provisioning": self.provisioning,
             "physical_block_size": self.physical,
         }
-        volume: dict[str, Any] = {"block_size": self.block_size, "unit": face}
+        volume: dict[str, Any] = {"block_size": self.block_size, "scsi": face}
         return add_target(gateway, {1: self.size}, volume=volume, read_only=self.read_only)
 
 
