@@ -19,10 +19,7 @@
 //! in the table, on the other hand, may have been given up by its sender and still be under way; a
 //! later one must not pass it.
 
-use super::sync::{pause, AtomicUsize, Ordering::SeqCst};
-
-/// As many as there are shards at most; threads that share one are no less right.
-const LANES: usize = 8;
+use super::sync::{pause, AtomicUsize, Ordering::SeqCst, LANES};
 
 /// Two cache lines: processors fetch them in pairs.
 #[repr(align(128))]

@@ -1,7 +1,11 @@
-//! The atomics of [`passage`](super::passage), so that a test can put a model checker's in their place.
+//! The atomics of [`passage`](super::passage), so that a test can put a model checker's in their place
+//! (`tests/passage.rs`).
 
 pub use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+
+/// As many as there are shards at most; threads that share one are no less right.
+pub const LANES: usize = 8;
 
 /// So often it is worth looking again at once: most inline requests are over within microseconds.
 const SPINS: u32 = 200;

@@ -20,6 +20,8 @@ pub enum Fault {
     Beyond(Errno),
     /// The file is shorter than the volume.
     Shrunk { have: u64, want: u64 },
+    /// What was written and made stable reads back differently.
+    Differs,
     /// The file has no name any more: what is written to it ends with the process.
     Deleted,
 }
@@ -49,6 +51,7 @@ impl Fault {
     fn errno(&self) -> Errno {
         match self {
             Fault::Os(errno) | Fault::Refused(errno) | Fault::Beyond(errno) => *errno,
+            Fault::Differs => libc::EILSEQ,
             Fault::Sync(_) | Fault::Shrunk { .. } | Fault::Deleted => libc::EIO,
         }
     }
@@ -67,6 +70,7 @@ impl Fault {
             Fault::Shrunk { have, want } => {
                 health.degrade(|| format!("{during}: the file has {have} bytes, the volume needs {want}"));
             }
+            Fault::Differs => health.degrade(|| format!("{during}: what was written reads back differently")),
             Fault::Deleted => health.degrade(|| format!("{during}: the file has been deleted")),
         }
         self.errno()

@@ -11,6 +11,8 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{sys, File};
 use crate::shard::buffers::PAGE;
@@ -21,6 +23,8 @@ pub const MAPPED_MIN: usize = 64 << 10;
 const PAGES_MAX: usize = (256 << 10) / PAGE + 1;
 /// Files up to this length are mapped, bytes; longer ones would use up the address space.
 const FILE_MAX: u64 = 1 << 42;
+/// See [`Mapped::retire`].
+const RETIRE: Duration = Duration::from_secs(2);
 /// What is forgotten at a time, bytes.
 const WINDOW: u64 = 64 << 20;
 /// Windows whose pages stay in the page tables: they cost 8 bytes for each page, and count as resident.
@@ -31,6 +35,8 @@ pub struct Mapping {
     start: NonNull<u8>,
     len: usize,
     windows: Mutex<VecDeque<u64>>,
+    /// Counts the mappings that there are.
+    _alive: Arc<()>,
 }
 
 // SAFETY: the pages are only ever read, by system calls that take their address; `windows` has its lock.
@@ -39,7 +45,7 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    fn new(fd: &OwnedFd, len: u64) -> io::Result<Self> {
+    fn new(fd: &OwnedFd, len: u64, alive: Arc<()>) -> io::Result<Self> {
         let len = usize::try_from(len).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
         // A description of its own: a mapping must not hold the lock of the one that is closed.
         let fd = sys::reopen(fd, libc::O_RDONLY)?;
@@ -51,7 +57,7 @@ impl Mapping {
             return Err(io::Error::last_os_error());
         }
         let start = NonNull::new(start.cast()).expect("mmap gives no null page");
-        Ok(Self { start, len, windows: Mutex::default() })
+        Ok(Self { start, len, windows: Mutex::default(), _alive: alive })
     }
 
     /// Are all pages of the range in the page cache?
@@ -121,7 +127,10 @@ impl MappedBytes {
 
 /// A volume's mapping; made when it is first of use.
 #[derive(Default)]
-pub struct Mapped(Mutex<State>);
+pub struct Mapped {
+    state: Mutex<State>,
+    alive: Arc<()>,
+}
 
 #[derive(Default)]
 enum State {
@@ -134,7 +143,7 @@ enum State {
 
 impl Mapped {
     fn get(&self, fd: &OwnedFd, len: u64) -> Option<Arc<Mapping>> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match &*state {
             State::Yes(mapping) if mapping.len as u64 >= len => return Some(mapping.clone()),
             State::Never => return None,
@@ -142,7 +151,9 @@ impl Mapped {
         }
         *state = match len {
             0 => return None,
-            1..=FILE_MAX => Mapping::new(fd, len).map_or(State::Never, |mapping| State::Yes(Arc::new(mapping))),
+            1..=FILE_MAX => {
+                Mapping::new(fd, len, self.alive.clone()).map_or(State::Never, |mapping| State::Yes(Arc::new(mapping)))
+            }
             _ => State::Never,
         };
         match &*state {
@@ -153,7 +164,18 @@ impl Mapped {
 
     /// Lets go of it, for good.
     pub fn clear(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::Never;
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::Never;
+    }
+
+    /// Lets go of it, and waits until what was read out of it has been sent: those bytes are the file's at that
+    /// moment, and whoever wants its writes to be seen whole cannot have that. Blocks for [`RETIRE`] at most: a
+    /// peer that does not take its replies must not stop the others, and has given up that much.
+    pub fn retire(&self) {
+        self.clear();
+        let deadline = Instant::now() + RETIRE;
+        while Arc::strong_count(&self.alive) > 1 && Instant::now() < deadline {
+            thread::sleep(Duration::from_micros(50));
+        }
     }
 }
 
@@ -189,7 +211,7 @@ mod tests {
         let len = 20 * WINDOW + 5;
         // SAFETY: no pointers.
         assert_eq!(unsafe { libc::ftruncate(fd.as_raw_fd(), len as i64) }, 0);
-        let mapping = Mapping::new(&fd, len).unwrap();
+        let mapping = Mapping::new(&fd, len, Arc::default()).unwrap();
         for window in 0..=20 {
             mapping.note_use(window * WINDOW + 3);
             mapping.note_use(window * WINDOW + 4);

@@ -8,10 +8,12 @@
 //! | `mapped.rs` | large reads out of the page cache without a copy |
 //! | `transfer.rs` | reading and writing, direct mode's unaligned edges |
 //! | `zero.rs`, `extents.rs` | TRIM, WRITE_ZEROES, BLOCK_STATUS |
+//! | `compound.rs` | COMPARE AND WRITE and the like: more than one transfer |
 //! | `syncs.rs`, `flush.rs` | making things stable |
 //! | `fault.rs` | what a failure means for the volume |
 //! | `sys.rs` | the system calls |
 
+mod compound;
 mod extents;
 mod fault;
 mod flush;
@@ -185,9 +187,12 @@ impl File {
             Op::WriteZeroes => self.write_zeroes(start, end, req.flags, stable)?,
             Op::Cache => self.cache(start, req.len)?,
             Op::BlockStatus => self.block_status(req)?,
-            Op::CompareAndWrite | Op::OrWrite | Op::Verify | Op::WriteSame | Op::WriteVerify | Op::Unmap => {
-                return Err(Fault::Refused(libc::EOPNOTSUPP));
-            }
+            Op::Verify => self.verify(req, start)?,
+            Op::CompareAndWrite => self.compare_and_write(req, start, stable)?,
+            Op::OrWrite => self.or_write(req, start, stable)?,
+            Op::WriteVerify => self.write_verify(req, start)?,
+            Op::WriteSame => self.write_same(req, start, end, stable)?,
+            Op::Unmap => self.unmap(req, stable)?,
         }
         match stable {
             true => self.check_present(),
@@ -294,6 +299,9 @@ impl Work for File {
     fn run(&self, job: Job) {
         match job {
             Job::Run(mut request, done) => {
+                if request.op.is_exclusive() {
+                    self.wait_until_alone(&request);
+                }
                 let result = self.execute(&mut request);
                 done.post(Outcome { request, result });
             }

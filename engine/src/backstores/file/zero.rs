@@ -135,7 +135,7 @@ impl File {
     /// Run `change`; `stable`: and sync before it counts as done. The change itself is always the locked
     /// descriptor's: through any other the kernel takes a device for somebody else's, and
     /// refuses (`EBUSY`) to drop its dirty pages.
-    fn maybe_stable(&self, stable: bool, change: impl FnOnce(RawFd) -> Result<(), Fault>) -> Result<(), Fault> {
+    pub fn maybe_stable(&self, stable: bool, change: impl FnOnce(RawFd) -> Result<(), Fault>) -> Result<(), Fault> {
         let fd = self.fd.as_raw_fd();
         if !stable {
             return change(fd);

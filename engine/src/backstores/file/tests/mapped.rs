@@ -96,14 +96,23 @@ fn a_file_that_has_grown_is_mapped_anew() {
 }
 
 #[test]
-fn not_on_a_volume_that_compares_and_writes() {
+fn what_is_to_be_seen_whole_waits_for_what_is_yet_to_be_sent_and_is_the_end_of_it() {
     let file = TempFile::new("/dev/shm", &image());
     let (volume, _) = open(&spec(&file.0));
-    assert!(volume.map_read(0, LEN).is_some());
-    let mut buf = IoBuf::zeroed(1024);
-    buf[..512].copy_from_slice(&image()[..512]);
-    let request = Request { len: 512, ..Request::with_buf(Op::CompareAndWrite, plain(), 0, buf) };
-    // Whatever comes of it.
-    let _ = Shard::new(&volume, false).run(request);
+    let bytes = volume.map_read(0, LEN).unwrap();
+    let done = AtomicU64::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut data = IoBuf::zeroed(1024);
+            data[..512].copy_from_slice(&image()[..512]);
+            let request = Request::compare_and_write(plain(), 0, data);
+            Shard::new(&volume, false).run(request).1.unwrap();
+            done.store(1, Ordering::SeqCst);
+        });
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(done.load(Ordering::SeqCst), 0);
+        assert!(send(bytes).unwrap() == image()[..LEN], "as it was before");
+    });
+    assert_eq!(file.bytes()[..512], [0; 512]);
     assert!(volume.map_read(0, LEN).is_none());
 }

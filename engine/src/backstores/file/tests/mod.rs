@@ -1,5 +1,6 @@
 //! The file backstore on real files: tmpfs, the disk's own file system, and a loop device.
 
+mod compound;
 mod faults;
 mod mapped;
 mod model;
@@ -197,6 +198,21 @@ impl Shard {
         let mut buf = IoBuf::zeroed(bytes.len());
         buf.copy_from_slice(bytes);
         self.run(Request::with_buf(Op::Write, flags, offset, buf)).1
+    }
+
+    /// A request with data that may be longer or shorter than its range; and where that differed.
+    pub fn with_data(
+        &self,
+        op: Op,
+        flags: Flags,
+        offset: u64,
+        len: u64,
+        data: &[u8],
+    ) -> (Result<(), Errno>, Option<u64>) {
+        let mut buf = IoBuf::zeroed(data.len());
+        buf.copy_from_slice(data);
+        let (request, result) = self.run(Request { buf: Some(buf), ..Request::new(op, flags, offset, len) });
+        (result, request.miscompare)
     }
 
     pub fn simple(&self, op: Op, flags: Flags, offset: u64, len: u64) -> Result<(), Errno> {

@@ -1,6 +1,7 @@
 //! Random requests against a volume and against a plain vector: byte for byte the same.
 
 use super::*;
+use crate::block::command::Span;
 use crate::block::testing::{seed, Rng};
 
 /// One way of opening a volume.
@@ -40,7 +41,8 @@ fn random_request(shard: &Shard, model: &mut Model, rng: &mut Rng) {
     let at = model.start + offset as usize;
     let range = at..at + len as usize;
     let mut flags = Flags { fua: rng.below(4) == 0, ..plain() };
-    match rng.below(10) {
+    match rng.below(16) {
+        10..=15 => random_compound(shard, model, rng, (offset, len), flags),
         0..=3 => assert_eq!(shard.read(offset, len as usize).unwrap(), model.bytes[range], "read {offset}+{len}"),
         4..=6 => {
             let bytes = random_bytes(rng, len as usize);
@@ -70,6 +72,59 @@ fn random_request(shard: &Shard, model: &mut Model, rng: &mut Rng) {
         }
     }
 }
+
+/// What is more than one transfer; the offsets are as odd as for the others, which no front end asks for.
+fn random_compound(shard: &Shard, model: &mut Model, rng: &mut Rng, (offset, len): (u64, u64), flags: Flags) {
+    let at = model.start + offset as usize;
+    let old = model.bytes[at..at + len as usize].to_vec();
+    let new = random_bytes(rng, old.len());
+    let now = &mut model.bytes[at..at + old.len()];
+    let differs_at = rng.below(len) as usize;
+    let mut wrong = old.clone();
+    wrong[differs_at] ^= 1;
+    let miscompare = (Err(libc::EILSEQ), Some(differs_at as u64));
+    match rng.below(8) {
+        0 => {
+            assert_eq!(shard.with_data(Op::CompareAndWrite, flags, offset, len, &[&old[..], &new].concat()), DONE);
+            now.copy_from_slice(&new);
+        }
+        1 => {
+            let data = [&wrong[..], &new].concat();
+            assert_eq!(shard.with_data(Op::CompareAndWrite, flags, offset, len, &data), miscompare);
+        }
+        2 => {
+            assert_eq!(shard.with_data(Op::OrWrite, flags, offset, len, &new), DONE);
+            now.iter_mut().zip(&new).for_each(|(byte, with)| *byte |= with);
+        }
+        3 => {
+            assert_eq!(shard.with_data(Op::Verify, flags, offset, len, &old), DONE);
+            assert_eq!(shard.with_data(Op::Verify, flags, offset, len, &wrong), miscompare);
+            shard.simple(Op::Verify, flags, offset, len).unwrap();
+        }
+        4 => {
+            assert_eq!(shard.with_data(Op::WriteVerify, flags, offset, len, &new), DONE);
+            now.copy_from_slice(&new);
+        }
+        5 | 6 => {
+            // A block as long as the range allows, sometimes of zeroes.
+            let block = if len % 512 == 0 { 512 } else { len as usize };
+            let data = if rng.below(2) == 0 { vec![0; block] } else { random_bytes(rng, block) };
+            let flags = Flags { no_hole: rng.below(2) == 0, ..flags };
+            assert_eq!(shard.with_data(Op::WriteSame, flags, offset, len, &data), DONE);
+            now.chunks_mut(block).for_each(|part| part.copy_from_slice(&data));
+            assert_eq!(shard.with_data(Op::Verify, flags, offset, len, &data), DONE);
+        }
+        _ => {
+            let half = len / 2;
+            let spans = [(offset + half, len - half), (offset, half)];
+            let spans = spans.iter().filter(|span| span.1 > 0).map(|&(offset, len)| Span { offset, len }).collect();
+            shard.run(Request::unmap(spans)).1.unwrap();
+            now.fill(0);
+        }
+    }
+}
+
+const DONE: (Result<(), Errno>, Option<u64>) = (Ok(()), None);
 
 fn run(case: &Case, content: Vec<u8>, rng: &mut Rng, requests: u32) -> Vec<u8> {
     println!("{}", case.name);
