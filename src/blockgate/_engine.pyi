@@ -514,8 +514,8 @@ class TaskStatus:
 
 @final
 class OpCounters:
-    """Keys are `read`, `write`, `flush`, `trim`, `write_zeroes`, `cache`, `block_status`; and SCSI's
-    own `compare_and_write`, `orwrite`, `verify`, `write_same`, `write_verify`, `unmap`.
+    """Keys are `read`, `write`, `flush`, `trim`, `write_zeroes`, `cache`, `block_status`; and
+    SCSI's own `compare_and_write`, `orwrite`, `verify`, `write_same`, `write_verify`, `unmap`.
     """
 
     @property

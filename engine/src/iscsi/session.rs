@@ -146,6 +146,8 @@ impl Session {
         if let Some(map) = params.luns.take() {
             session.set_luns(ctx, map);
         }
+        // What the last Login Response says is less: nobody may be ignored who keeps to that.
+        session.grant(ctx);
         session
     }
 

@@ -505,7 +505,7 @@ impl Reactor {
             queue_depth: self.ctx.mailbox.depth() as u64,
             ring_in_flight: self.ctx.ring_in_flight as u64,
             wakeups: self.wakeups,
-            late_completions: self.ctx.tasks.stale(),
+            late_completions: self.ctx.tasks.stale() + self.ctx.iscsi.named.stale(),
             buffer_bytes: (self.ctx.bufs.held_bytes() + sessions) as u64,
         }
     }

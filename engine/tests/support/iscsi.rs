@@ -189,7 +189,8 @@ impl Drop for Target {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking());
         }
         self.engine.stop(2000);
     }
