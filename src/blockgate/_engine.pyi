@@ -208,6 +208,17 @@ class Lost:
     def reason(self) -> str: ...
 
 @final
+class JobDone:
+    """A job is over. `errno` 0: it did all that it was to do, and that is stable."""
+
+    @property
+    def job(self) -> int: ...
+    @property
+    def errno(self) -> int: ...
+    @property
+    def done_bytes(self) -> int: ...
+
+@final
 class Degraded:
     """A volume's back end failed in a way that an operator should know of."""
 
@@ -400,6 +411,7 @@ Event: TypeAlias = (
     | NbdOption
     | TlsEstablished
     | Lost
+    | JobDone
     | Degraded
     | IscsiAccepted
     | LoginPdu
@@ -741,4 +753,32 @@ class Engine:
 
     def sessions(self) -> list[SessionStatus]: ...
     def tasks(self) -> list[TaskStatus]: ...
+    def start_job(
+        self,
+        job: int,
+        kind: Literal["copy", "fill", "zero", "flush"],
+        *,
+        volume: int,
+        offset: int = 0,
+        length: int = 0,
+        source: int = 0,
+        source_offset: int = 0,
+        pattern: bytes | None = None,
+        punch: bool = False,
+    ) -> None:
+        """Starts long work on `volume`, under a number of the caller's; `JobDone` tells its end.
+
+        copy: `length` bytes from `source_offset` of `source` to `offset`, as if all were read
+        first. fill: `pattern` (at most 256 KiB) again and again. zero: `punch` lets the space be
+        given back. flush: what has been written is made stable, as it is at the end of the others.
+
+        Raises EngineError: ENOENT, EINVAL; EEXIST, a job of that number runs; EAGAIN, too many.
+        """
+
+    def job_progress(self, job: int) -> int:
+        """Bytes that it has got through; 0 when there is no such job (any more)."""
+
+    def cancel_job(self, job: int) -> None:
+        """Stops it soon: its `JobDone` has ECANCELED, unless it was done before."""
+
     def counters(self) -> Counters: ...

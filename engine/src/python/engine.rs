@@ -239,6 +239,39 @@ impl Engine {
         py.detach(|| self.0.tasks().into_iter().map(Into::into).collect())
     }
 
+    #[pyo3(signature = (job, kind, *, volume, offset = 0, length = 0, source = 0, source_offset = 0, pattern = None, punch = false))]
+    #[allow(clippy::too_many_arguments)]
+    fn start_job(
+        &self,
+        job: u64,
+        kind: &str,
+        volume: u64,
+        offset: u64,
+        length: u64,
+        source: u64,
+        source_offset: u64,
+        pattern: Option<Vec<u8>>,
+        punch: bool,
+    ) -> PyResult<()> {
+        let (target, len) = (self.0.volume(volume)?, length);
+        let work = match kind {
+            "copy" => Work::Copy { source: self.0.volume(source)?, source_offset, target, offset, len },
+            "fill" => Work::Fill { volume: target, offset, len, pattern: pattern.unwrap_or_default() },
+            "zero" => Work::Zero { volume: target, offset, len, punch },
+            "flush" => Work::Flush { volume: target },
+            _ => return Err(invalid(format!("kind is copy, fill, zero or flush, not {kind}"))),
+        };
+        self.0.jobs().start(job, work).map_err(|errno| Refused::new(errno, format!("job {job} was not started")).into())
+    }
+
+    fn job_progress(&self, job: u64) -> u64 {
+        self.0.jobs().progress(job).unwrap_or(0)
+    }
+
+    fn cancel_job(&self, job: u64) {
+        self.0.jobs().cancel(job);
+    }
+
     fn counters(&self, py: Python<'_>) -> PyResult<Counters> {
         let (shards, exports) = py.detach(|| self.0.counters());
         Counters::new(py, shards, exports)

@@ -128,6 +128,10 @@ frozen! {
     Lost { conn: u64, reason: String }
 }
 frozen! {
+    /// A job is over.
+    JobDone { job: u64, errno: i32, done_bytes: u64 }
+}
+frozen! {
     /// A volume's back end failed.
     Degraded { volume: u64, reason: String }
 }
@@ -203,6 +207,7 @@ pub fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
         Event::Aborted { request } => Py::new(py, Aborted { request })?.into_any(),
         Event::SessionEnded { session } => Py::new(py, SessionEnded { session })?.into_any(),
         Event::Lost { conn, reason } => Py::new(py, Lost { conn, reason })?.into_any(),
+        Event::JobDone { job, errno, done_bytes } => Py::new(py, JobDone { job, errno, done_bytes })?.into_any(),
         Event::Degraded { volume, reason } => Py::new(py, Degraded { volume, reason })?.into_any(),
     })
 }
@@ -222,5 +227,6 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Logout>()?;
     module.add_class::<Aborted>()?;
     module.add_class::<SessionEnded>()?;
+    module.add_class::<JobDone>()?;
     module.add_class::<Degraded>()
 }

@@ -27,6 +27,7 @@ use super::status::{ExportCounters, SessionStatus, ShardCounters, TaskStatus};
 use super::tls_config::TlsConfig;
 use crate::backstores::OpenError;
 use crate::block::gate::Gate;
+use crate::block::jobs::Jobs;
 use crate::block::volume::{Volume, VolumeSpec};
 use crate::nbd::admit::Negotiated;
 
@@ -113,6 +114,7 @@ pub struct Engine {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     volumes: Mutex<HashMap<u64, Known>>,
+    jobs: Jobs,
     next_handle: AtomicU64,
     /// Shards that did not answer the last status call.
     silent: AtomicUsize,
@@ -135,12 +137,15 @@ impl Engine {
         let lanes = Arc::new(Lanes::new(limits.connections).map_err(trouble)?);
         let mailboxes: Result<Vec<_>, _> = (0..shards).map(|_| Mailbox::new(limits.tasks_per_shard as usize)).collect();
         let shared = Arc::new(Shared::new(lanes, mailboxes.map_err(trouble)?));
+        let lanes = shared.lanes.clone();
+        let on_done = move |job, errno, done_bytes| lanes.post(Event::JobDone { job, errno, done_bytes });
         let mut engine = Self {
             limits,
             io: "",
             shared,
             threads: Mutex::default(),
             volumes: Mutex::default(),
+            jobs: Jobs::new(Box::new(on_done)),
             next_handle: AtomicU64::new(1),
             silent: AtomicUsize::new(0),
         };
@@ -253,6 +258,7 @@ impl Engine {
     /// call does nothing.
     pub fn stop(&self, drain_ms: u64) -> Vec<String> {
         let drained_by = Instant::now() + Duration::from_millis(drain_ms);
+        self.jobs.cancel_all();
         let mut left = self.stop_shards(drain_ms, drained_by + SHARD_WAIT);
         let stable_by = drained_by.max(Instant::now() + FLUSH_WAIT);
         let volumes: Vec<_> = mem::take(&mut *lock(&self.volumes)).into_values().map(|known| known.volume).collect();
@@ -291,7 +297,13 @@ impl Engine {
         stuck
     }
 
-    fn volume(&self, handle: u64) -> Result<Arc<Volume>, Refused> {
+    /// Long work on its volumes. A job of a volume that is closed ends with `ESHUTDOWN`.
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    /// An open volume.
+    pub fn volume(&self, handle: u64) -> Result<Arc<Volume>, Refused> {
         let volumes = lock(&self.volumes);
         let known = volumes.get(&handle);
         known.map(|known| known.volume.clone()).ok_or_else(|| no_volume(handle))

@@ -76,6 +76,12 @@ pub enum Event {
     SessionEnded {
         session: u64,
     },
+    /// A job is over. `errno` 0: it did all that it was to do.
+    JobDone {
+        job: u64,
+        errno: i32,
+        done_bytes: u64,
+    },
     /// A volume has become worse.
     Degraded {
         volume: u64,

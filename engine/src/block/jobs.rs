@@ -1,0 +1,259 @@
+//! Long work on volumes, in threads of its own: what EXTENDED COPY and SANITIZE leave to the engine.
+//!
+//! A job is many requests, one after another, which pass the volume's ranges like everybody else's. What it
+//! has written is stable when it ends. Of those that are started a few run at a time; the others wait their turn.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use super::blocking::Caller;
+use super::command::{Errno, Flags, Op, Request};
+use super::volume::Volume;
+use crate::shard::buffers::IoBuf;
+use crate::shard::limits::PIECE_BYTES;
+
+/// Jobs that run at a time.
+pub const MAX_RUNNING: usize = 4;
+/// Jobs that run or wait.
+pub const MAX_JOBS: usize = 1024;
+/// What is zeroed by one request, bytes: enough to be quick, little enough to be stopped.
+const ZERO_BYTES: u64 = 16 << 20;
+/// A job keeps its buffers on the heap.
+const STACK_BYTES: usize = 128 << 10;
+
+/// What is to be done. Offsets and lengths are bytes, inside the volumes.
+#[derive(Debug)]
+pub enum Work {
+    /// As if all of the source were read first, also where the two ranges overlap.
+    Copy {
+        source: Arc<Volume>,
+        source_offset: u64,
+        target: Arc<Volume>,
+        offset: u64,
+        len: u64,
+    },
+    /// `pattern` again and again, the last one cut off.
+    Fill {
+        volume: Arc<Volume>,
+        offset: u64,
+        len: u64,
+        pattern: Vec<u8>,
+    },
+    /// `punch`: the space may be given back.
+    Zero {
+        volume: Arc<Volume>,
+        offset: u64,
+        len: u64,
+        punch: bool,
+    },
+    Flush {
+        volume: Arc<Volume>,
+    },
+}
+
+/// Told of each job's end: its number, the errno (0: it is done), and how many bytes it has got through.
+pub type OnDone = Box<dyn Fn(u64, Errno, u64) + Send + Sync>;
+
+struct Job {
+    number: u64,
+    work: Work,
+    done_bytes: AtomicU64,
+    cancelled: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    all: HashMap<u64, Arc<Job>>,
+    waiting: VecDeque<Arc<Job>>,
+    threads: usize,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    on_done: OnDone,
+}
+
+/// See the module's text.
+pub struct Jobs(Arc<Shared>);
+
+impl Jobs {
+    /// None yet; threads are there only while jobs are.
+    pub fn new(on_done: OnDone) -> Self {
+        Jobs(Arc::new(Shared { state: Mutex::default(), on_done }))
+    }
+
+    /// Starts a job. `EEXIST`: there is one of that number; `EAGAIN`: there are too many, or no thread can be had.
+    pub fn start(&self, number: u64, work: Work) -> Result<(), Errno> {
+        if let Work::Fill { pattern, .. } = &work {
+            if pattern.is_empty() || pattern.len() > PIECE_BYTES {
+                return Err(libc::EINVAL);
+            }
+        }
+        let mut state = self.0.lock();
+        if state.all.contains_key(&number) {
+            return Err(libc::EEXIST);
+        }
+        if state.all.len() >= MAX_JOBS {
+            return Err(libc::EAGAIN);
+        }
+        let (done_bytes, cancelled) = (AtomicU64::new(0), AtomicBool::new(false));
+        let job = Arc::new(Job { number, work, done_bytes, cancelled });
+        if state.threads < MAX_RUNNING {
+            // Under the lock: whoever ends meanwhile finds the job in the queue or is not there any more.
+            let shared = self.0.clone();
+            let builder = thread::Builder::new().name("bg-job".into()).stack_size(STACK_BYTES);
+            match builder.spawn(move || shared.serve()) {
+                Ok(_) => state.threads += 1,
+                Err(_) if state.threads == 0 => return Err(libc::EAGAIN),
+                Err(_) => {}
+            }
+        }
+        state.all.insert(number, job.clone());
+        state.waiting.push_back(job);
+        Ok(())
+    }
+
+    /// Bytes that a job has got through; `None`: there is no such job (any more).
+    pub fn progress(&self, number: u64) -> Option<u64> {
+        self.0.lock().all.get(&number).map(|job| job.done_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Stops a job soon; it ends with `ECANCELED` unless it is done before. One that has ended is none of the
+    /// caller's errors.
+    pub fn cancel(&self, number: u64) {
+        if let Some(job) = self.0.lock().all.get(&number) {
+            job.cancelled.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Stops all of them soon.
+    pub fn cancel_all(&self) {
+        self.0.lock().all.values().for_each(|job| job.cancelled.store(true, Ordering::Relaxed));
+    }
+}
+
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        self.cancel_all();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Whole between any two statements.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serve(&self) {
+        while let Some(job) = self.next() {
+            let result = job.run();
+            // Out of the books first: its number may be used again by whoever is told of its end.
+            self.lock().all.remove(&job.number);
+            (self.on_done)(job.number, result.err().unwrap_or(0), job.done_bytes.load(Ordering::Relaxed));
+        }
+    }
+
+    fn next(&self) -> Option<Arc<Job>> {
+        let mut state = self.lock();
+        let job = state.waiting.pop_front();
+        state.threads -= usize::from(job.is_none());
+        job
+    }
+}
+
+impl Job {
+    fn run(&self) -> Result<(), Errno> {
+        let caller = Caller::new().map_err(|error| error.raw_os_error().unwrap_or(libc::ENOMEM))?;
+        match &self.work {
+            Work::Copy { source, source_offset, target, offset, len } => {
+                self.copy(&caller, (source, *source_offset), (target, *offset), *len)?;
+                self.flush(&caller, target)
+            }
+            Work::Fill { volume, offset, len, pattern } => {
+                self.fill(&caller, volume, *offset, *len, pattern)?;
+                self.flush(&caller, volume)
+            }
+            Work::Zero { volume, offset, len, punch } => {
+                self.zero(&caller, volume, *offset, *len, *punch)?;
+                self.flush(&caller, volume)
+            }
+            Work::Flush { volume } => self.flush(&caller, volume),
+        }
+    }
+
+    fn ask(&self, caller: &Caller, volume: &Arc<Volume>, request: Request) -> Result<Request, Errno> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(libc::ECANCELED);
+        }
+        let (request, result) = caller.run(volume, request, &self.cancelled);
+        result.map(|()| request)
+    }
+
+    fn flush(&self, caller: &Caller, volume: &Arc<Volume>) -> Result<(), Errno> {
+        self.ask(caller, volume, Request::new(Op::Flush, Flags::default(), 0, 0)).map(drop)
+    }
+
+    fn note(&self, bytes: u64) {
+        self.done_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn copy(
+        &self,
+        caller: &Caller,
+        (source, from): (&Arc<Volume>, u64),
+        (target, to): (&Arc<Volume>, u64),
+        len: u64,
+    ) -> Result<(), Errno> {
+        const PIECE: u64 = PIECE_BYTES as u64;
+        // Backwards where going forwards would overwrite what is still to be read.
+        let backwards = source.id() == target.id() && from < to && to < from.saturating_add(len);
+        let mut buf = IoBuf::zeroed(PIECE_BYTES);
+        let mut done = 0;
+        while done < len {
+            let piece = PIECE.min(len - done);
+            let at = if backwards { len - done - piece } else { done };
+            buf.set_len(piece as usize);
+            let read = self.ask(caller, source, Request::with_buf(Op::Read, Flags::default(), from + at, buf))?;
+            let data = read.buf.ok_or(libc::EIO)?;
+            let written = self.ask(caller, target, Request::with_buf(Op::Write, Flags::default(), to + at, data))?;
+            buf = written.buf.ok_or(libc::EIO)?;
+            done += piece;
+            self.note(piece);
+        }
+        Ok(())
+    }
+
+    fn fill(&self, caller: &Caller, volume: &Arc<Volume>, offset: u64, len: u64, pattern: &[u8]) -> Result<(), Errno> {
+        // Whole patterns, so that each piece begins where the pattern does.
+        let piece = PIECE_BYTES / pattern.len() * pattern.len();
+        let mut buf = IoBuf::zeroed(piece);
+        buf.chunks_mut(pattern.len()).for_each(|part| part.copy_from_slice(pattern));
+        let mut done = 0;
+        while done < len {
+            buf.set_len((len - done).min(piece as u64) as usize);
+            let bytes = buf.len() as u64;
+            let request = Request::with_buf(Op::Write, Flags::default(), offset + done, buf);
+            buf = self.ask(caller, volume, request)?.buf.ok_or(libc::EIO)?;
+            done += bytes;
+            self.note(bytes);
+        }
+        Ok(())
+    }
+
+    fn zero(&self, caller: &Caller, volume: &Arc<Volume>, offset: u64, len: u64, punch: bool) -> Result<(), Errno> {
+        let flags = Flags { no_hole: !punch, ..Flags::default() };
+        let mut done = 0;
+        while done < len {
+            let piece = ZERO_BYTES.min(len - done);
+            self.ask(caller, volume, Request::new(Op::WriteZeroes, flags, offset + done, piece))?;
+            done += piece;
+            self.note(piece);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
