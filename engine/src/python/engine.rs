@@ -9,6 +9,7 @@ use super::events::to_python;
 use super::iscsi::{IscsiParams, LunMap};
 use super::params::{Gate, TransmitParams, VolumeSpec};
 use super::status::{Counters, SessionStatus, TaskStatus, VolumeStatus};
+use crate::block::jobs::Work;
 use crate::iscsi::requests::{Message, TextReply};
 use crate::shard::control::{Protocol, Then};
 use crate::shard::engine::{self, AbortOrder, Refused};
