@@ -143,12 +143,42 @@ fn other_commands_do_what_they_say() {
     on_all(|target, image| {
         std::fs::write(&image.0, pattern(0, 16 << 20)).unwrap();
         let mut it = target.login(&Agreed::session(1));
-        // SYNCHRONIZE CACHE, PRE-FETCH.
-        for opcode in [0x35, 0x34] {
+        // SYNCHRONIZE CACHE, PRE-FETCH, VERIFY without data.
+        for opcode in [0x35, 0x34, 0x2f] {
             let itt = it.ask(0, rw10(opcode, 0, 8));
             let (_, status) = it.answer(itt);
             assert!(matches!(status.status(), 0 | 4), "{opcode:#x}: {status:?}");
         }
+        // WRITE SAME(10) of one block over eight.
+        let bhs = it.command(0xa1, 512, rw10(0x41, 16, 8));
+        it.send(bhs, &[5; 512]);
+        let status = it.recv();
+        assert_eq!(status.status(), 0, "{status:?}");
+        assert!(image.bytes()[8192..8192 + 4096] == [5; 4096]);
+        // UNMAP of the same.
+        let mut list = vec![0, 22, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 8, 0, 0, 0, 0];
+        list.resize(24, 0);
+        let mut cdb = [0; 16];
+        cdb[0] = 0x42;
+        cdb[8] = 24;
+        let bhs = it.command(0xa1, 24, cdb);
+        it.send(bhs, &list);
+        let status = it.recv();
+        assert_eq!(status.status(), 0, "{status:?}");
+        let (data, _) = it.read(16, 8);
+        assert!(data == [0; 4096]);
+        // COMPARE AND WRITE: once as expected, once not.
+        let mut cdb = [0; 16];
+        (cdb[0], cdb[9], cdb[13]) = (0x89, 16, 1);
+        let both = [[0u8; 512], [9; 512]].concat();
+        let bhs = it.command(0xa1, 1024, cdb);
+        it.send(bhs, &both);
+        assert_eq!(it.recv().status(), 0);
+        assert!(image.bytes()[8192..8704] == [9; 512]);
+        let bhs = it.command(0xa1, 1024, cdb);
+        it.send(bhs, &both);
+        let status = it.recv();
+        assert_eq!((status.status(), status.sense()), (2, (0xe, 0x1d, 0)));
         // Beyond the end.
         let itt = it.ask(512, read10(32_768, 1));
         let (_, status) = it.answer(itt);

@@ -1,0 +1,272 @@
+//! iSCSI: what breaks the rules gets what RFC 7143 names, in bounded time, and harms nobody else.
+
+mod support;
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use support::iscsi::*;
+use support::*;
+
+const MIB: u64 = 1 << 20;
+
+fn on_all(limits: &[(&str, u64)], test: impl Fn(&Target)) {
+    for path in paths() {
+        let image = Image::new(16 * MIB);
+        let target = Target::start(path, limits, 1, |engine| {
+            let volume = engine.open_volume(image.spec()).unwrap();
+            engine.swap_gate(volume, scsi_gate(1, 16 * MIB)).unwrap();
+            volume
+        });
+        // Somebody who keeps to the rules, before and after.
+        let mut other = target.login(&Agreed::session(99));
+        assert_eq!(other.read(0, 8).1.status(), 0);
+        test(&target);
+        assert_eq!(other.read(0, 8).1.status(), 0);
+    }
+}
+
+fn itt(bhs: [u8; 48]) -> u32 {
+    u32::from_be_bytes(bhs[16..20].try_into().unwrap())
+}
+
+fn rejected(it: &mut Initiator, reason: u8, bhs: &[u8; 48]) {
+    let pdu = it.recv();
+    assert_eq!((pdu.opcode(), pdu.bhs[2], pdu.itt()), (0x3f, reason, 0xffff_ffff), "{pdu:?}");
+    assert_eq!(pdu.data[..4], bhs[..4], "the header that was rejected");
+    assert_eq!(pdu.data[8..], bhs[8..]);
+}
+
+#[test]
+fn rejects_of_single_pdus() {
+    on_all(&[], |target| {
+        let mut it = target.login(&Agreed::session(1));
+        // Unknown opcode; SNACK; an AHS of a type that nobody knows; one that is cut short.
+        let bhs = head(0x5e, 0x80, 77);
+        it.send(bhs, &[]);
+        rejected(&mut it, 5, &bhs);
+        let bhs = head(0x10, 0x81, 0xffff_ffff);
+        it.send(bhs, &[]);
+        rejected(&mut it, 3, &bhs);
+        for ahs in [[0, 5, 9, 0, 0, 0, 0, 0], [0, 9, 1, 0, 0, 0, 0, 0]] {
+            let mut bhs = it.command(0xc1, 512, read10(0, 1));
+            bhs[4] = 2;
+            it.send(bhs, &ahs);
+            rejected(&mut it, 9, &bhs);
+        }
+        // A legal AHS: a longer CDB. Its opcode is unknown, which is SCSI's to say.
+        let mut cdb = [0; 16];
+        cdb[0] = 0x7f;
+        let mut bhs = it.command(0x81, 0, cdb);
+        bhs[4] = 2;
+        it.send(bhs, &[0, 5, 1, 0, 1, 2, 3, 4]);
+        let pdu = it.recv();
+        assert_eq!((pdu.opcode(), pdu.sense()), (0x21, (5, 0x20, 0)));
+        // A text of which Python has one already.
+        let mut bhs = head(0x44, 0x80, 5);
+        put(&mut bhs, 20, 0xffff_ffff);
+        it.send(bhs, b"SendTargets=All\0");
+        it.send(bhs, b"SendTargets=All\0");
+        rejected(&mut it, 4, &bhs);
+        assert_eq!(it.read(0, 1).1.status(), 0);
+    });
+}
+
+#[test]
+fn data_that_breaks_the_rules_fails_its_command() {
+    on_all(&[], |target| {
+        let mut it = target.login(&Agreed::session(1));
+        let start = |it: &mut Initiator| {
+            let bhs = it.command(0xa1, 2048, write10(0, 4));
+            it.send(bhs, &[]);
+            let r2t = it.recv();
+            assert_eq!(r2t.opcode(), 0x31);
+            (itt(bhs), r2t.word(20))
+        };
+        // (DataSN, offset, bytes, reject, sense): a gap, a wrong place, too much.
+        for (sn, offset, len, reason, ascq) in
+            [(1, 0, 2048, 4, (0x47, 0x05)), (0, 512, 512, 4, (0x47, 0x05)), (0, 0, 4096, 9, (0x0c, 0x0d))]
+        {
+            let (tag, ttt) = start(&mut it);
+            it.data_out(tag, ttt, sn, offset, true, &vec![1; len]);
+            let reject = it.recv();
+            assert_eq!((reject.opcode(), reject.bhs[2]), (0x3f, reason));
+            let status = it.recv();
+            assert_eq!((status.itt(), status.status(), status.sense()), (tag, 2, (0xb, ascq.0, ascq.1)));
+        }
+        // A wrong tag harms nothing.
+        let (tag, ttt) = start(&mut it);
+        it.data_out(tag, 0x7fff_0000, 0, 0, true, &[1; 2048]);
+        let reject = it.recv();
+        assert_eq!((reject.opcode(), reject.bhs[2]), (0x3f, 9));
+        it.data_out(tag, 0xffff_ffff, 0, 0, true, &[1; 2048]);
+        let reject = it.recv();
+        assert_eq!((reject.opcode(), reject.bhs[2]), (0x3f, 9), "unsolicited data was not agreed");
+        assert!(it.is_silent(), "first the data that was asked for");
+        it.data_out(tag, ttt, 0, 0, true, &[1; 2048]);
+        assert_eq!(it.recv().sense(), (0xb, 0x0c, 0x0c));
+        // Data without a command.
+        it.data_out(0x1234_5678, 0xffff_ffff, 0, 0, true, &[1; 512]);
+        let reject = it.recv();
+        assert_eq!((reject.opcode(), reject.bhs[2]), (0x3f, 9));
+        // A tag that is in use.
+        let (tag, ttt) = start(&mut it);
+        let mut bhs = it.command(0xc1, 512, read10(0, 1));
+        bhs[16..20].copy_from_slice(&tag.to_be_bytes());
+        it.send(bhs, &[]);
+        rejected(&mut it, 7, &bhs);
+        it.data_out(tag, ttt, 0, 0, true, &[1; 2048]);
+        assert_eq!(it.recv().status(), 0);
+        // Outside the window: ignored.
+        let mut bhs = it.command(0xc1, 512, read10(0, 1));
+        it.cmd_sn -= 1;
+        put(&mut bhs, 24, it.cmd_sn + 5000);
+        it.send(bhs, &[]);
+        it.ping();
+        assert_eq!(it.read(0, 1).1.status(), 0);
+    });
+}
+
+#[test]
+fn digest_errors() {
+    on_all(&[], |target| {
+        let agreed = Agreed { digests: (true, true), ..Agreed::session(1) };
+        let mut it = target.login(&agreed);
+        // A data digest: reject, and the command fails when all its data has come.
+        let bhs = it.command(0xa1, 512, write10(0, 1));
+        let mut bytes = it.bytes(bhs, &[7; 512]);
+        *bytes.last_mut().unwrap() ^= 1;
+        it.stream.write_all(&bytes).unwrap();
+        let reject = it.recv();
+        assert_eq!((reject.opcode(), reject.bhs[2]), (0x3f, 2));
+        let status = it.recv();
+        assert_eq!((status.itt(), status.status(), status.sense()), (itt(bhs), 2, (0xb, 0x47, 0x05)));
+        it.ping();
+        // A header digest: the stream cannot be followed any more.
+        let bhs = it.command(0xc1, 512, read10(0, 1));
+        let mut bytes = it.bytes(bhs, &[]);
+        bytes[33] ^= 1;
+        it.stream.write_all(&bytes).unwrap();
+        assert!(it.is_closed());
+        assert_eq!(target.wait_lost(), "header digest error");
+    });
+}
+
+#[test]
+fn a_login_that_is_none_is_refused() {
+    on_all(&[("handshake_ms", 300), ("login_total_ms", 300)], |target| {
+        let mut it = Initiator::connect(target.address);
+        it.send(head(0x01, 0xc1, 3), &[]);
+        let answer = it.recv();
+        assert_eq!((answer.opcode(), answer.itt(), &answer.bhs[36..38]), (0x23, 3, &[2, 0x0b][..]));
+        assert!(it.is_closed());
+        let mut it = Initiator::connect(target.address);
+        let mut bhs = head(0x43, 0x87, 3);
+        bhs[5..8].copy_from_slice(&[0xff, 0xff, 0xff]);
+        it.stream.write_all(&bhs).unwrap();
+        assert_eq!(it.recv().bhs[36..38], [2, 0x0b]);
+        // Half a login, and silence.
+        let mut it = Initiator::connect(target.address);
+        it.stream.write_all(&head(0x43, 0x87, 3)[..20]).unwrap();
+        assert!(it.is_closed());
+        target.wait_event(|event| format!("{event:?}").contains("the login took too long"));
+    });
+}
+
+#[test]
+fn segments_longer_than_agreed_end_the_connection() {
+    on_all(&[], |target| {
+        let mut it = target.login(&Agreed { max_recv_data: 8192, ..Agreed::session(1) });
+        let mut bhs = it.command(0xa1, 1 << 20, write10(0, 2048));
+        bhs[5..8].copy_from_slice(&[0, 0x20, 4]);
+        it.stream.write_all(&bhs).unwrap();
+        let reject = it.recv();
+        assert_eq!((reject.opcode(), reject.bhs[2]), (0x3f, 4));
+        assert!(it.is_closed());
+        drop(it);
+        assert_eq!(target.wait_lost(), "data segment longer than MaxRecvDataSegmentLength");
+    });
+}
+
+#[test]
+fn half_a_pdu_and_data_that_never_comes_have_a_time() {
+    on_all(&[("receive_stall_ms", 200), ("solicited_ms", 200)], |target| {
+        let mut it = target.login(&Agreed::session(1));
+        let bhs = it.command(0xa1, 1024, write10(0, 2));
+        it.send(bhs, &[]);
+        assert_eq!(it.recv().opcode(), 0x31);
+        assert!(it.is_closed());
+        assert_eq!(target.wait_lost(), "data that was asked for did not come in time");
+        let mut it = target.login(&Agreed::session(2));
+        it.stream.write_all(&head(0x40, 0x80, 1)[..40]).unwrap();
+        assert!(it.is_closed());
+        assert_eq!(target.wait_lost(), "a PDU was begun and not finished in time");
+    });
+}
+
+#[test]
+fn one_that_does_not_read_is_bounded_and_closed() {
+    on_all(&[("send_stall_ms", 500)], |target| {
+        let mut it = target.login(&Agreed { queue_depth: 256, ..Agreed::session(1) });
+        it.ping();
+        for k in 0..256 {
+            let bhs = it.command(0xc1, 1 << 20, read10(k % 8, 2048));
+            it.send(bhs, &[]);
+        }
+        let start = Instant::now();
+        while target.engine.sessions().len() > 1 {
+            let held: u64 = target.engine.counters().0.iter().map(|shard| shard.buffer_bytes).sum();
+            assert!(held < 24 << 20, "{held} bytes are held");
+            assert!(start.elapsed() < Duration::from_secs(15), "it is still there");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(target.wait_lost(), "the initiator does not read its replies");
+    });
+}
+
+#[test]
+fn pings_find_dead_peers_and_leave_live_ones() {
+    on_all(&[], |target| {
+        let mut it = target.login(&Agreed { nop: (50, 300), ..Agreed::session(1) });
+        for _ in 0..3 {
+            let ping = it.recv();
+            assert_eq!((ping.opcode(), ping.itt()), (0x20, 0xffff_ffff));
+            let mut bhs = head(0x40, 0x80, 0xffff_ffff);
+            put(&mut bhs, 20, ping.word(20));
+            put(&mut bhs, 24, it.cmd_sn);
+            it.send(bhs, &[]);
+        }
+        assert!(it.is_closed(), "the fourth ping has no answer");
+        assert_eq!(target.wait_lost(), "the initiator does not answer");
+    });
+}
+
+#[test]
+fn garbage_in_full_feature_phase() {
+    on_all(&[("receive_stall_ms", 300), ("linger_ms", 300)], |target| {
+        for seed in 0..20u64 {
+            let mut it = target.login(&Agreed { discovery: seed % 4 == 0, ..Agreed::session(10 + seed) });
+            let bytes = pattern(seed * 7919, 20_000);
+            let _ = it.stream.write_all(&bytes);
+            let _ = it.stream.shutdown(std::net::Shutdown::Write);
+            assert!(it.is_closed());
+        }
+    });
+}
+
+#[test]
+fn an_idle_session_is_small() {
+    on_all(&[], |target| {
+        let held = || -> u64 { target.engine.counters().0.iter().map(|shard| shard.buffer_bytes).sum() };
+        let before = held();
+        let all: Vec<_> = (0..20)
+            .map(|k| {
+                let mut it = target.login(&Agreed::session(100 + k));
+                assert_eq!(it.write(0, &[1; 65_536], 0).status(), 0);
+                it
+            })
+            .collect();
+        let kept = 8 << 20;
+        assert!(held() <= before + kept + all.len() as u64 * (64 << 10));
+    });
+}
