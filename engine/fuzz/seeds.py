@@ -60,6 +60,53 @@ SEEDS = {
     "handshake-long": (SIMPLE, 200, b"\0\0\0\3" + option(3, b"x" * 5000) + option(2)),
 }
 
+# A unit (1: 4096 byte blocks, 8: limits, 16: thin, 32: read-only), 2 to that power bytes long,
+# whose reservations stand so towards the nexus; a CDB; what the initiator sends.
+THIN, LARGE, FREE = 16, 42, 0
+
+
+def unit(
+    cdb: str, data: bytes = b"", what: int = THIN, size: int = LARGE, held: int = FREE
+) -> bytes:
+    return bytes([what, size, held]) + bytes.fromhex(cdb).ljust(16, b"\0") + data
+
+
+def unmap(*descriptors: tuple[int, int]) -> bytes:
+    body = b"".join(struct.pack(">QI4x", lba, blocks) for lba, blocks in descriptors)
+    return struct.pack(">HH4x", len(body) + 6, len(body)) + body
+
+
+CDBS = {
+    "read-6": unit("08 1f ff ff 00 00"),
+    "read-10": unit("28 18 00 00 00 01 00 00 08 00"),
+    "read-16-beyond": unit("88 00 ff ff ff ff ff ff ff ff 00 00 00 02 00 00"),
+    "write-12-conflict": unit("aa 08 00 00 00 01 00 00 00 01 00 00", held=1),
+    "write-10-read-only": unit("2a 00 00 00 00 01 00 00 08 00", what=THIN | 32),
+    "verify-bytchk-11": unit("2f 06 00 00 00 01 00 00 08 00"),
+    "write-and-verify-16": unit("8e 02 00 00 00 00 00 00 00 01 00 00 00 08 00 00"),
+    "sync-to-the-end": unit("91 02 00 00 00 00 00 00 00 01 00 00 00 00 00 00"),
+    "prefetch": unit("34 00 00 00 00 01 00 00 08 00"),
+    "unmap": unit("42 00 00 00 00 00 00 00 28 00", unmap((8, 8), (1 << 20, 1))),
+    "unmap-beyond": unit("42 00 00 00 00 00 00 00 18 00", unmap(((1 << 64) - 1, 0xFFFFFFFF))),
+    "unmap-short": unit("42 00 00 00 00 00 00 00 07 00", b"\0" * 7),
+    "write-same-ndob": unit("93 09 00 00 00 00 00 00 00 01 00 00 00 08 00 00"),
+    "write-same-to-the-end": unit("41 00 00 00 00 01 00 00 00 00", what=THIN | 8),
+    "compare-and-write": unit("89 08 00 00 00 00 00 00 00 05 00 00 00 02 00 00", what=THIN | 8),
+    "orwrite": unit("8b 00 00 00 00 00 00 00 00 05 00 00 00 02 00 00", what=THIN | 1),
+    "lba-status": unit("9e 12 00 00 00 00 00 00 00 04 00 00 00 38 00 00", b"\3\0\1\2\0\0\1\1\1"),
+    "lba-status-halves": unit("9e 12" + " 00" * 11 + " ff", b"\0\x64\1\0\x64\0\1\x38\1", size=20),
+    "protect": unit("88 e0 00 00 00 00 00 00 00 05 00 00 00 02 00 00", what=THIN | 2),
+    "naca": unit("00 00 00 00 00 04"),
+    "service-action": unit("9e 1f"),
+    "unknown": unit("ff"),
+    "short": bytes([THIN, LARGE, FREE, 0x28, 0]),
+    "empty-volume": unit("28 00 00 00 00 00 00 00 00 00", size=0),
+}
+
+(HERE / "cdb").mkdir(parents=True, exist_ok=True)
+for name, content in CDBS.items():
+    (HERE / "cdb" / name).write_bytes(content)
+
 for target in ("transmission", "session"):
     (HERE / target).mkdir(parents=True, exist_ok=True)
     for name, (mode, portion, stream) in SEEDS.items():

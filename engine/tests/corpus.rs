@@ -25,3 +25,8 @@ fn transmission() {
 fn session() {
     replay("session", harness::session::run);
 }
+
+#[test]
+fn cdb() {
+    replay("cdb", harness::cdb::run);
+}

@@ -1,6 +1,7 @@
 //! What the fuzz targets run; `cargo test` runs the same over the checked-in corpus.
 #![allow(dead_code)]
 
+pub mod cdb;
 pub mod replies;
 pub mod session;
 pub mod transmission;

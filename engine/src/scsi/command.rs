@@ -315,7 +315,8 @@ impl Cdb<'_> {
     /// limit holds for that too.
     fn same_blocks(&self) -> Result<u64, Sense> {
         let (lba, blocks) = (self.lba(), self.length_field().of(self.bytes));
-        self.check_range(lba, blocks)?;
+        // Up to the end there must be a block.
+        self.check_range(lba, blocks.max(1))?;
         let limits = &self.scsi.limits;
         if blocks == 0 && limits.write_same_nonzero {
             return Err(Sense::INVALID_FIELD_IN_CDB.at_byte(u16::from(self.length_field().offset)));

@@ -177,6 +177,8 @@ fn write_same_of_no_blocks() {
     assert_eq!(decoded_with(&with_limits(limits), &cdb), wrong_byte(7));
     let wide = [0x93, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(codes(decoded(&wide)), OUT_OF_RANGE);
+    let at_the_end = [0x93, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    assert_eq!(codes(decoded(&at_the_end)), OUT_OF_RANGE, "there is no block up to the end");
     let limits = BlockLimits { write_same_blocks: 3, ..BlockLimits::default() };
     let four = [0x93, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0];
     assert_eq!(decoded_with(&with_limits(limits), &four), wrong_byte(10));
