@@ -13,12 +13,15 @@ from blockgate.api.errors import error_responses, install_error_handlers
 from blockgate.api.identify import Identify
 from blockgate.api.requests import harmless_fields, known_fields
 from blockgate.api.routes import (
+    chap,
     config,
     exports,
     gateway,
+    groups,
     monitoring,
     pools,
     sessions,
+    targets,
     tls,
     volumes,
 )
@@ -43,7 +46,18 @@ def build_app(context: ApiContext) -> FastAPI:
     app.state.context = context
     install_error_handlers(app)
     v1 = APIRouter(prefix="/v1", responses=error_responses(400, 401, 403, 422, 503))
-    for module in (gateway, pools, volumes, exports, sessions, config, tls):
+    for module in (
+        gateway,
+        pools,
+        volumes,
+        exports,
+        targets,
+        groups,
+        chap,
+        sessions,
+        config,
+        tls,
+    ):
         v1.include_router(module.router)
     app.include_router(v1)
     app.include_router(monitoring.router)

@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 
 from blockgate.api.context import Call, GatewayInfo
 from blockgate.control.ports import Counters, OpCounters
-from blockgate.control.views import SessionInfo, VolumeInfo
+from blockgate.control.views import SessionInfo, TargetInfo, VolumeInfo
 
 __all__ = ["CONTENT_TYPE", "render"]
 
@@ -43,6 +43,7 @@ class Snapshot:
     volume_names: Mapping[int, str]
     volumes: Sequence[VolumeInfo]
     sessions: Sequence[tuple[SessionInfo, OpCounters | None]]
+    targets: Sequence[TargetInfo]
     stalls: Sequence[tuple[str, int]]
     stall_max_s: float
     stall_sum_s: float
@@ -58,6 +59,7 @@ async def render(call: Call) -> bytes:
         volume_names=names,
         volumes=await control.volume_list(call.caller),
         sessions=await control.session_counters(call.caller),
+        targets=await control.target_list(call.caller),
         stalls=stalls.cumulative(),
         stall_max_s=stalls.max_s,
         stall_sum_s=stalls.sum_s,
@@ -91,15 +93,16 @@ class _SnapshotCollector(Collector):
         by_export: _Counted = {
             (name,): counters for name, counters in snapshot.counters.exports.items()
         }
-        by_session: _Counted = {
-            _session_labels(one): counters for one, counters in snapshot.sessions if counters
-        }
         yield _build(snapshot.gateway)
         yield from _operations("volume", ["volume"], by_volume, bounds)
         yield from _operations("export", ["export"], by_export, bounds)
-        yield from _operations("session", _SESSION_LABELS, by_session, bounds)
+        for kind in SESSION_KINDS:
+            mine = [(one, did) for one, did in snapshot.sessions if one.protocol == kind.protocol]
+            by_session = {kind.values(one): counters for one, counters in mine if counters}
+            yield from _operations(kind.name, kind.labels, by_session, bounds)
+            yield from _sessions(kind, [one for one, _ in mine])
         yield from _volumes(snapshot.volumes)
-        yield from _sessions([one for one, _ in snapshot.sessions])
+        yield from _targets(snapshot.targets)
         yield from _shards(snapshot)
         yield from _loop(snapshot)
 
@@ -154,27 +157,55 @@ def _volumes(volumes: Sequence[VolumeInfo]) -> Iterator[Metric]:
     return iter((size, degraded))
 
 
-_SESSION_LABELS = ("session", "export", "peer")
+@dataclass(frozen=True, slots=True)
+class SessionKind:
+    """How the sessions of one protocol are named, and which of their fields are labels."""
+
+    protocol: str
+    name: str
+    fields: tuple[str, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return ("session", *self.fields)
+
+    def values(self, one: SessionInfo) -> tuple[str, ...]:
+        return (str(one.id), *(str(getattr(one, field)) for field in self.fields))
 
 
-def _session_labels(one: SessionInfo) -> tuple[str, str, str]:
-    return str(one.id), one.export, one.peer
+SESSION_KINDS = (
+    SessionKind("nbd", "session", ("export", "peer")),
+    SessionKind("iscsi", "iscsi_session", ("target", "initiator", "peer")),
+)
 
 
-def _sessions(sessions: Sequence[SessionInfo]) -> Iterator[Metric]:
-    in_flight = GaugeMetricFamily(
-        "blockgate_session_in_flight", "Commands in flight", labels=_SESSION_LABELS
-    )
+def _sessions(kind: SessionKind, sessions: Sequence[SessionInfo]) -> Iterator[Metric]:
+    prefix = f"blockgate_{kind.name}"
+    in_flight = GaugeMetricFamily(f"{prefix}_in_flight", "Commands in flight", labels=kind.labels)
     unsent = GaugeMetricFamily(
-        "blockgate_session_unsent_bytes",
-        "Replies that the client has not taken",
-        labels=_SESSION_LABELS,
+        f"{prefix}_unsent_bytes", "Replies that the client has not taken", labels=kind.labels
     )
     for one in sessions:
-        values = _session_labels(one)
+        values = kind.values(one)
         in_flight.add_metric(values, one.in_flight)
         unsent.add_metric(values, one.unsent_bytes)
     return iter((in_flight, unsent))
+
+
+def _targets(targets: Sequence[TargetInfo]) -> Iterator[Metric]:
+    labels = ["target"]
+    sessions = GaugeMetricFamily("blockgate_target_sessions", "Sessions", labels=labels)
+    ready = GaugeMetricFamily(
+        "blockgate_target_ready", "1 while initiators can log in", labels=labels
+    )
+    missing = GaugeMetricFamily(
+        "blockgate_target_luns_missing", "LUNs whose volume is not open", labels=labels
+    )
+    for one in targets:
+        sessions.add_metric([one.name], one.sessions)
+        ready.add_metric([one.name], int(one.ready))
+        missing.add_metric([one.name], sum(not lun.ready for lun in one.luns))
+    return iter((sessions, ready, missing))
 
 
 def _shards(snapshot: Snapshot) -> Iterator[Metric]:

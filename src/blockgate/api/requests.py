@@ -21,9 +21,13 @@ from pydantic import (
 
 from blockgate.model.config import parse_allow
 from blockgate.model.document import (
+    CHAP_FIELDS,
+    DISCOVERY_FIELDS,
     EXPORT_FIELDS,
+    GROUP_FIELDS,
     POOL_FIELDS,
     PSK_FIELDS,
+    TARGET_FIELDS,
     TOP_FIELDS,
     VOLUME_FIELDS,
 )
@@ -36,7 +40,10 @@ from blockgate.model.names import (
     user_name,
     volume_name,
 )
+from blockgate.model.parameters import PARAMETERS
 from blockgate.model.sizes import parse_size
+from blockgate.model.target_entries import ACL_FIELDS, LUN_FIELDS
+from blockgate.model.units import UNIT_FIELDS
 
 
 def _as_size(value: object) -> object:
@@ -83,6 +90,19 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+class Scsi(Request):
+    """What initiators know a volume by; what is not given has its default, or stays."""
+
+    vendor: Text | None = None
+    product: Text | None = None
+    revision: Text | None = None
+    serial: Text | None = Field(default=None, description="empty: the volume's UUID")
+    scsi_id: Text | None = Field(default=None, description="as ScsiId of iSCSI Enterprise Target")
+    removable: StrictBool | None = None
+    provisioning: Literal["thin", "full"] | None = None
+    physical_block_size: BlockSize | None = None
+
+
 class PoolAdd(Request):
     """A place for volumes: exactly one of `directory` and `device`."""
 
@@ -115,6 +135,16 @@ class VolumeCreate(Request):
     block_size: BlockSize | None = None
     cache: Cache | None = None
     io: Io | None = None
+    scsi: Scsi = Field(default_factory=Scsi)
+
+
+class VolumeUpdate(Request):
+    """What is given is changed. `force` ends the sessions that use it."""
+
+    cache: Cache | None = None
+    io: Io | None = None
+    scsi: Scsi = Field(default_factory=Scsi)
+    force: StrictBool = False
 
 
 class VolumeAdopt(Request):
@@ -127,6 +157,7 @@ class VolumeAdopt(Request):
     block_size: BlockSize = 512
     cache: Cache = "write-back"
     io: Io = "buffered"
+    scsi: Scsi = Field(default_factory=Scsi)
 
 
 class VolumeResize(Request):
@@ -181,7 +212,7 @@ class LogLevelSet(Request):
     level: Literal["debug", "info", "warning", "error"]
 
 
-SECRET_FIELDS = frozenset({"key"})
+SECRET_FIELDS = frozenset({"key", "secret"})
 
 
 def known_fields() -> frozenset[str]:
@@ -189,9 +220,16 @@ def known_fields() -> frozenset[str]:
     names = {"dry_run", "force", "secrets", "limit", "pool"}  # of queries
     names |= {"body", "bytes", "sha256"}  # of a body that cannot be shown
     names |= {*TOP_FIELDS, *POOL_FIELDS, *VOLUME_FIELDS, *EXPORT_FIELDS, *PSK_FIELDS}
-    for model in Request.__subclasses__():
+    names |= {*TARGET_FIELDS, *LUN_FIELDS, *ACL_FIELDS, *GROUP_FIELDS, *DISCOVERY_FIELDS}
+    names |= {*CHAP_FIELDS, *PARAMETERS, *UNIT_FIELDS}
+    for model in _bodies(Request):
         names |= {field.alias or name for name, field in model.model_fields.items()}
     return frozenset(names)
+
+
+def _bodies(base: type[Request]) -> set[type[Request]]:
+    below = set(base.__subclasses__())
+    return below.union(*(_bodies(one) for one in below))
 
 
 def harmless_fields() -> frozenset[str]:

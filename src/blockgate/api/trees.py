@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from blockgate.api.context import GatewayInfo
-from blockgate.control.views import ExportInfo, PoolInfo, SessionInfo, Tree, VolumeInfo
+from blockgate.control.views import ExportInfo, PoolInfo, SessionInfo, TargetInfo, Tree, VolumeInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,20 @@ class PoolNode:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetNode:
+    """A target and its sessions."""
+
+    target: TargetInfo
+    sessions: tuple[SessionInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TreeDocument:
-    """Everything; `handshakes` are sessions that have not chosen an export yet."""
+    """Everything; `handshakes` are sessions that have not chosen an export or target yet."""
 
     gateway: GatewayInfo
     pools: tuple[PoolNode, ...]
+    targets: tuple[TargetNode, ...]
     handshakes: tuple[SessionInfo, ...]
 
 
@@ -53,4 +62,5 @@ def tree_document(gateway: GatewayInfo, tree: Tree) -> TreeDocument:
         )
         for pool in tree.pools
     )
-    return TreeDocument(gateway, pools, tree.handshakes)
+    targets = tuple(TargetNode(one.target, one.sessions) for one in tree.targets)
+    return TreeDocument(gateway, pools, targets, tree.handshakes)

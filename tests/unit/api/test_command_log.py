@@ -71,7 +71,7 @@ async def test_a_full_disk_fails_no_command(tmp_path: Path) -> None:
 def test_only_what_is_known_to_be_harmless_is_shown() -> None:
     masker = Masker(harmless_fields(), known_fields())
     masked = masker.mask(
-        {"user": "backup", "key": "s1", "kye": "s2", "volumes": {"size": 1, "secret": "s3"}}
+        {"user": "backup", "key": "s1", "kye": "s2", "volumes": {"size": 1, "sekret": "s3"}}
     )
     assert masked == {
         "user": "backup",

@@ -20,7 +20,7 @@ async def apply(
     call: Administer,
     document: Annotated[
         dict[str, Any] | str,
-        Body(description="pools, volumes and exports: an object, or YAML as a string"),
+        Body(description="pools, volumes, exports, targets: an object, or YAML as a string"),
     ],
     dry_run: bool = False,
     force: bool = False,

@@ -33,7 +33,7 @@ async def list_tasks(call: View) -> list[TaskInfo]:
 
 @router.get("/tree")
 async def tree(call: View) -> TreeDocument:
-    """Gateway, pools, volumes, exports and sessions."""
+    """Gateway, pools, volumes, exports, targets and sessions."""
     return tree_document(call.context.gateway(), await call.control.tree(call.caller))
 
 

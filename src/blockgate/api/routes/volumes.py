@@ -15,6 +15,7 @@ from blockgate.api.requests import (
     VolumePart,
     VolumeRename,
     VolumeResize,
+    VolumeUpdate,
 )
 from blockgate.control.views import VolumeInfo
 
@@ -47,6 +48,7 @@ async def create_volume(call: Administer, body: VolumeCreate) -> VolumeInfo:
         block_size=body.block_size,
         cache=body.cache,
         io=body.io,
+        scsi=body.scsi.model_dump(exclude_none=True),
     )
 
 
@@ -62,6 +64,7 @@ async def adopt_volume(call: Administer, body: VolumeAdopt) -> VolumeInfo:
         block_size=body.block_size,
         cache=body.cache,
         io=body.io,
+        scsi=body.scsi.model_dump(exclude_none=True),
     )
 
 
@@ -71,11 +74,27 @@ async def volume_info(call: View, pool: PoolPart, volume: VolumePart) -> VolumeI
     return await call.control.volume_info(call.caller, f"{pool}/{volume}")
 
 
+@router.patch(_ONE, responses=error_responses(404, 409))
+async def update_volume(
+    call: Administer, pool: PoolPart, volume: VolumePart, body: VolumeUpdate
+) -> VolumeInfo:
+    """Change modes, and what initiators know it by; under live sessions that takes `force`."""
+    return await call.control.volume_update(
+        call.caller,
+        call.operation_id,
+        f"{pool}/{volume}",
+        cache=body.cache,
+        io=body.io,
+        scsi=body.scsi.model_dump(exclude_none=True),
+        force=body.force,
+    )
+
+
 @router.delete(_ONE, status_code=204, responses=error_responses(404, 409))
 async def delete_volume(
     call: Administer, pool: PoolPart, volume: VolumePart, force: bool = False
 ) -> None:
-    """Destroy a volume's data. Refused while it is exported."""
+    """Destroy a volume's data. Refused while it is exported or mapped."""
     await call.control.volume_delete(
         call.caller, call.operation_id, f"{pool}/{volume}", force=force
     )
