@@ -129,6 +129,11 @@ class Rig:
                 f["name"]: (self._identity(f["uuid"]), f["size"], f["status"], f["reason"])
                 for f in api("POST", "pools/main/scan", {"dry_run": True})
             },
+            "targets": [_without_sessions(one) for one in api("GET", "targets")],
+            "groups": api("GET", "groups"),
+            "discovery": api("GET", "discovery"),
+            "chap": api("GET", "chap"),
+            "faces": {v["name"]: (v["vendor"], v["targets"]) for v in volumes},
             "users": [user["user"] for user in api("GET", "tls/psk")],
             "keys": [self._identity(key) for key in self._keys()],
             "files": {
@@ -167,6 +172,11 @@ class Rig:
 
     def _whole_log(self) -> str:
         return self.gateway.log_file.read_text()
+
+
+def _without_sessions(target: dict[str, Any]) -> dict[str, Any]:
+    """A target as it is configured, and whether it is served."""
+    return {key: value for key, value in target.items() if key != "sessions"}
 
 
 def _content(path: Path) -> tuple[int, str]:

@@ -105,6 +105,37 @@ def empty_pool(gateway: Gateway) -> None:
     gateway.add_pool("spare")
 
 
+TARGET = "iqn.2026-11.org.example:t"
+HOST = "iqn.1994-05.com.example:host"
+SECRET = "not for anybody else"
+
+
+def mapped(gateway: Gateway) -> None:
+    """A volume that is LUN 0 of a target, and a group that may log in."""
+    volume(gateway)
+    gateway.api("POST", "groups", {"name": "db", "initiators": [HOST]})
+    entry = {"name": TARGET, "luns": [{"lun": 0, "volume": "main/a"}], "acls": [{"group": "db"}]}
+    gateway.api("POST", "targets", entry)
+
+
+def with_chap(gateway: Gateway) -> None:
+    """A target whose discovery and ACL ask for a CHAP user."""
+    mapped(gateway)
+    gateway.api("PUT", "chap/host", {"secret": SECRET})
+    gateway.api("PATCH", f"targets/{TARGET}/acls/group:db", {"chap": "host"})
+
+
+TARGETS_DOCUMENT = {
+    "volumes": [{"name": "main/b", "size": "1M", "scsi": {"vendor": "IET"}}],
+    "groups": [{"name": "web", "initiators": [HOST]}],
+    "chap": [{"user": "gate", "secret": SECRET}],
+    "discovery": {"chap": "gate"},
+    "targets": [
+        {"name": TARGET, "luns": [{"lun": 3, "volume": "main/b"}], "acls": [{"group": "web"}]},
+        {"name": TARGET + "2", "luns": [{"lun": 0, "volume": "main/a"}], "access": "open"},
+    ],
+}
+
 DOCUMENT = {
     "volumes": [{"name": "main/b", "size": "1M"}, {"name": "main/c", "size": "2M"}],
     "exports": [{"volume": "main/b"}, {"volume": "main/c", "name": "c", "read_only": True}],
@@ -158,6 +189,35 @@ SCENARIOS = (
         "export-update", exported, lambda s: s("PATCH", "exports/web", {"allow": ["192.0.2.0/24"]})
     ),
     Scenario("export-remove", exported, lambda s: s("DELETE", "exports/web")),
+    Scenario(
+        "target-create",
+        volume,
+        lambda s: s("POST", "targets", {"name": TARGET, "luns": [{"lun": 0, "volume": "main/a"}]}),
+    ),
+    Scenario(
+        "target-update",
+        mapped,
+        lambda s: s("PATCH", f"targets/{TARGET}", {"alias": "x", "access": "open"}),
+    ),
+    Scenario("acl-remove", mapped, lambda s: s("DELETE", f"targets/{TARGET}/acls/group:db")),
+    Scenario("lun-remove", mapped, lambda s: s("DELETE", f"targets/{TARGET}/luns/0")),
+    Scenario("target-remove", mapped, lambda s: s("DELETE", f"targets/{TARGET}")),
+    Scenario("target-rename-volume", mapped, _rename),
+    Scenario("target-shrink", mapped, lambda s: _resize(s, "512K")),
+    Scenario(
+        "scsi-face", mapped, lambda s: s("PATCH", "volumes/main/a", {"scsi": {"vendor": "IET"}})
+    ),
+    Scenario(
+        "chap-rotate", with_chap, lambda s: s("POST", "chap/host/rotate", {"secret": SECRET[::-1]})
+    ),
+    Scenario("discovery", with_chap, lambda s: s("PUT", "discovery", {"chap": "host"})),
+    Scenario("apply-targets", mapped, lambda s: s("POST", "apply", TARGETS_DOCUMENT)),
+    Scenario(
+        "lun-add-fails",
+        mapped,
+        lambda s: s("POST", "apply", TARGETS_DOCUMENT),
+        (("rename", "*/b.img", errno.EIO), ("rename", "*.new", errno.EIO)),
+    ),
     Scenario("psk-add", nothing, lambda s: s("POST", "tls/psk", {"user": "host", "key": PSK})),
     Scenario("psk-remove", with_user, lambda s: s("DELETE", "tls/psk/host")),
     Scenario("rotate-key", with_user, lambda s: s("POST", "secrets/rotate-key")),

@@ -35,7 +35,9 @@ def status() -> None:
     """Show what runs: version, I/O path, addresses, and how much there is of everything."""
     api = current().api
     gateway = api.get("gateway")
-    counts = {kind: len(api.get(kind)) for kind in ("pools", "volumes", "exports", "sessions")}
+    counts = {
+        kind: len(api.get(kind)) for kind in ("pools", "volumes", "exports", "targets", "sessions")
+    }
     addresses = [
         f"{one['protocol']} {one['address']}{' (TLS)' if one['tls'] else ''}"
         for one in gateway["listeners"]
@@ -56,7 +58,7 @@ def status() -> None:
 
 
 def tree() -> None:
-    """Show everything: gateway, pools, volumes, exports, sessions."""
+    """Show everything: gateway, pools, volumes, exports, targets, sessions."""
     document = current().api.get("tree")
     if current().json:
         print_json(document)
@@ -67,6 +69,8 @@ def tree() -> None:
     top = Tree(plain(f"gateway {gateway['id']} ({gateway['io']}, {gateway['state']})"))
     for pool in document["pools"]:
         _add_pool(top, pool)
+    for target in document["targets"]:
+        _add_target(top, target)
     for session in document["handshakes"]:
         top.add(plain(f"session {session['id']}: {session['peer']}, in its handshake"))
     console().print(top)
@@ -95,6 +99,19 @@ def _add_export(branch: Tree, node: Any) -> None:
     for session in node["sessions"]:
         tls = f", {session['tls']}" if session["tls"] else ""
         below.add(plain(f"session {session['id']}: {session['peer']}{tls}"))
+
+
+def _add_target(top: Tree, node: Any) -> None:
+    target = node["target"]
+    words = [target["reason"] or "ready"] + (["open"] if target["access"] == "open" else [])
+    below = top.add(plain(f"target {target['name']} ({', '.join(words)})"))
+    for lun in target["luns"]:
+        note = ", read-only" if lun["read_only"] else ""
+        below.add(plain(f"LUN {lun['lun']}: {lun['volume']}{note}"))
+    for acl in target["acls"]:
+        below.add(plain(f"ACL {acl['subject']}"))
+    for session in node["sessions"]:
+        below.add(plain(f"session {session['id']}: {session['initiator']} at {session['peer']}"))
 
 
 @command(log, "level")

@@ -8,7 +8,19 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from blockgate import __version__
-from blockgate.cli import documents, exports, gateway, pools, sessions, tls, volumes
+from blockgate.cli import (
+    chap,
+    doctor,
+    documents,
+    exports,
+    gateway,
+    groups,
+    pools,
+    sessions,
+    targets,
+    tls,
+    volumes,
+)
 from blockgate.cli.completion import SCRIPTS
 from blockgate.cli.output import print_json
 from blockgate.cli.session import command, current, report, set_root_options
@@ -59,6 +71,9 @@ def root(
 app.add_typer(pools.app, name="pool")
 app.add_typer(volumes.app, name="volume")
 app.add_typer(exports.app, name="export")
+app.add_typer(targets.app, name="target")
+app.add_typer(groups.app, name="group")
+app.add_typer(chap.app, name="chap")
 app.add_typer(sessions.app, name="session")
 app.add_typer(documents.app, name="config")
 app.add_typer(tls.app, name="tls")
@@ -68,6 +83,7 @@ command(app, "tasks")(sessions.list_tasks)
 command(app, "operation")(sessions.operation)
 command(app, "tree")(gateway.tree)
 command(app, "status")(gateway.status)
+command(app, "doctor")(doctor.doctor)
 
 
 @command(app, "completion")

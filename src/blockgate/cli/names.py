@@ -38,6 +38,9 @@ pools = _completer(("pools",), lambda row: str(row["name"]), lambda row: str(row
 volumes = _completer(("volumes",), _volume, lambda row: str(row["state"]))
 exports = _completer(("exports",), lambda row: str(row["name"]), lambda row: str(row["volume"]))
 sessions = _completer(("sessions",), lambda row: str(row["id"]), lambda row: str(row["peer"]))
+targets = _completer(("targets",), lambda row: str(row["name"]), lambda row: str(row["alias"]))
+groups = _completer(("groups",), lambda row: str(row["name"]), lambda row: "group of initiators")
+chap_users = _completer(("chap",), lambda row: str(row["user"]), lambda row: "CHAP user")
 psk_users = _completer(("tls", "psk"), lambda row: str(row["user"]), lambda row: "TLS PSK user")
 history = _completer(
     ("config", "history"), lambda row: str(row["number"]), lambda row: str(row["summary"])

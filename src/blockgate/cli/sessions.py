@@ -10,6 +10,7 @@ import typer
 from blockgate.cli import names
 from blockgate.cli.output import (
     Column,
+    Row,
     done,
     duration,
     field,
@@ -28,15 +29,19 @@ from blockgate.model.sizes import format_size
 app = typer.Typer(no_args_is_help=True, help="Sessions: connections of clients.")
 
 
+def _phase(row: Row) -> str:
+    return f"({row['phase']})"
+
+
 @command(app, "list")
 def list_sessions() -> None:
-    """List all connections of clients."""
+    """List all connections of clients, over NBD and iSCSI."""
     now = time.time()
     columns = (
         Column("ID", field("id"), right=True),
         Column("CLIENT", field("peer")),
-        Column("EXPORT", lambda row: row["export"] or f"({row['phase']})"),
-        Column("TLS", lambda row: row["tls"] or "-"),
+        Column("EXPORT OR TARGET", lambda row: row["export"] or row["target"] or _phase(row)),
+        Column("AS", lambda row: row["initiator"] or row["tls"] or "-"),
         Column("FOR", lambda row: duration(now - row["since"]), right=True),
         Column("READS", field("reads"), right=True),
         Column("READ", size("read_bytes"), right=True),

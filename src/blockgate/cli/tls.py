@@ -1,15 +1,9 @@
-"""``blockgate tls``: pre-shared keys of NBD clients, tokens of API clients.
-
-Secrets come from a file, from stdin or from a prompt, never from the command line, which every
-user of the machine can read.
-"""
+"""``blockgate tls``: pre-shared keys of NBD clients, tokens of API clients."""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-import sys
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -17,6 +11,7 @@ import typer
 from blockgate.cli import names
 from blockgate.cli.output import Column, done, field, print_json, show_table
 from blockgate.cli.progress import change
+from blockgate.cli.secrets import read_secret
 from blockgate.cli.session import command, current
 from blockgate.model.errors import InvalidInput
 from blockgate.model.names import user_name
@@ -25,8 +20,6 @@ from blockgate.model.showing import shown
 app = typer.Typer(no_args_is_help=True, help="TLS: pre-shared keys, API tokens.")
 psk = typer.Typer(no_args_is_help=True, help="Pre-shared keys of NBD clients.")
 app.add_typer(psk, name="psk")
-
-MAX_KEY_BYTES = 4096
 
 
 @command(psk, "add")
@@ -58,7 +51,9 @@ def add(
     if reference is not None:
         body["key"] = f"file:{reference}"
     elif not generate:
-        body["key"] = _read_key(key_file)
+        body["key"] = read_secret(
+            key_file, what="key", option="--key-file", prompt="Key (hex digits)"
+        )
     made = change("POST", "tls", "psk", body=body)
     if current().json:
         print_json(made)
@@ -66,28 +61,6 @@ def add(
         print(f"{user}:{made['key']}")
     else:
         print(f"User {user} added.")
-
-
-def _read_key(key_file: str | None) -> str:
-    if key_file is None:
-        if not sys.stdin.isatty():
-            raise InvalidInput(
-                "There is no key.", "Give --key-file FILE (- reads stdin), or --generate."
-            )
-        text: str = typer.prompt("Key (hex digits)", hide_input=True, err=True)
-        return text.strip()
-    try:
-        if key_file == "-":
-            text = sys.stdin.read(MAX_KEY_BYTES + 1)
-        else:
-            with Path(key_file).open() as file:
-                text = file.read(MAX_KEY_BYTES + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise InvalidInput(f"Cannot read the key in {key_file}: {reason}.") from error
-    if len(text) > MAX_KEY_BYTES:
-        raise InvalidInput(f"{key_file} is too long for a key.")
-    return text.strip()
 
 
 @command(psk, "list")

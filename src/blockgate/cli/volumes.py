@@ -25,6 +25,7 @@ from blockgate.model.errors import InvalidInput
 from blockgate.model.names import VolumeRef, pool_name, volume_name
 from blockgate.model.showing import shown
 from blockgate.model.sizes import format_size
+from blockgate.model.units import Unit
 
 app = typer.Typer(no_args_is_help=True, help="Volumes: virtual disks, named POOL/VOLUME.")
 
@@ -55,6 +56,38 @@ IoOption = Annotated[
 BlockSizeOption = Annotated[
     str, typer.Option("--block-size", metavar="512|4096", help="Logical block size in bytes.")
 ]
+VendorOption = Annotated[
+    str | None, typer.Option("--vendor", metavar="TEXT", help="SCSI vendor, up to 8 characters.")
+]
+ProductOption = Annotated[
+    str | None, typer.Option("--product", metavar="TEXT", help="SCSI product, up to 16.")
+]
+RevisionOption = Annotated[
+    str | None, typer.Option("--revision", metavar="TEXT", help="SCSI revision, up to 4.")
+]
+SerialOption = Annotated[
+    str | None,
+    typer.Option("--serial", metavar="TEXT", help="SCSI serial number; the UUID if not said."),
+]
+ScsiIdOption = Annotated[
+    str | None,
+    typer.Option("--scsi-id", metavar="TEXT", help="ScsiId as of iSCSI Enterprise Target."),
+]
+RemovableOption = Annotated[
+    bool | None, typer.Option("--removable/--fixed", help="A medium that can be ejected?")
+]
+ProvisioningOption = Annotated[
+    Literal["thin", "full"] | None,
+    typer.Option(
+        "--provisioning", metavar="thin|full", help="thin: initiators may give blocks back."
+    ),
+]
+PhysicalOption = Annotated[
+    str | None,
+    typer.Option(
+        "--physical-block-size", metavar="512|4096", help="What is told to initiators; 4096."
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Do it in spite of what it loses.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -73,6 +106,43 @@ def _new(volume: str) -> dict[str, Any]:
 def _at(volume: str) -> tuple[str, str]:
     ref = VolumeRef.parse(volume)
     return ref.pool, ref.name
+
+
+def _scsi(
+    vendor: str | None,
+    product: str | None,
+    revision: str | None,
+    serial: str | None,
+    scsi_id: str | None,
+    removable: bool | None,
+    provisioning: str | None,
+    physical_block_size: str | None,
+) -> dict[str, Any]:
+    """What options say of a volume's SCSI face, checked."""
+    said: dict[str, Any] = {
+        "vendor": vendor,
+        "product": product,
+        "revision": revision,
+        "serial": serial,
+        "scsi_id": scsi_id,
+        "removable": removable,
+        "provisioning": provisioning,
+    }
+    if physical_block_size is not None:
+        said["physical_block_size"] = _block_size(physical_block_size)
+    given = {name: value for name, value in said.items() if value is not None}
+    Unit().changed(given)
+    return given
+
+
+def _face(one: Any) -> str:
+    """A volume's SCSI face in words."""
+    words = [f"{one['vendor']} {one['product']} {one['revision']}", one["provisioning"]]
+    words.append(f"physical blocks of {one['physical_block_size']}")
+    words += [f"serial {one['serial']}"] if one["serial"] else []
+    words += [f"ScsiId {one['scsi_id']}"] if one["scsi_id"] else []
+    words += ["removable"] if one["removable"] else []
+    return ", ".join(words)
 
 
 @command(app, "create")
@@ -116,6 +186,14 @@ def create(
             help="direct: around the gateway's page cache; buffered if not said.",
         ),
     ] = None,
+    vendor: VendorOption = None,
+    product: ProductOption = None,
+    revision: RevisionOption = None,
+    serial: SerialOption = None,
+    scsi_id: ScsiIdOption = None,
+    removable: RemovableOption = None,
+    provisioning: ProvisioningOption = None,
+    physical_block_size: PhysicalOption = None,
 ) -> None:
     """Make a volume: empty, of a --size; or as a copy, with --from.
 
@@ -132,8 +210,57 @@ def create(
     }
     if block_size is not None:
         body["block_size"] = _block_size(block_size)
+    if scsi := _scsi(
+        vendor, product, revision, serial, scsi_id, removable, provisioning, physical_block_size
+    ):
+        body["scsi"] = scsi
     made = change("POST", "volumes", body=body)
     done(f"Volume {volume} created: {format_size(made['size'])}, WWN {made['wwn']}.", made)
+
+
+@command(app, "set")
+def set_volume(
+    volume: VolumeArgument,
+    cache: Annotated[
+        Literal["write-back", "write-through"] | None,
+        typer.Option(
+            "--cache",
+            metavar="write-back|write-through",
+            help="write-through: stable before it is answered.",
+        ),
+    ] = None,
+    io: Annotated[
+        Literal["buffered", "direct"] | None,
+        typer.Option(
+            "--io", metavar="buffered|direct", help="direct: around the gateway's page cache."
+        ),
+    ] = None,
+    vendor: VendorOption = None,
+    product: ProductOption = None,
+    revision: RevisionOption = None,
+    serial: SerialOption = None,
+    scsi_id: ScsiIdOption = None,
+    removable: RemovableOption = None,
+    provisioning: ProvisioningOption = None,
+    physical_block_size: PhysicalOption = None,
+    force: Annotated[bool, typer.Option("--force", help="End the sessions that use it.")] = False,
+) -> None:
+    """Change a volume's modes, and what iSCSI initiators know it by; what is not named stays.
+
+    It is closed and opened again for that: refused while sessions use it, unless --force.
+    """
+    at = _at(volume)
+    scsi = _scsi(
+        vendor, product, revision, serial, scsi_id, removable, provisioning, physical_block_size
+    )
+    options = {"cache": cache, "io": io, "scsi": scsi or None}
+    body: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    if not body:
+        raise InvalidInput(
+            "Nothing to change was given.", "For example: --cache write-through, --vendor TEXT."
+        )
+    made = change("PATCH", "volumes", *at, body={**body, "force": force})
+    done(f"Volume {volume} changed.", made)
 
 
 @command(app, "list")
@@ -153,6 +280,7 @@ def list_volumes(
         Column("STATE", field("state")),
         Column("HEALTH", field("health")),
         Column("EXPORTS", lambda row: str(len(row["exports"])), right=True),
+        Column("TARGETS", lambda row: str(len(row["targets"])), right=True),
         Column("SESSIONS", field("sessions"), right=True),
         Column("", flags(adopted="adopted", prealloc="preallocated")),
     )
@@ -187,6 +315,8 @@ def info(volume: VolumeArgument) -> None:
             ("Degraded since", when(one["degraded_since"])),
             ("Writes", "refused until it is reopened" if one["writes_refused"] else ""),
             ("Exports", ", ".join(one["exports"])),
+            ("Targets", ", ".join(one["targets"])),
+            ("SCSI", _face(one)),
             ("Sessions", str(one["sessions"])),
         ),
     )

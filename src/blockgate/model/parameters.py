@@ -116,7 +116,7 @@ class TargetParameters:
     queue_depth: int = 128
     nop_interval: int = 5
     nop_timeout: int = 5
-    recovery_time: int = 15
+    recovery_time: int = 30
 
     def __post_init__(self) -> None:
         for name in PARAMETERS:

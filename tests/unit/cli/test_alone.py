@@ -21,6 +21,7 @@ from blockgate.model.errors import InvalidInput
 from blockgate.model.showing import among, counted
 
 ROOT = Path(__file__).parents[3]
+IQN = "iqn.2026-11.org.example:web"
 
 
 def blockgate(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -58,6 +59,24 @@ def test_errors_are_json_when_asked(tmp_path: Path) -> None:
         (["volume", "resize", "a/b"], "--size"),
         (["export", "set", "x"], "Nothing to change"),
         (["export", "set", "x", "--allow", "::/0", "--allow-all"], "exclude"),
+        (["volume", "set", "a/b"], "Nothing to change"),
+        (["volume", "create", "a/b", "--size", "1G", "--vendor", "NINECHARS"], "1 to 8"),
+        (["target", "create", "web"], "iSCSI name"),
+        (["target", "create", IQN, "--lun", "a/b", "--lun", "1=a/b"], "twice"),
+        (["target", "create", IQN, "--lun", "0=a/b", "--lun", "0=a/c"], "already"),
+        (["target", "create", IQN, "--parameter", "speed=1"], "not a parameter"),
+        (["target", "create", IQN, "--parameter", "queue_depth"], "NAME=VALUE"),
+        (["target", "create", IQN, "--mutual-chap", "x"], "initiator's"),
+        (["target", "create", IQN, "--portal", "gw.example.org"], "portal"),
+        (["target", "set", IQN], "Nothing to change"),
+        (["target", "set", IQN, "--portal", "192.0.2.1", "--all-portals"], "exclude"),
+        (["target", "set", IQN, "--no-chap", "--chap", "x"], "excludes"),
+        (["target", "acl", "set", IQN, IQN], "Nothing to change"),
+        (["target", "lun", "add", IQN, "a/b", "--lun", "99999"], "16383"),
+        (["group", "set", "g"], "Nothing to change"),
+        (["group", "create", "g", "--initiator", "host"], "iSCSI name"),
+        (["chap", "set", "u"], "There is no secret"),
+        (["chap", "set", "u", "--generate", "--secret-file", "-"], "exclude"),
         (["tls", "psk", "add", "u"], "There is no key"),
         (["tls", "psk", "add", "u", "--generate", "--key-file", "-"], "exclude"),
         (["apply", "-f", "/nonexistent"], "Cannot read"),
@@ -193,6 +212,10 @@ def test_every_command_is_in_the_manual() -> None:
         "pool scan",
         "volume adopt",
         "export set",
+        "target acl add",
+        "target lun remove",
+        "chap rotate",
+        "doctor",
         "config restore",
         "tls psk add",
         "apply",

@@ -17,6 +17,7 @@ from blockgate.model.errors import InvalidInput
 
 BAD = ("../x", "a/../b", "", "..", ".", "../volumes/local/victim", "a/./b", "a//b", "/a", "a?b#c")
 NAMES = {"POOL", "[POOL]", "NAME", "POOL/VOLUME", "NEW", "EXPORT", "ID", "USER", "N", "[N]"}
+NAMES |= {"TARGET", "[TARGET]", "INITIATOR", "LUN", "GROUP"}
 OTHERS = {"SHELL", "[LEVEL]", "IDENTITY"}  # arguments that become no part of a URL
 # What else a command needs in order to be complete.
 MORE = {
@@ -27,6 +28,12 @@ MORE = {
     ("export", "set"): ["--read-only"],
     ("tls", "psk", "add"): ["--generate"],
     ("config", "restore"): ["--yes"],
+    ("volume", "set"): ["--io", "direct"],
+    ("target", "set"): ["--open"],
+    ("target", "acl", "set"): ["--read-only"],
+    ("group", "set"): ["--add", "iqn.2026-11.org.example:x"],
+    ("chap", "set"): ["--generate"],
+    ("chap", "rotate"): ["--generate"],
 }
 
 
@@ -40,7 +47,8 @@ def commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
 
 def places() -> Iterator[tuple[tuple[str, ...], list[str], int]]:
     """Every command with its arguments, each of them once the one to be replaced."""
-    good = {"POOL/VOLUME": "p/v", "ID": "1", "N": "1", "[N]": "1"}
+    good = {"POOL/VOLUME": "p/v", "ID": "1", "N": "1", "[N]": "1", "LUN": "0"}
+    good |= dict.fromkeys(("TARGET", "[TARGET]", "INITIATOR"), "iqn.2026-11.org.example:x")
     for words, command in commands(typer.main.get_command(app)):
         metavars = [one.metavar for one in command.params if one.param_type_name == "argument"]
         assert set(metavars) <= NAMES | OTHERS, f"{words}: which of the two is it?"

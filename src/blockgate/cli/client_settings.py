@@ -1,0 +1,110 @@
+"""Texts for an initiator's configuration files that fit a target. Pure: views in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from blockgate.cli.timeouts import InitiatorSettings
+
+Row = Mapping[str, Any]
+
+_VENDOR_BYTES = 8
+
+
+def wwid(volume: Row) -> str:
+    """What udev's scsi_id, and so multipath, calls a volume.
+
+    Page 83h: an NAA designator (type 3) is taken before a T10 one (type 1). A volume with a ScsiId
+    has the latter alone: vendor, padded with NUL, then the id.
+    """
+    if not volume["scsi_id"]:
+        return f"3{volume['wwn']}"
+    vendor = str(volume["vendor"]).encode("ascii").ljust(_VENDOR_BYTES, b"\0")
+    return f"1{(vendor + str(volume['scsi_id']).encode('ascii')).hex()}"
+
+
+def alias(volume: Row) -> str:
+    """A name for the multipath device."""
+    return f"{volume['pool']}-{volume['name']}"
+
+
+def iscsid_conf(target: Row, settings: InitiatorSettings) -> str:
+    """The lines of /etc/iscsi/iscsid.conf."""
+    depth = int(target["parameters"]["queue_depth"])
+    lines = [
+        "node.startup = automatic",
+        f"node.session.timeo.replacement_timeout = {settings.replacement_timeout}",
+        f"node.conn[0].timeo.noop_out_interval = {settings.noop_out_interval}",
+        f"node.conn[0].timeo.noop_out_timeout = {settings.noop_out_timeout}",
+        f"node.session.cmds_max = {1 << (max(depth, 2).bit_length() - 1)}",
+        f"node.session.queue_depth = {min(depth, 32)}",
+    ]
+    pairs = [(target["chap"], target["mutual_chap"])]
+    pairs += [(acl["chap"], acl["mutual_chap"]) for acl in target["acls"]]
+    if any(chap for chap, _ in pairs):
+        chap, mutual = next(pair for pair in pairs if pair[0])
+        lines += ["node.session.auth.authmethod = CHAP"]
+        lines += [f"node.session.auth.username = {chap}"]
+        lines += ["# node.session.auth.password = the secret of that user"]
+        if mutual:
+            lines += [f"node.session.auth.username_in = {mutual}"]
+            lines += ["# node.session.auth.password_in = the secret of that user"]
+    return "\n".join(lines) + "\n"
+
+
+def udev_rule(volumes: Iterable[Row], settings: InitiatorSettings) -> str:
+    """A rule that sets the SCSI command timer of the target's disks."""
+    return "".join(
+        f'ACTION=="add", SUBSYSTEM=="scsi", ATTR{{vendor}}=="{vendor}*", ATTR{{model}}=='
+        f'"{product}*", ATTR{{timeout}}="{settings.command_timeout}"\n'
+        for vendor, product in _models(volumes)
+    )
+
+
+def multibus_conf(volumes: Iterable[Row], settings: InitiatorSettings) -> str:
+    """/etc/multipath.conf: all paths at once, the least loaded one first."""
+    devices = [
+        "    device {\n"
+        f'        vendor "{vendor}"\n'
+        f'        product "{product}"\n'
+        "        path_grouping_policy multibus\n"
+        '        path_selector "queue-length 0"\n'
+        "        path_checker directio\n"
+        "        prio const\n"
+        "        failback immediate\n"
+        f"        fast_io_fail_tmo {settings.replacement_timeout}\n"
+        f"        no_path_retry {settings.no_path_retry}\n"
+        "    }\n"
+        for vendor, product in _models(volumes)
+    ]
+    return _defaults(settings) + "devices {\n" + "".join(devices) + "}\n"
+
+
+def failover_conf(volumes: Iterable[Row], settings: InitiatorSettings) -> str:
+    """/etc/multipath.conf: one path at a time, each device under a name."""
+    named = [
+        "    multipath {\n"
+        f"        wwid {wwid(volume)}\n"
+        f"        alias {alias(volume)}\n"
+        "        path_grouping_policy failover\n"
+        "        failback immediate\n"
+        f"        no_path_retry {settings.no_path_retry}\n"
+        "    }\n"
+        for volume in volumes
+    ]
+    return _defaults(settings) + "multipaths {\n" + "".join(named) + "}\n"
+
+
+def _defaults(settings: InitiatorSettings) -> str:
+    return (
+        "defaults {\n"
+        f"    polling_interval {settings.polling_interval}\n"
+        "    find_multipaths yes\n"
+        "    user_friendly_names yes\n"
+        "}\n"
+    )
+
+
+def _models(volumes: Iterable[Row]) -> list[tuple[str, str]]:
+    return sorted({(str(one["vendor"]), str(one["product"])) for one in volumes})

@@ -1,0 +1,128 @@
+"""The chain of timeouts, and the files that an initiator needs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from blockgate.cli.client_settings import (
+    failover_conf,
+    iscsid_conf,
+    multibus_conf,
+    udev_rule,
+    wwid,
+)
+from blockgate.cli.timeouts import (
+    FOREVER,
+    InitiatorSettings,
+    advised,
+    check_initiator,
+    check_target,
+    read_iscsid,
+    read_multipath,
+)
+from blockgate.model.errors import InvalidInput
+from blockgate.model.parameters import TargetParameters
+
+USUAL = TargetParameters().plain()
+WEB = {
+    "pool": "main",
+    "name": "web",
+    "wwn": "6001405653e40728aad4e9d900e4059f",
+    "vendor": "BLKGATE",
+    "product": "volume",
+    "scsi_id": "",
+}
+
+
+def levels(parameters: dict[str, Any], settings: InitiatorSettings) -> list[str]:
+    return [one.level for one in check_initiator(parameters, settings)]
+
+
+@pytest.mark.parametrize("recovery", [1, 15, 30, 60, 600])
+@pytest.mark.parametrize("multipath", [True, False])
+def test_what_is_advised_fits(recovery: int, multipath: bool) -> None:
+    parameters = {**USUAL, "recovery_time": recovery}
+    assert levels(parameters, advised(parameters, multipath=multipath)) == []
+
+
+def test_the_defaults_of_targets_fit() -> None:
+    assert list(check_target(USUAL)) == []
+    assert [one.level for one in check_target({**USUAL, "nop_interval": 0})] == ["warning"]
+    assert [one.level for one in check_target({**USUAL, "recovery_time": 29})] == ["error"]
+
+
+def test_what_does_not_fit() -> None:
+    several, alone = (advised(USUAL, multipath=kind) for kind in (True, False))
+    for settings, wanted in (
+        (replace(alone, replacement_timeout=29), ["error"]),
+        (replace(alone, replacement_timeout=FOREVER), []),
+        (replace(alone, noop_out_interval=0), ["error"]),
+        (replace(alone, noop_out_interval=60), ["error"]),
+        (replace(alone, command_timeout=20), ["warning"]),
+        (replace(alone, command_timeout=10), ["error", "warning"]),
+        (replace(several, replacement_timeout=31), ["warning"]),
+        (replace(several, replacement_timeout=FOREVER), ["error"]),
+        (replace(several, no_path_retry=0), ["error"]),
+        (replace(several, no_path_retry=5), ["error"]),
+        (replace(several, no_path_retry=6), []),
+        (replace(several, no_path_retry=FOREVER), []),
+    ):
+        assert levels(USUAL, settings) == wanted, settings
+
+
+def test_reading_an_initiator_s_files() -> None:
+    base = InitiatorSettings(multipath=True, replacement_timeout=120)
+    text = (
+        "# node.session.timeo.replacement_timeout = 1\n"
+        "node.session.timeo.replacement_timeout = 20\n"
+        "node.session.timeo.replacement_timeout = 10 # the last holds\n"
+        "node.conn[0].timeo.noop_out_interval=3\n"
+        "node.startup = automatic\n"
+    )
+    read = read_iscsid(text, base)
+    assert (read.replacement_timeout, read.noop_out_interval, read.noop_out_timeout) == (10, 3, 5)
+    with pytest.raises(InvalidInput, match="soon"):
+        read_iscsid("node.session.timeo.replacement_timeout = soon", base)
+    text = (
+        'defaults {\n polling_interval 2\n}\ndevices {\n device {\n no_path_retry "queue"\n}\n}\n'
+    )
+    read = read_multipath(text, base)
+    assert (read.polling_interval, read.no_path_retry, read.replacement_timeout) == (2, -1, 120)
+    read = read_multipath("no_path_retry fail\nfast_io_fail_tmo 7\n", base)
+    assert (read.no_path_retry, read.replacement_timeout) == (0, 7)
+    assert read_multipath("fast_io_fail_tmo off\n", base).replacement_timeout == FOREVER
+
+
+def test_names_that_multipath_gives() -> None:
+    """Both are names that the documents blockgate follows show."""
+    assert wwid(WEB) == "36001405653e40728aad4e9d900e4059f"
+    san = {**WEB, "vendor": "IET", "scsi_id": "149455403f160c00"}
+    assert wwid(san) == "1494554000000000031343934353534303366313630633030"
+
+
+def test_the_files_agree_with_what_is_advised() -> None:
+    settings = advised(USUAL, multipath=True)
+    target = {"parameters": USUAL, "chap": None, "mutual_chap": None, "acls": []}
+    base = InitiatorSettings(multipath=True, replacement_timeout=120, command_timeout=60)
+    read = read_iscsid(iscsid_conf(target, settings), base)
+    multibus, failover = multibus_conf([WEB], settings), failover_conf([WEB], settings)
+    for text in (multibus, failover):
+        assert read_multipath(text, read) == settings
+        assert text.count("{") == text.count("}")
+    assert 'path_selector "queue-length 0"' in multibus and "path_checker directio" in multibus
+    assert "wwid 36001405653e40728aad4e9d900e4059f" in failover and "alias main-web" in failover
+    assert 'ATTR{vendor}=="BLKGATE*"' in udev_rule([WEB, WEB], settings)
+    assert udev_rule([WEB, WEB], settings).count("\n") == 1
+
+
+def test_chap_is_said_without_its_secret() -> None:
+    settings = advised(USUAL, multipath=False)
+    acl = {"chap": "host", "mutual_chap": "gate"}
+    target = {"parameters": USUAL, "chap": None, "mutual_chap": None, "acls": [acl]}
+    text = iscsid_conf(target, settings)
+    assert "node.session.auth.username = host" in text
+    assert "node.session.auth.username_in = gate" in text
+    assert "\nnode.session.auth.password" not in text
