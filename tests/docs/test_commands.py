@@ -21,7 +21,7 @@ SCRIPTS = Path(sys.executable).parent
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.M | re.S)
 NBD_PORT = "10809"  # as written for readers; the test takes a free one
 # Pages whose blocks, in their order, are one session at a shell.
-SESSIONS = ("getting-started.md", "exports.md", "state.md")
+SESSIONS = ("getting-started.md", "exports.md", "targets.md", "state.md")
 
 
 @pytest.mark.parametrize("page", SESSIONS)

@@ -80,5 +80,5 @@ def test_metrics_that_are_named_exist() -> None:
     # The code builds names from a prefix; compare the part that is written out.
     for name in re.findall(r"`blockgate_(\w+?)`", text_of("metrics.md")):
         stem = re.sub(r"_(total|info)$", "", name)
-        stem = re.sub(r"^(volume|export|session)_", "", stem)
+        stem = re.sub(r"^(volume|export|session|iscsi_session)_", "", stem)
         assert stem in source or f"blockgate_{stem}" in source, name
