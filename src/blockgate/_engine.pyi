@@ -86,8 +86,11 @@ class LunMap:
         *,
         luns: Mapping[int, tuple[int, bool]],
         report_luns: Mapping[bytes, bytes] = ...,
+        attentions: Mapping[int, int] = ...,
     ) -> None:
         """`luns`: 8-byte LUN as a big-endian integer -> (volume, read-only for this session).
+
+        `attentions`: LUN -> bits of `Attention` that are set on a LUN which is new in this session.
 
         `report_luns`: ready answers to REPORT LUNS, by CDB key (see `ScsiGate.canned`).
         """

@@ -61,7 +61,7 @@ impl Luns {
                     number: mapped.lun,
                     attachment,
                     read_only: mapped.read_only,
-                    attentions: Cell::new(known.map_or(0, |lun| lun.attentions.get())),
+                    attentions: Cell::new(known.map_or(mapped.attentions, |lun| lun.attentions.get())),
                     tasks: RefCell::default(),
                 }),
             });

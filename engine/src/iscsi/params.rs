@@ -14,6 +14,8 @@ pub struct Mapped {
     pub volume: Arc<Volume>,
     /// For this session.
     pub read_only: bool,
+    /// What its first command meets where the LUN is new in the session; bits as in the opcode table.
+    pub attentions: u64,
 }
 
 /// See `LunMap` in `_engine.pyi`.

@@ -102,10 +102,14 @@ pub struct LunMap(pub LunMapSpec);
 #[pymethods]
 impl LunMap {
     #[new]
-    #[pyo3(signature = (*, luns, report_luns = HashMap::new()))]
-    fn new(luns: HashMap<u64, (u64, bool)>, report_luns: HashMap<Vec<u8>, Vec<u8>>) -> PyResult<Self> {
+    #[pyo3(signature = (*, luns, report_luns = HashMap::new(), attentions = HashMap::new()))]
+    fn new(
+        luns: HashMap<u64, (u64, bool)>,
+        report_luns: HashMap<Vec<u8>, Vec<u8>>,
+        attentions: HashMap<u64, u64>,
+    ) -> PyResult<Self> {
         let luns = luns.into_iter().map(|(lun, (volume, read_only))| (lun, volume, read_only)).collect();
-        Ok(Self(LunMapSpec { luns, report_luns: canned(report_luns)? }))
+        Ok(Self(LunMapSpec { luns, report_luns: canned(report_luns)?, attentions }))
     }
 
     fn __repr__(&self) -> String {

@@ -27,7 +27,13 @@ class Iscsi:
     """Targets, sessions and units over one :class:`Wire`. ``others`` are the connections without
     ports (NBD) that use a volume."""
 
-    def __init__(self, wire: Wire, others: Callable[[int], Iterable[int]]) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        others: Callable[[int], Iterable[int]],
+        limits: convert.EngineLimits | None = None,
+    ) -> None:
+        self._limits = limits or convert.EngineLimits()
         self.aborts = Aborts(wire)
         self.sessions = Sessions(wire, self.aborts, lambda volume: self.units.get(volume))
         self.units = UnitTable(
@@ -57,7 +63,9 @@ class Iscsi:
             former = self._targets
             self._targets, self._discovery = dict(targets), discovery
             self._converted = {
-                name: self._converted[name] if former.get(name) == view else convert.target(view)
+                name: self._converted[name]
+                if former.get(name) == view
+                else convert.target(view, self._limits)
                 for name, view in targets.items()
             }
             for count, mapped in enumerate(self._mapped().values()):

@@ -8,12 +8,16 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from blockgate import _engine
 from blockgate.control import ports
 from blockgate.dataplane import status
+from blockgate.dataplane.dispatch import Dispatch
 from blockgate.dataplane.handshakes import DegradedCallback, Handshakes, export_view
+from blockgate.dataplane.iscsi import Iscsi
+from blockgate.dataplane.seam import EngineWire
+from blockgate.dataplane.targets import EngineLimits
 from blockgate.nbd import ExportDirectory, ExportView
 
 log = logging.getLogger(__name__)
@@ -31,6 +35,8 @@ TURN_SECONDS: Final = 0.005
 
 _T = TypeVar("_T")
 
+Protocol = Literal["nbd", "iscsi"]
+
 
 class EngineDataPlane:
     """control's ``DataPlane`` over one engine, and the pump of its events.
@@ -44,16 +50,19 @@ class EngineDataPlane:
     ) -> None:
         self._engine = engine
         self._handshakes = Handshakes(engine, on_degraded)
+        wire = EngineWire(engine, volume=self._volume, status=self._status)
+        limits = engine.limits()
+        self._iscsi = Iscsi(
+            wire, self._handshakes.using, EngineLimits(segment_bytes=limits["pdu_data_bytes"])
+        )
+        self._dispatch = Dispatch(self._handshakes, self._iscsi)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: deque[_engine.Event] = deque()
         self._again: asyncio.Handle | None = None
         self._exports: Mapping[str, ports.ExportView] = {}
         self._views: Mapping[str, ExportView] = {}
-        self._targets: Mapping[str, ports.TargetView] = {}
-        self._discovery = ports.DiscoveryView()
-        self._units: ports.UnitStore | None = None
         # What the engine enforces is what clients are told.
-        self._maximum_payload = engine.limits()["payload_bytes"]
+        self._maximum_payload = limits["payload_bytes"]
         self._tls = False
         self._closing = False
         self._stopped = False
@@ -75,11 +84,13 @@ class EngineDataPlane:
             return
         self._closing = True
         self._renew_directory()
+        self._iscsi.close(drain_ms // 1000)
         try:
             for text in await self._status(self._engine.stop, drain_ms):
                 log.error("data may not be stable: %s", text)
         finally:
             self._stopped = True
+            self._iscsi.stop()
             self._volume_calls.shutdown(wait=False, cancel_futures=True)
             self._status_calls.shutdown(wait=False)
             if self._loop is not None:
@@ -96,14 +107,17 @@ class EngineDataPlane:
         """How many engine threads there are."""
         return self._engine.shards
 
-    async def add_listener(self, fd: int, label: str, protocol: str = "nbd") -> int:
-        """Serves NBD or iSCSI on a bound and listening stream socket (which is duplicated)."""
-        if protocol != "nbd":
-            raise OSError(errno.EPROTONOSUPPORT, "the engine does not carry iSCSI yet")
-        return await self._status(self._engine.add_listener, fd, label)
+    async def add_listener(self, fd: int, label: str, protocol: Protocol = "nbd") -> int:
+        """Serves NBD or iSCSI on a bound and listening stream socket (which is duplicated);
+        ``label`` is its address."""
+        listener = await self._status(self._engine.add_listener, fd, label, protocol)
+        if protocol == "iscsi":
+            self._iscsi.add_portal(listener, label)
+        return listener
 
     async def remove_listener(self, listener: int) -> None:
         """Accepts nobody there any more; who has come by it stays."""
+        self._iscsi.remove_portal(listener)
         await self._status(self._engine.remove_listener, listener)
 
     def _readable(self) -> None:
@@ -123,7 +137,7 @@ class EngineDataPlane:
         while self._waiting and self._loop.time() < end:
             event = self._waiting.popleft()
             try:
-                self._handshakes.handle(event)
+                self._dispatch.handle(event)
             except Exception:
                 # One connection's trouble must not leave the others' events unread.
                 log.exception("event %s was not handled", type(event).__name__)
@@ -166,15 +180,11 @@ class EngineDataPlane:
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
+        self._iscsi.units.forget(handle)
 
     async def swap_gate(self, handle: int, gate: ports.Gate) -> None:
         """See :meth:`ports.DataPlane.swap_gate`."""
-        engine_gate = _engine.Gate(
-            generation=gate.generation,
-            size=gate.size,
-            read_only=gate.read_only,
-        )
-        await self._volume(self._engine.swap_gate, handle, engine_gate)
+        await self._iscsi.units.regate(handle, gate)
 
     async def resize_volume(self, handle: int) -> int:
         """See :meth:`ports.DataPlane.resize_volume`."""
@@ -197,12 +207,13 @@ class EngineDataPlane:
 
     async def sessions(self) -> Sequence[ports.SessionStatus]:
         """See :meth:`ports.DataPlane.sessions`."""
-        return await self._status(status.sessions, self._engine)
+        found = await self._status(self._engine.sessions)
+        return [status.session(one, self._iscsi.volumes_of(one.session)) for one in found]
 
     def identity(self, conn: int) -> str:
-        """Whom TLS has shown a connection's client to be; "" if nobody, or no such connection."""
-        known = self._handshakes.get(conn)
-        return known.handshake.identity if known is not None else ""
+        """Whom TLS or CHAP has shown a connection's client to be; "" if nobody, or no such
+        connection."""
+        return self._handshakes.identity(conn) or self._iscsi.connections.user(conn)
 
     async def tasks(self) -> Sequence[ports.TaskStatus]:
         """See :meth:`ports.DataPlane.tasks`."""
@@ -263,11 +274,11 @@ class EngineDataPlane:
         self, targets: Mapping[str, ports.TargetView], discovery: ports.DiscoveryView
     ) -> None:
         """See :meth:`ports.DataPlane.set_targets`."""
-        self._targets, self._discovery = dict(targets), discovery
+        await self._iscsi.set_targets(targets, discovery)
 
     def keep_units_in(self, units: ports.UnitStore) -> None:
         """See :meth:`ports.DataPlane.keep_units_in`."""
-        self._units = units
+        self._iscsi.units.store = units
 
     def _renew_directory(self) -> None:
         self._handshakes.directory = ExportDirectory(

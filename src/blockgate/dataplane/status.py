@@ -52,23 +52,25 @@ def tasks(engine: _engine.Engine) -> list[ports.TaskStatus]:
     ]
 
 
-def sessions(engine: _engine.Engine) -> list[ports.SessionStatus]:
-    """Every connection."""
-    return [
-        ports.SessionStatus(
-            conn=one.conn,
-            handle=one.volume,
-            export=one.export,
-            peer=one.peer,
-            tls=one.tls,
-            since=one.since,
-            in_flight=one.in_flight,
-            unsent_bytes=one.unsent_bytes,
-            phase=one.phase,
-            counters=_op_counters(one.counters) if one.counters is not None else None,
-        )
-        for one in engine.sessions()
-    ]
+def session(one: _engine.SessionStatus, volumes: tuple[int, ...]) -> ports.SessionStatus:
+    """One connection; ``volumes`` are those of its session's LUN map."""
+    return ports.SessionStatus(
+        conn=one.conn,
+        handle=one.volume,
+        export=one.export,
+        peer=one.peer,
+        tls=one.tls,
+        since=one.since,
+        in_flight=one.in_flight,
+        unsent_bytes=one.unsent_bytes,
+        phase=one.phase,
+        counters=_op_counters(one.counters) if one.counters is not None else None,
+        protocol=one.protocol,
+        initiator=one.initiator,
+        target=one.target,
+        session=one.session,
+        handles=volumes,
+    )
 
 
 def _op_counters(one: _engine.OpCounters) -> ports.OpCounters:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from blockgate.control import ports
@@ -13,7 +14,17 @@ from blockgate.scsi import report_luns
 
 # One target portal group each; portals differ only in their addresses.
 PORTAL_GROUP: Final = 1
+# Unsolicited data is taken in one buffer of the engine's.
+FIRST_BURST_BYTES: Final = 256 << 10
 _DIGESTS: Final[Mapping[str, str]] = {"none": "None", "crc32c": "CRC32C"}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """What the engine takes at most: a data segment, and the unsolicited data of a command."""
+
+    segment_bytes: int = 256 << 10
+    first_burst_bytes: int = FIRST_BURST_BYTES
 
 
 def discovery(view: ports.DiscoveryView) -> Authentication:
@@ -21,8 +32,9 @@ def discovery(view: ports.DiscoveryView) -> Authentication:
     return _authentication(view.chap, view.mutual)
 
 
-def target(view: ports.TargetView) -> Target:
-    """One target as log-ins see it. Its ACLs keep their order: a grant's number is an index."""
+def target(view: ports.TargetView, limits: EngineLimits) -> Target:
+    """One target as log-ins see it. Its ACLs keep their order: a grant's number is an index. More
+    than the engine takes is not offered, whatever the parameters say."""
     return Target(
         name=view.name,
         alias=view.alias,
@@ -31,7 +43,7 @@ def target(view: ports.TargetView) -> Target:
         authentication=_authentication(view.chap, view.mutual),
         portals=tuple(str(portal) for portal in view.portals),
         portal_group=PORTAL_GROUP,
-        offer=_offer(view.parameters),
+        offer=_offer(view.parameters, limits),
         ready=view.ready,
     )
 
@@ -61,16 +73,16 @@ def _authentication(chap: ports.ChapView | None, mutual: ports.ChapView | None) 
     )
 
 
-def _offer(parameters: TargetParameters) -> Offer:
+def _offer(parameters: TargetParameters, limits: EngineLimits) -> Offer:
     return Offer(
         header_digests=tuple(_DIGESTS[one] for one in parameters.header_digest),
         data_digests=tuple(_DIGESTS[one] for one in parameters.data_digest),
         max_connections=parameters.max_connections,
         initial_r2t=parameters.initial_r2t,
         immediate_data=parameters.immediate_data,
-        max_recv_data=parameters.max_recv_data_segment_length,
+        max_recv_data=min(parameters.max_recv_data_segment_length, limits.segment_bytes),
         max_burst=parameters.max_burst_length,
-        first_burst=parameters.first_burst_length,
+        first_burst=min(parameters.first_burst_length, limits.first_burst_bytes),
         max_outstanding_r2t=parameters.max_outstanding_r2t,
         time2wait=parameters.default_time2wait,
         time2retain=parameters.default_time2retain,

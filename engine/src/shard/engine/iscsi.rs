@@ -2,6 +2,7 @@
 //!
 //! A connection, session or task that is gone is none of the caller's errors: such calls do nothing.
 
+use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{channel, Sender};
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub struct LunMapSpec {
     /// (LUN field, volume, read-only).
     pub luns: Vec<(u64, u64, bool)>,
     pub report_luns: Canned,
+    /// What a LUN begins with, by LUN field.
+    pub attentions: HashMap<u64, u64>,
 }
 
 /// What is to be aborted. Tasks by Python's numbers, 0: none.
@@ -86,7 +89,8 @@ impl Engine {
     fn lun_map(&self, spec: LunMapSpec) -> Result<LunMap, Refused> {
         let mut luns = Vec::with_capacity(spec.luns.len());
         for (lun, volume, read_only) in spec.luns {
-            luns.push(Mapped { lun, volume: self.volume(volume)?, read_only });
+            let attentions = spec.attentions.get(&lun).copied().unwrap_or(0);
+            luns.push(Mapped { lun, volume: self.volume(volume)?, read_only, attentions });
         }
         luns.sort_unstable_by_key(|mapped| mapped.lun);
         luns.dedup_by_key(|mapped| mapped.lun);

@@ -1,0 +1,75 @@
+"""Which part of the adapter an event of the engine is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from blockgate import _engine
+from blockgate.dataplane.handshakes import Handshakes
+from blockgate.dataplane.iscsi import Iscsi
+from blockgate.scsi import Command
+from blockgate.scsi.task_management import Management, Verdict
+
+
+class Dispatch:
+    """By the event's class, since commands come by the thousand."""
+
+    def __init__(self, handshakes: Handshakes, iscsi: Iscsi) -> None:
+        self._handshakes = handshakes
+        self._iscsi = iscsi
+        self._by_class: dict[type, Callable[[Any], None]] = {
+            _engine.Command: self._command,
+            _engine.IscsiAccepted: self._accepted,
+            _engine.LoginPdu: self._login,
+            _engine.TextPdu: self._text,
+            _engine.TaskManagement: self._management,
+            _engine.Aborted: self._aborted,
+            _engine.SessionEnded: self._session_ended,
+            _engine.Logout: self._logout,
+            _engine.Lost: self._lost,
+        }
+
+    def handle(self, event: _engine.Event) -> None:
+        """Acts on one event."""
+        self._by_class.get(type(event), self._handshakes.handle)(event)
+
+    def _command(self, event: _engine.Command) -> None:
+        command = Command(event.cdb, event.data, event.read_only)
+        self._iscsi.commands.handle(event.task, event.session, event.volume, command)
+
+    def _accepted(self, event: _engine.IscsiAccepted) -> None:
+        self._iscsi.connections.accepted(event.conn, event.peer, event.local)
+
+    def _login(self, event: _engine.LoginPdu) -> None:
+        self._iscsi.connections.login(event.conn, event.bhs, event.data)
+
+    def _text(self, event: _engine.TextPdu) -> None:
+        self._iscsi.connections.text(
+            *(event.conn, event.itt, event.ttt, event.data),
+            final=event.final,
+            continued=event.continued,
+        )
+
+    def _management(self, event: _engine.TaskManagement) -> None:
+        asked = Management(
+            function=event.function,
+            nexus=event.nexus,
+            volume=event.volume,
+            referenced=event.referenced_task,
+            verdict=Verdict(event.verdict),
+        )
+        self._iscsi.management.handle(event.task, event.session, event.cut, asked)
+
+    def _aborted(self, event: _engine.Aborted) -> None:
+        self._iscsi.aborts.aborted(event.request)
+
+    def _session_ended(self, event: _engine.SessionEnded) -> None:
+        self._iscsi.sessions.ended_by_number(event.session)
+
+    def _logout(self, event: _engine.Logout) -> None:
+        """The engine answers it, and the connections that it closes are told as lost."""
+
+    def _lost(self, event: _engine.Lost) -> None:
+        if not self._iscsi.connections.lost(event.conn, event.reason):
+            self._handshakes.handle(event)
