@@ -25,6 +25,7 @@ class Dispatch:
             _engine.TextPdu: self._text,
             _engine.TaskManagement: self._management,
             _engine.Aborted: self._aborted,
+            _engine.JobDone: self._job_done,
             _engine.SessionEnded: self._session_ended,
             _engine.Logout: self._logout,
             _engine.Lost: self._lost,
@@ -63,6 +64,9 @@ class Dispatch:
 
     def _aborted(self, event: _engine.Aborted) -> None:
         self._iscsi.aborts.aborted(event.request)
+
+    def _job_done(self, event: _engine.JobDone) -> None:
+        self._iscsi.units.jobs.done(event.job, event.errno, event.done_bytes)
 
     def _session_ended(self, event: _engine.SessionEnded) -> None:
         self._iscsi.sessions.ended_by_number(event.session)

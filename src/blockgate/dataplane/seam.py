@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
@@ -11,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 from blockgate import _engine
 from blockgate.control import ports
 from blockgate.dataplane.wire import Attending, FullFeature, LoginThen, Luns
-from blockgate.scsi import Attention, GateParts, Job, Sense
+from blockgate.scsi import Attention, CopyJob, FillJob, FlushJob, GateParts, Job, Sense, ZeroJob
 from blockgate.scsi.sense import Progress
 
 log = logging.getLogger(__name__)
@@ -74,13 +73,43 @@ class EngineWire:
         )
 
     def start_job(self, number: int, job: Job, source: int, destination: int) -> None:
-        raise OSError(errno.EOPNOTSUPP, "the engine has no jobs yet")
+        start = self._engine.start_job
+        match job:
+            case CopyJob():
+                start(
+                    number,
+                    "copy",
+                    volume=destination,
+                    offset=job.destination_offset,
+                    length=job.length,
+                    source=source,
+                    source_offset=job.source_offset,
+                )
+            case FillJob():
+                start(
+                    *(number, "fill"),
+                    volume=destination,
+                    offset=job.offset,
+                    length=job.length,
+                    pattern=job.pattern,
+                )
+            case ZeroJob():
+                start(
+                    *(number, "zero"),
+                    volume=destination,
+                    offset=job.offset,
+                    length=job.length,
+                    punch=job.punch,
+                )
+
+            case FlushJob():
+                start(number, "flush", volume=destination)
 
     def job_progress(self, number: int) -> int:
-        return 0
+        return self._engine.job_progress(number)
 
     def cancel_job(self, number: int) -> None:
-        raise OSError(errno.EOPNOTSUPP, "the engine has no jobs yet")
+        self._engine.cancel_job(number)
 
     def ask_for_logout(self, session: int, within_s: int) -> None:
         self._engine.async_message(session, 0, _REQUEST_LOGOUT, parameter3=within_s)

@@ -247,3 +247,28 @@ def preempt_and_abort(key: int, other: int, kind: int = 5) -> tuple[str, bytes]:
         f"5f05{kind:02x}00000000001800",
         key.to_bytes(8, "big") + other.to_bytes(8, "big") + bytes(8),
     )
+
+
+def copy_of_eight_blocks() -> tuple[str, bytes]:
+    """EXTENDED COPY(LID1) of eight blocks within one unit (SPC-4 6.4): one identification CSCD
+    descriptor with the NAA designator of the scene, one block-to-block segment."""
+    cscd = (
+        b"\xe4\0\0\0"
+        + b"\x01\x03\x00\x10"
+        + bytes.fromhex("6" * 32)
+        + bytes(4)
+        + b"\0"
+        + (512).to_bytes(3, "big")
+    )
+    segment = (
+        b"\x02\x00\x00\x18"
+        + bytes(4)
+        + bytes(2)
+        + (8).to_bytes(2, "big")
+        + (0).to_bytes(8, "big")
+        + (64).to_bytes(8, "big")
+    )
+    head = b"\x01\x00" + len(cscd).to_bytes(2, "big") + bytes(4)
+    head += len(segment).to_bytes(4, "big") + bytes(4)
+    data = head + cscd + segment
+    return "8300" + "00" * 8 + f"{len(data):08x}" + "0000", data

@@ -15,7 +15,13 @@ from blockgate.control import ports
 from blockgate.dataplane import EngineDataPlane
 from blockgate.model.addresses import InetAddress
 from tests.conformance.iscsi.client import Session
-from tests.unit.dataplane.scene import DISK, FakeStore, lun_view, target_view
+from tests.unit.dataplane.scene import (
+    DISK,
+    FakeStore,
+    copy_of_eight_blocks,
+    lun_view,
+    target_view,
+)
 
 SIZE = 1 << 20
 USER, SECRET = "alice", b"0123456789abcdef"
@@ -154,5 +160,23 @@ async def test_a_reservation_binds_another_session(
             assert one.command(write, write=bytes(512)).status == 0
             assert one.manage(5) == 0  # LOGICAL UNIT RESET
             assert two.clear_attentions() == [(6, 0x29, 3)]
+
+    await asyncio.to_thread(use)
+
+
+async def test_a_copy_is_carried_out_by_the_engine(
+    plane: EngineDataPlane, address: InetAddress, tmp_path: Path
+) -> None:
+    handle = await open_volume(plane, tmp_path)
+    await plane.set_targets(target_view({1: lun_view(handle)}), ports.DiscoveryView())
+    cdb, parameters = copy_of_eight_blocks()
+
+    def use() -> None:
+        with Session((address.host, address.port), DISK) as session:
+            session.clear_attentions()
+            answer = session.command(bytes.fromhex(cdb), write=parameters)
+            assert (answer.status, answer.sense_code) == (0, (0, 0, 0))
+            copied = bytes.fromhex("28000000004000000100")  # LBA 64
+            assert session.command(copied, read=512).data.startswith(b"first block")
 
     await asyncio.to_thread(use)

@@ -16,6 +16,7 @@ from tests.unit.dataplane.scene import (
     LUN_1,
     UUID,
     Site,
+    copy_of_eight_blocks,
     lun_view,
     preempt_and_abort,
     register,
@@ -313,31 +314,6 @@ async def test_a_copy_ends_with_its_command() -> None:
     gateway.iscsi.units.jobs.done(number, errno.ECANCELED, 0)
     await settle()
     assert gateway.wire.named("management_done") == [(900, 0)]
-
-
-def copy_of_eight_blocks() -> tuple[str, bytes]:
-    """EXTENDED COPY(LID1) of eight blocks within one unit (SPC-4 6.4): one identification CSCD
-    descriptor with the NAA designator of the scene, one block-to-block segment."""
-    cscd = (
-        b"\xe4\0\0\0"
-        + b"\x01\x03\x00\x10"
-        + bytes.fromhex("6" * 32)
-        + bytes(4)
-        + b"\0"
-        + (512).to_bytes(3, "big")
-    )
-    segment = (
-        b"\x02\x00\x00\x18"
-        + bytes(4)
-        + bytes(2)
-        + (8).to_bytes(2, "big")
-        + (0).to_bytes(8, "big")
-        + (64).to_bytes(8, "big")
-    )
-    head = b"\x01\x00" + len(cscd).to_bytes(2, "big") + bytes(4)
-    head += len(segment).to_bytes(4, "big") + bytes(4)
-    data = head + cscd + segment
-    return "8300" + "00" * 8 + f"{len(data):08x}" + "0000", data
 
 
 async def test_the_same_target_again_changes_nothing() -> None:
