@@ -200,8 +200,9 @@ class Executor:
             core = self._core
             observed = core.observed()
             observed = replace(observed, unavailable=observed.unavailable | step.unavailable)
+            withheld = frozenset(core.withheld) - step.reopened | step.withheld
             offers = {
-                name: offer_of(name, core.desired, observed, step.withheld) for name in step.targets
+                name: offer_of(name, core.desired, observed, withheld) for name in step.targets
             }
             views = dict(core.target_views)
 

@@ -412,7 +412,8 @@ class _Planner:
             step = PublishTargets(tuple(withdraw), frozenset(self._closing))
             self._stages[Stage.WITHDRAW].append(step)
         if publish:
-            self._stages[Stage.PUBLISH].append(PublishTargets(tuple(publish)))
+            done = PublishTargets(tuple(publish), reopened=frozenset(self._closing))
+            self._stages[Stage.PUBLISH].append(done)
         if all_of_them and discovery_offer(desired) != (observed.discovery or NO_DISCOVERY):
             self._stages[Stage.WITHDRAW].append(SetDiscovery())
 

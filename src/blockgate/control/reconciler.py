@@ -110,7 +110,12 @@ class Reconciler:
         """Carry out the plan for these volumes. The caller holds their locks."""
         scope = list(uuids)
         plan = self._core.plan(scope, pools, tls=tls, targets=targets, rotate_key=rotate_key)
-        outcome = await self._carry_out(plan, progress or Progress())
+        withheld = _withheld(plan)
+        self._core.withheld |= withheld
+        try:
+            outcome = await self._carry_out(plan, progress or Progress())
+        finally:
+            self._core.withheld -= withheld
         self._note(scope, outcome)
         return outcome
 
@@ -234,6 +239,12 @@ class Reconciler:
                 await asyncio.wait_for(self._wake.wait(), later if self._core.blocked else None)
             except TimeoutError:
                 continue
+
+
+def _withheld(plan: Plan) -> set[str]:
+    """The volumes that a plan closes while targets may map them."""
+    steps = (step for stage in plan for step in stage if isinstance(step, PublishTargets))
+    return {uuid for step in steps for uuid in step.withheld}
 
 
 class _Members:

@@ -44,11 +44,13 @@ class DisconnectSessions:
 class PublishTargets:
     """Change what log-ins see: bring these targets to what is wanted, and take away the rest.
 
-    `withheld` are volumes that are about to be closed, `unavailable` those that could not be had.
+    `withheld` are volumes that this plan is about to close, `reopened` those that it has closed and
+    opened again, `unavailable` those that could not be had.
     """
 
     targets: tuple[TargetName, ...]
     withheld: frozenset[str] = frozenset()
+    reopened: frozenset[str] = frozenset()
     unavailable: frozenset[str] = frozenset()
 
 

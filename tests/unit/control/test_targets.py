@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from typing import Any
 
@@ -211,6 +212,29 @@ async def test_a_volume_is_reopened_for_all_that_use_it(lab: Lab) -> None:
     after = lab.plane.exports["x"].handle
     assert after != before and lab.plane.live == []
     assert lab.plane.view(NAME, HOST)[0].handle == after  # type: ignore[index]
+
+
+async def test_changes_at_the_same_time_map_nothing_that_closes(lab: Lab) -> None:
+    """The plane refuses to close what a target maps, and to map what is closed."""
+    await web(lab)
+    await lab.control.lun_add(ADMIN, new_id(), NAME, "main/b")
+    close = lab.plane.close_volume
+
+    async def close_slowly(handle: int, drain_ms: int) -> None:
+        await asyncio.sleep(0.02)
+        await close(handle, drain_ms)
+
+    lab.plane.close_volume = close_slowly  # type: ignore[method-assign]
+    for number in range(10):
+        await asyncio.gather(
+            lab.control.volume_reopen(ADMIN, new_id(), "main/a"),
+            lab.control.volume_update(ADMIN, new_id(), "main/b", scsi={"revision": f"{number}"}),
+            lab.control.target_update(ADMIN, new_id(), NAME, {"alias": f"{number}"}),
+            lab.control.volume_resize(ADMIN, new_id(), "main/a", f"{number + 2}M"),
+            lab.control.acl_add(ADMIN, new_id(), NAME, {"initiator": f"{OTHER}{number}"}),
+        )
+        assert seen(lab, f"{OTHER}{number}") == {0: ("main/a", False), 1: ("main/b", False)}
+        assert lab.plane.view(NAME, HOST)[0].size == (number + 2) << 20  # type: ignore[index]
 
 
 async def test_a_lun_that_cannot_be_had_leaves_the_others(lab: Lab) -> None:
