@@ -25,7 +25,7 @@ BLOCK = 4096
 
 @dataclass(frozen=True)
 class Expected:
-    """A volume as it was answered: its identity, size, mark at its beginning, exports."""
+    """A volume as it was answered: its identity, size, exports and targets."""
 
     uuid: str
     size: int
@@ -62,12 +62,22 @@ class Turn:
 
 acts = st.builds(
     Act,
-    st.sampled_from(["create", "resize", "rename", "delete", "forget+scan", "export", "unexport"]),
+    st.sampled_from(
+        [
+            *("create", "resize", "rename", "delete", "forget+scan"),
+            *("export", "unexport", "map", "unmap"),
+        ]
+    ),
     st.sampled_from(NAMES),
     st.sampled_from(NAMES),
     st.integers(1, 4),
     st.booleans(),
 )
+
+
+def way(act: Act) -> str:
+    """The export or target that an act is about."""
+    return f"x-{act.name}" if act.kind.endswith("export") else f"iqn.2026-11.org.example:{act.name}"
 
 
 def sensible(act: Act, model: Model) -> Act:
@@ -77,10 +87,13 @@ def sensible(act: Act, model: Model) -> Act:
         return replace(act, kind="create")
     if act.kind == "create":
         return replace(act, kind="resize")
-    if act.kind == "unexport" and f"x-{act.name}" not in one.exports:
+    if act.kind in ("unexport", "unmap") and way(act) not in one.exports:
         return replace(act, kind="rename")
-    if act.kind in ("delete", "forget+scan", "export") and one.exports:
-        return replace(act, kind="unexport")
+    if act.kind in ("export", "map") and way(act) in one.exports:
+        return replace(act, kind=f"un{act.kind}")
+    if act.kind in ("delete", "forget+scan") and one.exports:
+        mapped = any(name.startswith("iqn.") for name in one.exports)
+        return replace(act, kind="unmap" if mapped else "unexport")
     return act
 
 
@@ -101,15 +114,20 @@ async def carry_out(lab: Lab, act: Act) -> None:
             await control.volume_forget(ADMIN, new_id(), ref)
             await control.pool_scan(ADMIN, new_id(), "main")
         case "export":
-            await control.export_add(ADMIN, new_id(), ref, name=f"x-{act.name}")
+            await control.export_add(ADMIN, new_id(), ref, name=way(act))
         case "unexport":
-            await control.export_remove(ADMIN, new_id(), f"x-{act.name}")
+            await control.export_remove(ADMIN, new_id(), way(act))
+        case "map":
+            values = {"luns": [{"lun": 0, "volume": ref}], "access": "open"}
+            await control.target_create(ADMIN, new_id(), way(act), values)
+        case "unmap":
+            await control.target_remove(ADMIN, new_id(), way(act))
 
 
 async def look(lab: Lab) -> Model:
     """What the control plane says there is."""
     return {
-        info.name: Expected(info.uuid, info.size, frozenset(info.exports))
+        info.name: Expected(info.uuid, info.size, frozenset([*info.exports, *info.targets]))
         for info in await lab.control.volume_list(ADMIN)
     }
 
@@ -128,8 +146,10 @@ async def check(lab: Lab, before: Model, act: Act | None) -> Model:
         path = lab.pool / f"{name}.img"
         assert path.stat().st_size == one.size
         for export in one.exports:
-            view = lab.plane.exports[export]
+            target = lab.plane.targets.get(export)
+            view = target.luns[0] if target is not None else lab.plane.exports[export]
             assert view.size == one.size
+            assert target is None or target.ready
     files = {f"{name}.img" for name in now} | {f".blockgate/{name}.json" for name in now}
     assert set(lab.files()) == files, "nothing half made is left"
     found = await lab.control.pool_scan(ADMIN, new_id(), "main", dry_run=True)
@@ -154,12 +174,10 @@ def plausible(before: Model, now: Model, act: Act) -> None:
                 after[act.other] = after.pop(act.name)
             case "delete":
                 del after[act.name]
-            case "export":
-                after[act.name] = replace(old, exports=old.exports | {f"x-{act.name}"})
-            case "unexport":
-                after[act.name] = replace(old, exports=old.exports - {f"x-{act.name}"})
-    if act.kind == "unexport":  # the export may be on a volume that was renamed since
-        gone = f"x-{act.name}"
+            case "export" | "map":
+                after[act.name] = replace(old, exports=old.exports | {way(act)})
+    if act.kind in ("unexport", "unmap"):  # it may be on a volume that was renamed since
+        gone = way(act)
         after = {n: replace(e, exports=e.exports - {gone}) for n, e in before.items()}
     assert now in (before, after)
 
@@ -229,10 +247,10 @@ def acknowledged(before: Model, now: Model, act: Act) -> None:
             assert now[act.other].uuid == before[act.name].uuid
         case "delete":
             assert act.name not in now
-        case "export":
-            assert f"x-{act.name}" in now[act.name].exports
-        case "unexport":
-            assert all(f"x-{act.name}" not in one.exports for one in now.values())
+        case "export" | "map":
+            assert way(act) in now[act.name].exports
+        case "unexport" | "unmap":
+            assert all(way(act) not in one.exports for one in now.values())
 
 
 turns = st.builds(
