@@ -21,7 +21,7 @@ def run_unit(
 ) -> dict[str, Run]:
     runs = {}
     for test in tests:
-        runs[test] = run_test(test, urls, unit.limit_of(test))
+        runs[test] = run_test(test, urls, unit.limit_s)
         if progress is not None:
             progress(unit, test, runs[test])
     return runs
@@ -37,7 +37,7 @@ class Campaign:
         self.units = units
         self._pool = ThreadPoolExecutor(AT_A_TIME)
         self._runs: dict[str, Future[dict[str, Run]]] = {}
-        for unit in units:
+        for unit in sorted(units, key=lambda unit: -unit.limit_s):  # the longest first
             urls = unit.serve(gateway).urls()
             self._runs[unit.name] = self._pool.submit(run_unit, unit, urls, unit.chosen(), progress)
 
