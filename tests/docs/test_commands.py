@@ -100,7 +100,7 @@ def test_the_files_of_an_installation_go_where_they_are_looked_for(tmp_path: Pat
     script = re.sub(r" /(etc|usr)/", rf" {tmp_path}/\1/", install_blocks()[1])
     subprocess.run(["bash", "-euc", script], cwd=TOP, check=True)
     placed = {path.name: path for path in tmp_path.rglob("*") if path.is_file()}
-    left_out = {"generate.py", "blockgate.bash", "blockgated-nbd.socket"}
+    left_out = {"generate.py", "blockgate.bash", "blockgated-nbd.socket", "blockgated-iscsi.socket"}
     packaged = {path.name for path in (TOP / "packaging").rglob("*") if path.is_file()}
     assert {name for name in packaged if "pyc" not in name} - left_out == set(placed) - {
         "blockgate"

@@ -24,6 +24,7 @@ from blockgate.iscsi import (
     Status,
     TextExchange,
     TextRejected,
+    plain,
 )
 
 log = logging.getLogger(__name__)
@@ -69,8 +70,9 @@ class IscsiConnections:
 
     def accepted(self, conn: int, peer: str, local: str) -> None:
         """A new connection; its first Login Request follows."""
-        login = Login(self._sessions.table, local, secrets.token_bytes)
-        self._connections[conn] = Connection(peer, local, login)
+        reached = plain(local)
+        login = Login(self._sessions.table, reached, secrets.token_bytes)
+        self._connections[conn] = Connection(peer, reached, login)
 
     def login(self, conn: int, bhs: bytes, data: bytes) -> None:
         """One Login Request."""

@@ -5,7 +5,7 @@ Text Requests, and :class:`SessionTable` knows whose place a new session takes. 
 itself is the engine's.
 """
 
-from blockgate.iscsi.catalog import OPEN, Acl, Catalog, Grant, Redirect, Target
+from blockgate.iscsi.catalog import OPEN, Acl, Catalog, Grant, Redirect, Target, plain
 from blockgate.iscsi.chap import Authentication, Credentials
 from blockgate.iscsi.constants import RejectReason, Status
 from blockgate.iscsi.discovery import TextAnswer, TextExchange, TextRejected
@@ -38,4 +38,5 @@ __all__ = [
     "TextExchange",
     "TextRejected",
     "iscsi_name",
+    "plain",
 ]

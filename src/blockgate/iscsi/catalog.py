@@ -123,12 +123,19 @@ def canonical(address: str) -> tuple[str, str]:
     return str(found), port
 
 
+def plain(address: str) -> str:
+    """``host:port`` as an initiator knows it: the IPv4 address that a dual-stack socket has met
+    stands as ``[::ffff:192.0.2.1]`` here, and nobody else writes it so."""
+    host, port = canonical(address)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _concrete(portal: str, local: str) -> str:
-    """A portal as this initiator can reach it: a wildcard of its own kind and port is ``local``,
-    any other wildcard says nothing ("")."""
+    """A portal as this initiator can reach it. A wildcard that ``local`` is one of is ``local``
+    (``[::]`` may be of both kinds); any other says nothing ("")."""
     host, port = canonical(portal)
     if host not in ("0.0.0.0", "::"):
         return portal
     local_host, local_port = canonical(local)
-    same_kind = (":" in host) == (":" in local_host)
-    return local if same_kind and port == local_port else ""
+    covered = host == "::" or ":" not in local_host
+    return local if covered and port == local_port else ""

@@ -14,7 +14,8 @@ from blockgate import _engine
 from blockgate.control import ports
 from blockgate.dataplane import EngineDataPlane
 from blockgate.model.addresses import InetAddress
-from tests.conformance.iscsi.client import Session
+from tests.conformance.iscsi.client import LoginFailed, Session
+from tests.conformance.iscsi.client.chap import Chap
 from tests.unit.dataplane.scene import (
     DISK,
     FakeStore,
@@ -98,6 +99,43 @@ async def test_chap_both_ways(plane: EngineDataPlane, address: InetAddress, tmp_
     assert wrong.returncode != 0
     (session,) = [*await plane.sessions()] or [None]
     assert session is None or session.phase == "login"
+
+
+async def test_secrets_are_rotated_without_a_logout(
+    plane: EngineDataPlane, address: InetAddress, tmp_path: Path
+) -> None:
+    handle = await open_volume(plane, tmp_path)
+    where = (address.host, address.port)
+
+    async def offer(secret: bytes) -> None:
+        view = target_view(
+            {1: lun_view(handle)},
+            chap=ports.ChapView(USER, secret),
+            mutual=ports.ChapView("gateway", b"another secret!!"),
+        )
+        await plane.set_targets(view, ports.DiscoveryView(ports.ChapView(USER, secret)))
+
+    def log_in(secret: str, target: str = DISK) -> Session:
+        chap = Chap(
+            USER,
+            secret,
+            algorithms=(8,),
+            target_user="gateway" if target else "",
+            target_secret="another secret!!" if target else "",
+        )
+        return Session(where, target, chap=chap).login()
+
+    await offer(SECRET)
+    session = await asyncio.to_thread(log_in, SECRET.decode())
+    await offer(b"the new secret..")
+    assert await asyncio.to_thread(session.clear_attentions) == [(6, 0x29, 0)]
+    with pytest.raises(LoginFailed) as refused:
+        await asyncio.to_thread(log_in, SECRET.decode())
+    assert refused.value.status == 0x0201
+    for target in (DISK, ""):
+        again = await asyncio.to_thread(log_in, "the new secret..", target)
+        again.close()
+    session.close()
 
 
 async def test_a_write_is_read_back(

@@ -13,6 +13,7 @@ from blockgate.iscsi import (
     TextAnswer,
     TextExchange,
     TextRejected,
+    plain,
 )
 from tests.unit.iscsi.scene import ALICE, BOB, CATALOG, DISK, LOCAL, LOCKED, Initiator, text, who
 
@@ -73,6 +74,27 @@ def test_wildcard_portals_are_told_as_what_was_reached() -> None:
         b"TargetName=iqn.2024-01.com.example:disk\0"
         b"TargetAddress=192.0.2.77:3260,1\0TargetAddress=192.0.2.9:4000,1\0"
     )
+
+
+@pytest.mark.parametrize(
+    ("reached", "portals"),
+    [
+        ("192.0.2.77:3260", ["192.0.2.77:3260,1"]),
+        ("[2001:db8::7]:3260", ["[2001:db8::7]:3260,1"]),
+    ],
+)
+def test_a_dual_stack_portal(reached: str, portals: list[str]) -> None:
+    catalog = Catalog.of([Target(DISK, open_access=True)], portals=("[::]:3260",))
+    answer = ask(TextExchange(session(), reached), text(SendTargets="All"), catalog=catalog)
+    assert isinstance(answer, TextAnswer)
+    pairs = [one.partition("=") for one in answer.data.decode().split("\0")[:-1]]
+    assert [value for key, _, value in pairs if key == "TargetAddress"] == portals
+
+
+def test_addresses_as_initiators_write_them() -> None:
+    assert plain("[::ffff:192.0.2.1]:3260") == "192.0.2.1:3260"
+    assert plain("192.0.2.1:3260") == "192.0.2.1:3260"
+    assert plain("[2001:DB8:0::1]:3260") == "[2001:db8::1]:3260"
 
 
 def test_one_target_by_its_name() -> None:
