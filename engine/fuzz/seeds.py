@@ -103,6 +103,58 @@ CDBS = {
     "empty-volume": unit("28 00 00 00 00 00 00 00 00 00", size=0),
 }
 
+
+def pdu(opcode: int, flags: int, data: bytes = b"", cdb: str = "", **words: int) -> bytes:
+    """An iSCSI PDU; `words` are 32-bit fields by their offset: w20=512."""
+    bhs = bytearray(48)
+    bhs[0], bhs[1] = opcode, flags
+    bhs[5:8] = len(data).to_bytes(3, "big")
+    bhs[32:48] = bytes.fromhex(cdb).ljust(16, b"\0")
+    for name, value in {"w16": 7, **words}.items():
+        bhs[int(name[1:]) : int(name[1:]) + 4] = value.to_bytes(4, "big")
+    return bytes(bhs) + data + bytes(-len(data) % 4)
+
+
+READ_10, WRITE_10 = "28 00 00 00 00 08 00 00 08 00", "2a 00 00 00 00 08 00 00 08 00"
+NO_TAG = 0xFFFFFFFF
+ISCSI = {
+    "read": (0, 0, pdu(1, 0xC1, cdb=READ_10, w20=4096, w24=1)),
+    "read-portions": (4, 5, pdu(1, 0xC1, cdb=READ_10, w20=4096, w24=1)),
+    "read-residual": (0, 0, pdu(1, 0xC1, cdb=READ_10, w20=5000, w24=1)),
+    "read-twice": (0, 0, pdu(1, 0xC1, cdb=READ_10, w20=4096, w24=1) * 2),
+    "write-immediate": (0, 0, pdu(1, 0xA1, b"w" * 4096, WRITE_10, w20=4096, w24=1)),
+    "write-unsolicited": (
+        0,
+        7,
+        pdu(1, 0x21, cdb=WRITE_10, w20=4096, w24=1)
+        + pdu(5, 0x00, b"a" * 2048, w20=NO_TAG)
+        + pdu(5, 0x80, b"b" * 2048, w20=NO_TAG, w36=1, w40=2048),
+    ),
+    "write-r2t": (
+        24,
+        0,
+        pdu(1, 0xA1, cdb=WRITE_10, w20=4096, w24=1) + pdu(5, 0x80, b"a" * 4096, w20=1 << 20),
+    ),
+    "write-not-agreed": (16, 0, pdu(1, 0xA1, b"w" * 512, WRITE_10, w20=4096, w24=1)),
+    "handed-up": (0, 0, pdu(1, 0xC1, cdb="5e 00 00 00 00 00 00 01 00 00", w20=256, w24=1)),
+    "ordered": (0, 0, pdu(1, 0xC2, cdb=READ_10, w20=512, w24=1) + pdu(1, 0xC3, w16=8, w24=2)),
+    "reset": (0, 0, pdu(0x42, 0x85, w20=NO_TAG, w24=1) + pdu(1, 0xC1, cdb=READ_10, w20=1, w24=1)),
+    "abort-task": (0, 0, pdu(0x42, 0x81, w16=9, w20=7, w24=2, w32=1) + pdu(1, 0x81, w24=1)),
+    "text": (32, 0, pdu(4, 0x80, b"SendTargets=All\0", w20=NO_TAG, w24=1)),
+    "nop": (3, 0, pdu(0x40, 0x80, b"ping", w20=NO_TAG, w24=1)),
+    "nop-plain": (0, 0, pdu(0x40, 0x80, b"pings", w20=NO_TAG, w24=1)),
+    "logout": (0, 0, pdu(6, 0x80, w24=1)),
+    "snack": (0, 0, pdu(0x10, 0x80, w16=NO_TAG)),
+    "early": (0, 0, pdu(1, 0x81, w24=2) + pdu(1, 0x81, w16=8, w24=1)),
+    "beyond-window": (0, 0, pdu(1, 0x81, w24=900)),
+    "too-long": (0, 0, pdu(1, 0xA1, b"", WRITE_10, w4=0x00FFFFFF, w24=1)),
+    "ahs": (0, 0, pdu(1, 0x81, w4=0x02000000, w24=1) + b"\0\5\1\0abcd"),
+    "ahs-unknown": (0, 0, pdu(1, 0x81, w4=0x02000000, w24=1) + b"\0\5\7\0abcd"),
+}
+(HERE / "iscsi").mkdir(parents=True, exist_ok=True)
+for name, (mode, portion, stream) in ISCSI.items():
+    (HERE / "iscsi" / name).write_bytes(bytes([mode, portion]) + stream)
+
 (HERE / "cdb").mkdir(parents=True, exist_ok=True)
 for name, content in CDBS.items():
     (HERE / "cdb" / name).write_bytes(content)

@@ -27,6 +27,11 @@ fn session() {
 }
 
 #[test]
+fn iscsi() {
+    replay("iscsi", harness::iscsi::run);
+}
+
+#[test]
 fn cdb() {
     replay("cdb", harness::cdb::run);
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod cdb;
+pub mod iscsi;
 pub mod replies;
 pub mod session;
 pub mod transmission;

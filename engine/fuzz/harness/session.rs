@@ -21,7 +21,7 @@ use _engine::shard::tasks::TaskHandle;
 
 use super::{portion, replies, terms};
 
-const SIZE: u64 = 1 << 20;
+pub const SIZE: u64 = 1 << 20;
 
 struct Memory(Mutex<Vec<u8>>);
 
@@ -75,7 +75,7 @@ const fn libc_enotsup() -> i32 {
     95
 }
 
-fn volume() -> Arc<Volume> {
+pub fn volume() -> Arc<Volume> {
     let spec = VolumeSpec {
         path: "memory".into(),
         direct: false,
@@ -150,7 +150,7 @@ pub fn run(data: &[u8]) {
 }
 
 /// The least that a kernel gives: replies then wait in the session, not in the socket.
-fn shrink_send_buffer(stream: &UnixStream) {
+pub fn shrink_send_buffer(stream: &UnixStream) {
     let bytes: libc::c_int = 1;
     // SAFETY: a valid option with its value and size.
     let set = unsafe {
