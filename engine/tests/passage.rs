@@ -88,8 +88,8 @@ impl World {
 
 /// Many interleavings: at random, and those that differ in few but decisive places.
 fn check_many(test: impl Fn() + Clone + Send + Sync + 'static) {
-    check_random(test.clone(), 2_000);
-    check_pct(test, 2_000, 3);
+    check_random(test.clone(), 1_000);
+    check_pct(test, 1_000, 3);
 }
 
 fn beside_an_exclusive_one(inline: impl Fn(&World) + Clone + Send + Sync + 'static) {
