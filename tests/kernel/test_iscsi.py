@@ -92,7 +92,7 @@ def test_online_resize(kernel_lab: KernelLab, gateway: Gateway) -> None:
     script = SCRIPTS / "resize.sh"
     with kernel_lab.start(script, target.portals, variables=variables) as running:
         running.wait_for("ready")
-        gateway.cli("volume", "resize", target.volumes[1], "96MiB")
+        gateway.cli("volume", "resize", target.volumes[1], "--size", "96MiB")
         running.say("resized")
 
 

@@ -6,6 +6,7 @@ use crate::block::command::{Errno, Op, Request, MAX_EXTENTS};
 use crate::block::volume::Step;
 use crate::nbd::replies::Asked;
 use crate::scsi::command::{lba_status_descriptors, put_lba_status, unmap_spans, Answer, Media};
+use crate::scsi::row::Action;
 use crate::scsi::sense::Sense;
 use crate::shard::buffers::{BufPool, IoBuf};
 use crate::shard::context::{Ctx, RingJob, Role, Task};
@@ -163,6 +164,12 @@ impl Session {
         // UNMAP makes do with the descriptors that come; the others need all of their data.
         if u64::from(wants) < media.data_out && media.op != Op::Unmap || wants as usize > PIECE_BYTES {
             return self.refuse(ctx, handle, Answer::check(sense::TOO_LITTLE_EXPECTED));
+        }
+        // Their data has one right length (SBC-3 5.3, 5.44): what an initiator sends beyond it shows
+        // that it means another command, one of more blocks than the CDB can say, for example.
+        let exact = matches!(media.action, Action::CompareAndWrite | Action::WriteSame);
+        if exact && u64::from(command.expected_out) > media.data_out {
+            return self.refuse(ctx, handle, Answer::check(Sense::INVALID_FIELD_IN_CDB));
         }
         if wants > 0 && !self.collect(ctx, handle) {
             return;

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from blockgate import _engine
 from blockgate.dataplane.handshakes import Handshakes
 from blockgate.dataplane.iscsi import Iscsi
 from blockgate.scsi import Command
 from blockgate.scsi.task_management import Management, Verdict
+
+CLOSE_SESSION: Final = 0  # the reason of a Logout Request (RFC 7143 11.14.1)
 
 
 class Dispatch:
@@ -72,7 +74,13 @@ class Dispatch:
         self._iscsi.sessions.ended_by_number(event.session)
 
     def _logout(self, event: _engine.Logout) -> None:
-        """The engine answers it, and the connections that it closes are told as lost."""
+        """The engine answers it, and the connections that it closes are told as lost.
+
+        A session that is closed ends now: this comes before the answer, so what its initiator does
+        next (another login, or a word to another initiator) finds its nexus gone.
+        """
+        if event.reason == CLOSE_SESSION:
+            self._iscsi.sessions.ended_by_number(event.session)
 
     def _lost(self, event: _engine.Lost) -> None:
         if not self._iscsi.connections.lost(event.conn, event.reason):

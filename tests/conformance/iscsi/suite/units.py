@@ -79,9 +79,9 @@ UNITS: Final = (
     Unit(
         "large",
         "an honest overwrite takes longer than the test waits; it looks again after a minute",
-        8192 * MIB,
+        4096 * MIB,
         tests=("SCSI.Sanitize.Reset",),
         direct=True,
-        limit_s=240,
+        limit_s=300,
     ),
 )
