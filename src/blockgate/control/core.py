@@ -102,8 +102,9 @@ class Core:
         self.published: dict[ExportName, Published] = {}
         self.offers: dict[TargetName, Offer] = {}
         self.target_views: dict[TargetName, TargetView] = {}
+        self.paused: set[str] = set()
         self.withheld: set[str] = set()
-        """Volumes that some plan closes now: nobody may publish them meanwhile."""
+        """Volumes that some plan closes now, whoever publishes meanwhile."""
         self.discovery: DiscoveryOffer | None = None
         self.discovery_view = DiscoveryView()
         self.ready_pools: set[PoolName] = set()

@@ -200,10 +200,11 @@ class Executor:
             core = self._core
             observed = core.observed()
             observed = replace(observed, unavailable=observed.unavailable | step.unavailable)
-            withheld = frozenset(core.withheld) - step.reopened | step.withheld
-            offers = {
-                name: offer_of(name, core.desired, observed, withheld) for name in step.targets
-            }
+            core.withheld |= step.withheld
+            for volumes in (core.paused, core.withheld):
+                volumes -= step.reopened
+            held = frozenset(core.paused), frozenset(core.withheld)
+            offers = {name: offer_of(name, core.desired, observed, *held) for name in step.targets}
             views = dict(core.target_views)
 
             def render() -> None:

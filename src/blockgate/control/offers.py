@@ -106,12 +106,14 @@ def offer_of(
     name: TargetName,
     desired: Desired,
     observed: Observed,
+    paused: frozenset[str] = frozenset(),
     withheld: frozenset[str] = frozenset(),
 ) -> Offer | None:
     """A target as it is to be offered now; None where it is not wanted.
 
-    Volumes that are `withheld` are about to be closed; where the target maps them still, they
-    come back, and it is not ready until then.
+    Volumes that are `paused` are about to be closed and to come back: until then it is not ready.
+    Sessions keep them, or they would be told that there is no such LUN, which is an I/O error,
+    before they are ended, which is none. When they have ended, the volumes are `withheld`.
     """
     config = desired.config
     target = config.targets.get(name)
@@ -120,10 +122,11 @@ def offer_of(
     units, held, waiting = [], False, False
     for ref in sorted({lun.volume for lun in target.mappings()}):
         volume = config.volumes[ref]
-        unit = _unit(volume, observed.opened.get(volume.uuid))
+        unit = _unit(volume, observed.opened.get(volume.uuid), volume.uuid in paused)
+        held = held or volume.uuid in paused | withheld
         if volume.uuid in withheld:
-            held = True
-        elif unit is not None:
+            continue
+        if unit is not None:
             units.append(unit)
         elif volume.uuid not in observed.unavailable:
             waiting = True
@@ -138,8 +141,8 @@ def offer_of(
     )
 
 
-def _unit(volume: Volume, opened: Opened | None) -> OfferedUnit | None:
-    if opened is None or opened.stale or opened.gate is None:
+def _unit(volume: Volume, opened: Opened | None, paused: bool) -> OfferedUnit | None:
+    if opened is None or opened.gate is None or (opened.stale and not paused):
         return None
     as_seen = replace(volume, size=opened.gate.size)
     return OfferedUnit(as_seen, opened.handle, opened.gate.read_only)

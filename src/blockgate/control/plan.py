@@ -71,19 +71,20 @@ class Stage(IntEnum):
 
     WITHDRAW = 0
     DISCONNECT = 1
-    CLOSE = 2
-    POOL = 3
-    UNDO = 4
-    DATA = 5
-    LABEL = 6
-    LABEL_STABLE = 7
-    NAME = 8
-    NAME_STABLE = 9
-    OLD_LABEL = 10
-    OLD_LABEL_STABLE = 11
-    OPEN = 12
-    GATE = 13
-    PUBLISH = 14
+    UNMAP = 2
+    CLOSE = 3
+    POOL = 4
+    UNDO = 5
+    DATA = 6
+    LABEL = 7
+    LABEL_STABLE = 8
+    NAME = 9
+    NAME_STABLE = 10
+    OLD_LABEL = 11
+    OLD_LABEL_STABLE = 12
+    OPEN = 13
+    GATE = 14
+    PUBLISH = 15
 
 
 def plan(
@@ -392,35 +393,40 @@ class _Planner:
     def _targets(self, scope: frozenset[str], all_of_them: bool) -> None:
         """What log-ins see: first without what goes, in the end with what has come."""
         withdraw: list[TargetName] = []
+        unmap: list[TargetName] = []
         publish: list[TargetName] = []
         desired, observed = self._desired, self._observed
+        reopening = frozenset(self._closing & self._mappings().keys())
         for name in dict.fromkeys([*desired.config.targets, *observed.offers]):
             if not all_of_them and not self._volumes_of(name) & scope:
                 continue
             old = observed.offers.get(name)
-            now = offer_of(name, desired, observed, frozenset(self._closing))
+            now = offer_of(name, desired, observed, paused=reopening)
             shown = old
             if old is not None and takes_away(old, now):
                 withdraw.append(name)
                 shown = now
-                self._end_sessions(old, now)
+                self._end_sessions(old, now, reopening)
+            if now is not None and now.uuids() & reopening:
+                unmap.append(name)
             if now is not None and (
                 shown != now or not now.ready or self._volumes_of(name) & self._served
             ):
                 publish.append(name)
         if withdraw:
-            step = PublishTargets(tuple(withdraw), frozenset(self._closing))
+            step = PublishTargets(tuple(withdraw), paused=reopening)
             self._stages[Stage.WITHDRAW].append(step)
+        if unmap:
+            self._stages[Stage.UNMAP].append(PublishTargets(tuple(unmap), withheld=reopening))
         if publish:
-            done = PublishTargets(tuple(publish), reopened=frozenset(self._closing))
+            done = PublishTargets(tuple(publish), reopened=reopening)
             self._stages[Stage.PUBLISH].append(done)
         if all_of_them and discovery_offer(desired) != (observed.discovery or NO_DISCOVERY):
             self._stages[Stage.WITHDRAW].append(SetDiscovery())
 
-    def _end_sessions(self, old: Offer, now: Offer | None) -> None:
-        mapped = {lun.volume for lun in now.target.mappings()} if now is not None else set()
-        wanted = frozenset(self._desired.config.volumes[ref].uuid for ref in mapped)
-        closing = frozenset(self._closing) & wanted  # closed to be opened otherwise
+    def _end_sessions(self, old: Offer, now: Offer | None, reopening: frozenset[str]) -> None:
+        """Those that are not let in any more, or whose volumes are closed and opened again."""
+        closing = now.uuids() & reopening if now is not None else frozenset()
         if now is None or closing or may_end(old, now):
             self._stages[Stage.DISCONNECT].append(EndSessions(old, now, closing))
 

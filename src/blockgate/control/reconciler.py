@@ -110,12 +110,13 @@ class Reconciler:
         """Carry out the plan for these volumes. The caller holds their locks."""
         scope = list(uuids)
         plan = self._core.plan(scope, pools, tls=tls, targets=targets, rotate_key=rotate_key)
-        withheld = _withheld(plan)
-        self._core.withheld |= withheld
+        paused = _paused(plan)
+        self._core.paused |= paused
         try:
             outcome = await self._carry_out(plan, progress or Progress())
         finally:
-            self._core.withheld -= withheld
+            self._core.paused -= paused
+            self._core.withheld -= paused
         self._note(scope, outcome)
         return outcome
 
@@ -241,10 +242,10 @@ class Reconciler:
                 continue
 
 
-def _withheld(plan: Plan) -> set[str]:
-    """The volumes that a plan closes while targets may map them."""
+def _paused(plan: Plan) -> set[str]:
+    """The volumes that a plan closes while targets map them."""
     steps = (step for stage in plan for step in stage if isinstance(step, PublishTargets))
-    return {uuid for step in steps for uuid in step.withheld}
+    return {uuid for step in steps for uuid in step.paused}
 
 
 class _Members:

@@ -44,11 +44,13 @@ class DisconnectSessions:
 class PublishTargets:
     """Change what log-ins see: bring these targets to what is wanted, and take away the rest.
 
-    `withheld` are volumes that this plan is about to close, `reopened` those that it has closed and
-    opened again, `unavailable` those that could not be had.
+    Of volumes that are closed and opened again, `paused` are those that sessions still have,
+    `withheld` those whose sessions have ended, `reopened` those that are back. `unavailable` could
+    not be had.
     """
 
     targets: tuple[TargetName, ...]
+    paused: frozenset[str] = frozenset()
     withheld: frozenset[str] = frozenset()
     reopened: frozenset[str] = frozenset()
     unavailable: frozenset[str] = frozenset()

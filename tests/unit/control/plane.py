@@ -122,7 +122,7 @@ class PlainDataPlane:
         self.targets, self.discovery = dict(targets), discovery
         for handle, view in self.mapped().items():
             gate = self.opened[handle].gate
-            assert gate is not None and gate.size == view.size, "mapped before its gate"
+            assert gate is not None and gate.size >= view.size, "mapped before its gate"
         self.live = [replace(s, handles=self.handles(s)) for s in self.live]
 
     def mapped(self) -> dict[int, LunView]:

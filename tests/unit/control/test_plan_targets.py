@@ -76,6 +76,7 @@ def test_a_volume_that_is_opened_otherwise_takes_its_sessions_along() -> None:
     assert names(result) == [
         "PublishTargets",
         "EndSessions",
+        "PublishTargets",
         "CloseVolume",
         "WriteLabel",
         "SyncPool",
@@ -83,10 +84,11 @@ def test_a_volume_that_is_opened_otherwise_takes_its_sessions_along() -> None:
         "SwapGate",
         "PublishTargets",
     ]
-    (first,), (ended,) = result[:2]
+    (first,), (ended,), (second,) = result[:3]
     (last,) = result[-1]
     closing = frozenset([A.uuid])
-    assert isinstance(first, PublishTargets) and first.withheld == closing
+    assert isinstance(first, PublishTargets) and first.paused == closing
+    assert isinstance(second, PublishTargets) and second.withheld == closing
     assert isinstance(ended, EndSessions) and ended.closing == closing
     assert isinstance(last, PublishTargets) and last.reopened == closing
 
