@@ -3,11 +3,28 @@
 use super::command::{Command, Plan};
 use super::session::Session;
 use super::wire::{self, DataIn};
+use crate::backstores::file::mapped::MappedBytes;
 use crate::scsi::command::{status, Answer, Media};
 use crate::scsi::sense::SENSE_BYTES;
 use crate::shard::buffers::IoBuf;
 use crate::shard::context::Ctx;
 use crate::shard::tasks::TaskHandle;
+
+/// The next bytes of a READ.
+pub(super) enum Piece {
+    Buffer(IoBuf),
+    /// Still in the page cache.
+    Mapped(MappedBytes),
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        match self {
+            Piece::Buffer(buf) => buf.len(),
+            Piece::Mapped(bytes) => bytes.len(),
+        }
+    }
+}
 
 impl Session {
     /// A command that succeeded without data for the initiator. `data_in`: what its CDB has for it.
@@ -94,12 +111,11 @@ impl Session {
     }
 
     /// Sends the next piece of a READ; with the last of them the status. True: the command has ended.
-    pub(super) fn send_piece(&mut self, ctx: &mut Ctx, handle: TaskHandle, media: &Media, buf: IoBuf) -> bool {
-        self.held -= buf.capacity();
+    pub(super) fn send_piece(&mut self, ctx: &mut Ctx, handle: TaskHandle, media: &Media, piece: Piece) -> bool {
         let command = self.commands.get_mut(handle).expect("its data is there");
         let (at, itt) = (command.conn, command.itt);
         let total = media.data_in.min(u64::from(command.expected_in)) as u32;
-        let (len, start) = (buf.len(), command.pieces.sent);
+        let (len, start) = (piece.len(), command.pieces.sent);
         command.pieces.sent += len as u32;
         let ends = command.pieces.sent == total;
         let collapsed = ends && command.expected_out == 0;
@@ -107,7 +123,14 @@ impl Session {
         let mut data_sn = command.pieces.data_sn;
         let ended = if ends { self.remove(ctx, handle) } else { None };
         let (most, burst) = (self.conn(at).max_send_data, self.terms.max_burst as usize);
-        self.conn(at).link.out.lend(buf);
+        let mapped = match piece {
+            Piece::Buffer(buf) => {
+                self.held -= buf.capacity();
+                self.conn(at).link.out.lend(buf);
+                None
+            }
+            Piece::Mapped(bytes) => Some(bytes),
+        };
         let mut from = 0;
         while from < len {
             // Each piece is a sequence, or several of them where MaxBurstLength is less.
@@ -120,7 +143,11 @@ impl Session {
             };
             let sequence_ends = to % burst == 0 || last;
             let pdu = DataIn { itt, data_sn, offset: start + from as u32, last: sequence_ends, status };
-            self.conn(at).send_slice(&wire::data_in(&pdu, to - from, numbers), from..to, last);
+            let head = wire::data_in(&pdu, to - from, numbers);
+            match &mapped {
+                Some(bytes) => self.conn(at).send_mapped(&head, bytes.part(from..to)),
+                None => self.conn(at).send_slice(&head, from..to, last),
+            }
             data_sn += 1;
             from = to;
         }

@@ -2,6 +2,7 @@
 
 use super::digest::{Digest, DIGEST_BYTES};
 use super::wire::{padding, Bhs, Head, Numbers};
+use crate::backstores::file::mapped::MappedBytes;
 use crate::shard::link::{End, Link};
 use crate::shard::outqueue::OutQueue;
 use crate::shard::tasks::TaskHandle;
@@ -147,6 +148,16 @@ impl Conn {
                 out.extend_from_slice(digest.as_ref().map_or(&[], |digest| &digest[..]));
             });
         }
+    }
+
+    /// Sends a header and bytes of a mapped file, which no digest covers.
+    pub fn send_mapped(&mut self, head: &Head, bytes: MappedBytes) {
+        debug_assert!(!self.data_digest);
+        let (header_digest, pad) = (self.header_digest, padding(bytes.len()));
+        let out: &mut OutQueue = &mut self.link.out;
+        out.head(|out| put_head(out, head, header_digest));
+        out.mapped(bytes);
+        out.head(|out| out.extend_from_slice(&[0; 3][..pad]));
     }
 
     /// The numbers for a PDU that takes a StatSN.

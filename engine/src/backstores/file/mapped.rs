@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -115,6 +116,12 @@ impl MappedBytes {
     /// Is there nothing in it?
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// A part of it.
+    pub fn part(&self, range: Range<usize>) -> MappedBytes {
+        debug_assert!(range.end <= self.len);
+        MappedBytes { mapping: self.mapping.clone(), start: self.start + range.start, len: range.len() }
     }
 
     /// Where a system call finds what comes after the first `skip` bytes. Not to be dereferenced.
