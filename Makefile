@@ -27,7 +27,7 @@ venv:
 build: venv ## the engine in release mode, installed into .venv
 	@scripts/build
 
-demo: build ## the main job on real input, narrated: create, export, fill, read back, check, remove
+demo: build ## the main job on real input, narrated: create, fill, read back over NBD and iSCSI, check, remove
 	@scripts/setup demo
 	@$(PYTHON) -m demo </dev/null
 

@@ -1,4 +1,5 @@
-"""Creates, exports, fills, reads back, checks, shows and removes a volume, with real clients."""
+"""Creates, exports, fills, reads back, checks, shows and removes a volume, with real clients: over
+NBD, and over iSCSI."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from demo.narrator import CheckFailed, Narrator
 from tests.lab.processes import BLOCKGATE, Gateway
 
 SIZE = "256MiB"
+TARGET = "iqn.2026-11.org.example:demo"
 METRICS = re.compile(r"^blockgate_(volume|export)_(operations|bytes)_total\{.*\} [1-9].*$", re.M)
 
 
@@ -90,6 +92,39 @@ class Demo:
             wanted == found and bool(wanted), f"SHA-256 of all {len(wanted)} files is the same"
         )
 
+    def map(self) -> None:
+        self.tell.step("The same volume, as LUN 0 of an iSCSI target")
+        self.blockgate("target", "create", TARGET, "--open")
+        self.blockgate("target", "lun", "add", TARGET, "demo/disk")
+        self.blockgate("target", "info", TARGET)
+        self.tell.run(["iscsi-ls", "--show-luns", f"iscsi://{self.portal}"])
+        said = self.tell.run(["iscsi-inq", self.lun])
+        self.tell.check("BLKGATE" in said, "LUN 0 says that it is a disk of blockgate")
+        capacity = self.tell.run(["iscsi-readcapacity16", self.lun])
+        size = (self.directory / "made.img").stat().st_size
+        self.tell.check(f":{size}" in capacity.replace(" ", ""), f"it has {size} bytes")
+
+    def read_back_over_iscsi(self) -> None:
+        self.tell.step("Read it back over iSCSI")
+        bar = ["-p"] if sys.stdout.isatty() else []
+        back = self.directory / "iscsi.img"
+        self.tell.run(
+            ["qemu-img", "convert", *bar, "-f", "raw", "-O", "raw", self.lun, back], progress=True
+        )
+        made = self.directory / "made.img"
+        self.tell.check(image.checksum(made) == image.checksum(back), "the images are the same")
+
+    @property
+    def portal(self) -> str:
+        """Where the gateway listens for initiators."""
+        found = [one for one in self.gateway.info()["listeners"] if one["protocol"] == "iscsi"]
+        return str(found[0]["address"])
+
+    @property
+    def lun(self) -> str:
+        """The volume, as initiators in user space name it."""
+        return f"iscsi://{self.portal}/{TARGET}/0"
+
     @contextlib.contextmanager
     def connected_client(self) -> Iterator[None]:
         """A client that stays connected meanwhile: qemu-io, which waits for commands."""
@@ -124,6 +159,7 @@ class Demo:
 
     def remove(self) -> None:
         self.tell.step("Remove everything")
+        self.blockgate("target", "remove", TARGET)
         self.blockgate("export", "remove", "disk")
         self.blockgate("volume", "delete", "demo/disk", "--yes")
         self.blockgate("pool", "remove", "demo")
@@ -136,18 +172,19 @@ class Demo:
 
 def main() -> int:
     tell = Narrator()
-    missing = [name for name in ("mkfs.ext4", "nbdcopy", "qemu-img") if not _which(name)]
+    programs = ("mkfs.ext4", "nbdcopy", "qemu-img", "iscsi-inq")
+    missing = [name for name in programs if not _which(name)]
     if missing:
         print(f"demo: {', '.join(missing)} not found: run `make demo`", file=sys.stderr)
         return 2
     print(f"blockgate, from an empty directory to a checked volume ({BLOCKGATE})")
     directory = Path(tempfile.mkdtemp(prefix="bg-demo-"))
-    gateway = Gateway(directory=directory)
+    gateway = Gateway(directory=directory, iscsi="127.0.0.1:0")
     demo = Demo(directory, gateway, tell)
     try:
         for part in (
             *(demo.start, demo.create, demo.fill, demo.read_back),
-            *(demo.check, demo.show, demo.remove),
+            *(demo.check, demo.map, demo.read_back_over_iscsi, demo.show, demo.remove),
         ):
             part()
     except Exception as error:
