@@ -31,7 +31,7 @@ from blockgate.api.server import HttpServer
 from blockgate.api.tokens import TokenFile
 from blockgate.control.core import TlsFiles
 from blockgate.control.service import Control, Settings
-from blockgate.dataplane import EngineDataPlane
+from blockgate.dataplane import EngineDataPlane, Protocol
 from blockgate.model.errors import BlockgateError, Failed, InvalidInput, Unavailable
 from blockgate.process.config import DaemonConfig, load_config
 from blockgate.process.flags import parse_flags
@@ -62,7 +62,7 @@ class Daemon:
         self._control: Control | None = None
         self._command_log: CommandLog | None = None
         self._servers: dict[str, HttpServer] = {}
-        self._data_listeners: list[int] = []
+        self._data_listeners: dict[int, Protocol] = {}
         self._started = time.time()
         self._stopping = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
@@ -157,10 +157,11 @@ class Daemon:
 
     async def _serve_data(self) -> None:
         assert self._plane is not None
-        for protocol in ("nbd", "iscsi"):
+        protocols: tuple[Protocol, ...] = ("nbd", "iscsi")
+        for protocol in protocols:
             for one in self._listeners.of(protocol):
                 number = await self._plane.add_listener(one.sock.fileno(), one.address, protocol)
-                self._data_listeners.append(number)
+                self._data_listeners[number] = protocol
 
     def _gateway_info(self) -> GatewayInfo:
         assert self._plane is not None and self._control is not None
@@ -259,12 +260,15 @@ class Daemon:
         await asyncio.to_thread(self._logs.stop)
 
     async def _stop_listening(self) -> None:
-        """Nobody new from here on, and no socket file that would say otherwise."""
+        """Nobody new from here on, and no socket file that would say otherwise. An initiator can be
+        told why, and is, until the engine ends: so its portals stay."""
         for server in self._servers.values():
             server.stop_listening()
         if self._plane is not None:
-            for listener in self._data_listeners:
-                await self._plane.remove_listener(listener)
+            self._plane.refuse_new()
+            for listener, protocol in self._data_listeners.items():
+                if protocol != "iscsi":
+                    await self._plane.remove_listener(listener)
         self._listeners.close()
 
     def _give_up(self) -> None:

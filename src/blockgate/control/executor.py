@@ -239,13 +239,18 @@ class Executor:
         await self._core.data_plane.set_targets(by_name, self._core.discovery_view)
 
     async def _end_sessions(self, step: EndSessions) -> None:
-        before = step.before
-        for session in await self._core.data_plane.sessions():
-            if session.target == before.target.name and (
-                ends(before, step.after, session.initiator)
-                or not step.closing.isdisjoint(before.shows(session.initiator))
-            ):
-                await self._core.data_plane.disconnect(session.conn)
+        """Who is not admitted any more has time for a logout. Who is to come back as soon as its
+        volume is open again loses its connection at once: that is what it comes back after."""
+        before, plane = step.before, self._core.data_plane
+        dismissed = set()
+        for session in await plane.sessions():
+            if session.target != before.target.name:
+                continue
+            if ends(before, step.after, session.initiator):
+                dismissed.add(session.session)
+            elif not step.closing.isdisjoint(before.shows(session.initiator)):
+                await plane.disconnect(session.conn)
+        await plane.dismiss(dismissed)
 
     async def _disconnect(self, export: str) -> None:
         for session in await self._core.data_plane.sessions():

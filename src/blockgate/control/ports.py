@@ -6,7 +6,7 @@ the errno that the engine met; no method blocks the event loop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -267,6 +267,11 @@ class DataPlane(Protocol):
 
     async def disconnect(self, conn: int) -> bool:
         """Close a connection; False: there is no such connection."""
+        ...
+
+    async def dismiss(self, sessions: Collection[int]) -> None:
+        """Ask iSCSI sessions (by `SessionStatus.session`) to log out, and close those that have
+        not done so within their time; over on return. One that is gone is no error."""
         ...
 
     async def set_tls(self, tls: TlsMaterial | None) -> None:

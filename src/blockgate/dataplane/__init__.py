@@ -6,6 +6,6 @@ is readable. All state of this package is touched on the loop alone.
 """
 
 from blockgate.dataplane.handshakes import Handshakes
-from blockgate.dataplane.plane import EVENTS_PER_TURN, EngineDataPlane
+from blockgate.dataplane.plane import EVENTS_PER_TURN, EngineDataPlane, Protocol
 
-__all__ = ["EVENTS_PER_TURN", "EngineDataPlane", "Handshakes"]
+__all__ = ["EVENTS_PER_TURN", "EngineDataPlane", "Handshakes", "Protocol"]

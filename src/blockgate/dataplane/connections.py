@@ -55,6 +55,7 @@ class IscsiConnections:
         self._sessions = sessions
         self._connections: dict[int, Connection] = {}
         self._opening: set[asyncio.Task[None]] = set()
+        self._one_less = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -154,11 +155,31 @@ class IscsiConnections:
         if known is None:
             return False
         self._log(conn, known, f"connection ended: {reason}")
+        self._one_less.set()
         if known.login is not None:
             known.login.abandon()
         elif known.session is not None:
             self._sessions.lost(known.session, conn)
         return True
+
+    async def drain(self, seconds: float) -> None:
+        """The gateway stops: every session is asked to log out (RFC 7143 11.9.1), and has so long
+        for it. Discovery has nothing to lose, and is not waited for."""
+        self._sessions.ask_all_to_leave(int(seconds))
+        try:
+            async with asyncio.timeout(seconds):
+                while self._carrying_luns():
+                    self._one_less.clear()
+                    await self._one_less.wait()
+        except TimeoutError:
+            log.warning("iscsi: %d connection(s) stayed until the end", self._carrying_luns())
+
+    def _carrying_luns(self) -> int:
+        """Connections that belong to a session with a target."""
+        return sum(
+            known.session is not None and not known.session.discovery
+            for known in self._connections.values()
+        )
 
     def stop(self) -> None:
         """Gives up logins that wait: the engine has been stopped."""

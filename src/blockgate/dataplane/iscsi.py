@@ -13,7 +13,7 @@ from blockgate.dataplane.commands import Commands
 from blockgate.dataplane.connections import IscsiConnections
 from blockgate.dataplane.gates import Gates
 from blockgate.dataplane.management import TaskManager
-from blockgate.dataplane.sessions import Sessions
+from blockgate.dataplane.sessions import LOGOUT_SECONDS, Sessions
 from blockgate.dataplane.unit_table import UnitTable
 from blockgate.dataplane.units import Mapped
 from blockgate.dataplane.wire import Wire
@@ -88,11 +88,14 @@ class Iscsi:
         if self._portals.pop(listener, None) is not None:
             self.sessions.catalog = self._catalog()
 
-    def close(self, drain_s: int) -> None:
-        """Lets nobody in from now on, and asks those who are there to leave."""
+    def close(self) -> None:
+        """Lets nobody in from now on: log-ins are answered 0301h."""
         self._closing = True
         self.sessions.catalog = self._catalog()
-        self.sessions.ask_all_to_leave(drain_s)
+
+    async def drain(self, seconds: float) -> None:
+        """Asks whoever is there to log out, and waits for it: at most so long."""
+        await self.connections.drain(min(seconds, LOGOUT_SECONDS))
 
     def stop(self) -> None:
         """Gives up whatever waits: the engine has been stopped."""

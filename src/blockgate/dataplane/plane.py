@@ -6,7 +6,7 @@ import asyncio
 import errno
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal, TypeVar
 
@@ -65,6 +65,7 @@ class EngineDataPlane:
         self._maximum_payload = limits["payload_bytes"]
         self._tls = False
         self._closing = False
+        self._stopping = False
         self._stopped = False
         self._volume_calls = ThreadPoolExecutor(VOLUME_CALLS_AT_ONCE, "engine-volume")
         self._status_calls = ThreadPoolExecutor(STATUS_CALLS_AT_ONCE, "engine-status")
@@ -76,17 +77,28 @@ class EngineDataPlane:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._engine.event_fd, self._readable)
 
+    def refuse_new(self) -> None:
+        """Lets nobody in any more: NBD's options are answered NBD_REP_ERR_SHUTDOWN, iSCSI's log-ins
+        0301h (service unavailable)."""
+        if not self._closing:
+            self._closing = True
+            self._renew_directory()
+            self._iscsi.close()
+
     async def stop(self, drain_ms: int) -> None:
-        """Refuses what is new (NBD_REP_ERR_SHUTDOWN), waits at most ``drain_ms`` for what is in
-        flight, closes every connection and volume, ends the engine's threads. Calls that come
-        after it are refused with ESHUTDOWN; a second stop does nothing."""
-        if self._closing:
+        """Refuses what is new, has iSCSI's sessions log out, waits for what is in flight (for both
+        of it ``drain_ms`` at most), closes every connection and volume, ends the engine's threads.
+        Calls that come after it are refused with ESHUTDOWN; a second stop does nothing."""
+        if self._stopping:
             return
-        self._closing = True
-        self._renew_directory()
-        self._iscsi.close(drain_ms // 1000)
+        self._stopping = True
+        self.refuse_new()
+        now = asyncio.get_running_loop().time
+        end = now() + drain_ms / 1000
         try:
-            for text in await self._status(self._engine.stop, drain_ms):
+            await self._iscsi.drain(drain_ms / 1000)
+            left_ms = max(0, int((end - now()) * 1000))
+            for text in await self._status(self._engine.stop, left_ms):
                 log.error("data may not be stable: %s", text)
         finally:
             self._stopped = True
@@ -228,6 +240,10 @@ class EngineDataPlane:
     async def disconnect(self, conn: int) -> bool:
         """See :meth:`ports.DataPlane.disconnect`."""
         return await self._status(self._engine.disconnect, conn)
+
+    async def dismiss(self, sessions: Collection[int]) -> None:
+        """See :meth:`ports.DataPlane.dismiss`."""
+        await self._iscsi.sessions.dismiss(sessions)
 
     # What handshakes offer.
 

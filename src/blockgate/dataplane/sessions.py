@@ -41,6 +41,9 @@ class Active:
     port: int
     luns: Mapping[int, ports.LunView] = field(default_factory=dict)
     units: dict[int, Unit] = field(default_factory=dict)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    # It has been asked to log out, and is closed where it does not.
+    leaving: asyncio.Task[None] | None = None
 
     @property
     def fields(self) -> Mapping[int, tuple[int, bool]]:
@@ -49,7 +52,8 @@ class Active:
 
 
 class Gone(Exception):
-    """The connection was lost, or its target went, while its session was being opened."""
+    """The connection was lost, its target went, or the gateway began to stop, while its session was
+    being opened."""
 
 
 class Sessions:
@@ -94,6 +98,7 @@ class Sessions:
         self, agreed: Agreed, conn: int, pdu: bytes, *, still_there: Callable[[], bool]
     ) -> Session:
         """Carries out what a login has come to, and sends its last response. Raises Gone."""
+        self._check(still_there)
         if agreed.joins is not None:
             return await self._join(agreed, agreed.joins, conn, pdu)
         if agreed.discovery:
@@ -101,9 +106,14 @@ class Sessions:
         turn = self._turns.setdefault(agreed.port, asyncio.Lock())
         async with turn:  # of several logins of one port each takes the place of the one before
             await self._reinstate(agreed.port)
-            if not still_there():
-                raise Gone("the connection was lost")
+            self._check(still_there)
             return await self._open_normal(agreed, conn, pdu, still_there)
+
+    def _check(self, still_there: Callable[[], bool]) -> None:
+        if not still_there():
+            raise Gone("the connection was lost")
+        if self.catalog.closing:
+            raise Gone("the gateway is being shut down")
 
     async def _reinstate(self, port: Port) -> None:
         """Ends the session that has this port, and waits for the commands of its predecessor."""
@@ -130,8 +140,7 @@ class Sessions:
         self._active[session.number] = active
         try:
             attentions = await self._seat(active, luns)
-            if not still_there():
-                raise Gone("the connection was lost")
+            self._check(still_there)
             params = self._full_feature(active, agreed, view.parameters)
             params = replace(params, luns=convert.lun_map(luns), attentions=attentions)
             self._wire.login_done(conn, pdu, params)
@@ -192,6 +201,7 @@ class Sessions:
         active = self._active.pop(session.number, None)
         if active is None:
             return
+        active.over.set()
         self.table.close(session)
         if session.discovery:
             return
@@ -228,7 +238,7 @@ class Sessions:
             await self._wire.disconnect(conn)
 
     def ask_all_to_leave(self, within_s: int) -> None:
-        """The gateway stops: a session that logs out now loses nothing."""
+        """The gateway stops: a session that logs out within that time loses nothing."""
         for number in self._active:
             self._wire.ask_for_logout(number, within_s)
 
@@ -314,20 +324,33 @@ class Sessions:
         await self._aborts.abort(unit.volume, nexus)
         await unit.detach(nexus)
 
-    def _dismiss(self, active: Active) -> None:
-        session = active.session
-        log.info("iscsi: session %d is not admitted any more", session.number)
-        self._wire.ask_for_logout(session.number, LOGOUT_SECONDS)
-        self._spawn(self._disconnect_later(session))
+    async def dismiss(self, numbers: Iterable[int]) -> None:
+        """These sessions are not admitted any more. On return they have logged out, or have had
+        their time for it and are closed."""
+        found = [active for number in numbers if (active := self._active.get(number)) is not None]
+        leaving = [self._dismiss(active) for active in found]
+        if leaving:
+            await asyncio.wait(leaving)
 
-    async def _disconnect_later(self, session: Session) -> None:
-        await asyncio.sleep(LOGOUT_SECONDS)
-        await self._disconnect(session)
+    def _dismiss(self, active: Active) -> asyncio.Task[None]:
+        if active.leaving is None:
+            number = active.session.number
+            log.info("iscsi: session %d is not admitted any more", number)
+            self._wire.ask_for_logout(number, LOGOUT_SECONDS)
+            active.leaving = self._spawn(self._see_out(active))
+        return active.leaving
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _see_out(self, active: Active) -> None:
+        try:
+            await asyncio.wait_for(active.over.wait(), LOGOUT_SECONDS)
+        except TimeoutError:
+            await self._disconnect(active.session)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from blockgate.control.ports import (
@@ -106,6 +106,9 @@ class PlainDataPlane:
         before = len(self.live)
         self.live = [s for s in self.live if s.conn != conn]
         return len(self.live) < before
+
+    async def dismiss(self, sessions: Collection[int]) -> None:
+        self.live = [s for s in self.live if s.session not in sessions]
 
     async def set_tls(self, tls: TlsMaterial | None) -> None:
         self.tls = tls

@@ -184,6 +184,19 @@ async def test_who_is_not_let_in_any_more_is_asked_to_leave_and_then_closed(
     assert len(gateway.iscsi.sessions.table) == 0
 
 
+async def test_a_dismissed_session_that_logs_out_is_not_waited_for() -> None:
+    gateway = await site()
+    session = await gateway.login()
+    leaving = asyncio.create_task(gateway.iscsi.sessions.dismiss([session, 99]))
+    await settle()
+    await gateway.set_targets({})  # is asked once
+    assert gateway.wire.named("ask_for_logout") == [(session,)]
+    assert not leaving.done()
+    gateway.iscsi.sessions.ended_by_number(session)
+    await asyncio.wait_for(leaving, 1)
+    assert gateway.wire.named("disconnect") == []
+
+
 async def test_each_initiator_has_its_own_map_and_a_rotated_secret_ends_nobody() -> None:
     gateway = Site()
     own = ports.AclView(frozenset({ALICE}), {1: lun_view(read_only=True)})
@@ -205,9 +218,39 @@ async def test_the_end_of_the_gateway() -> None:
     gateway.wire.hold_aborts = True
     gateway.begin_login()
     await settle()
-    gateway.iscsi.close(5)
-    assert gateway.wire.named("ask_for_logout") in ([(session,)], [])
+    gateway.iscsi.close()
+    # Who comes now, and who waits, is told so; the session is gone, and nobody is waited for.
     gateway.begin_login(BOB)
-    assert gateway.wire.named("login_reply")[-1][1][36:38] == b"\x03\x01"
+    gateway.wire.drain()
+    await settle()
+    replies = gateway.wire.named("login_reply")
+    assert [reply[1][36:38] for reply in replies] == [b"\x03\x01"] * 2
+    assert len(gateway.wire.named("login_done")) == 1
+    await asyncio.wait_for(gateway.iscsi.drain(5), 1)
+    assert gateway.wire.named("ask_for_logout") == []
+    assert session not in [one.number for one in gateway.iscsi.sessions.table.all()]
     gateway.iscsi.stop()
     await settle()
+
+
+async def test_the_end_waits_for_logouts() -> None:
+    gateway = await site()
+    first, second = await gateway.login(), await gateway.login(BOB)
+    await gateway.login("iqn.1994-05.com.example:looking", SessionType="Discovery")
+    gateway.iscsi.close()
+    end = asyncio.create_task(gateway.iscsi.drain(60))
+    await settle()
+    assert gateway.wire.named("ask_for_logout") == [(first,), (second,), (3,)]
+    gateway.iscsi.connections.lost(1, "logged out")
+    await settle()
+    assert not end.done()
+    gateway.iscsi.connections.lost(2, "logged out")
+    await asyncio.wait_for(end, 1)
+
+
+async def test_the_end_does_not_wait_longer_than_it_may() -> None:
+    gateway = await site()
+    await gateway.login()
+    gateway.iscsi.close()
+    await asyncio.wait_for(gateway.iscsi.drain(0.01), 1)
+    assert len(gateway.iscsi.sessions.table) == 1

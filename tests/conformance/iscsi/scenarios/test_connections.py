@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -103,19 +105,60 @@ def test_an_initiator_that_answers_stays(iscsi: Gateway) -> None:
         assert session.ping() == b"ping"
 
 
-def test_drain(start_gateway: Callable[..., Gateway], iscsi: Gateway) -> None:
-    """At the end of the gateway its initiators are asked to log out (11.9: event 1), and may."""
-    del iscsi  # for its skip alone
-    gateway = start_gateway(iscsi=list(PORTALS))
-    target = add_target(gateway)
-    session = Session(target.address, target.name).login()
-    session.clear_attentions()
+def ask_to_stop(gateway: Gateway, session: Session) -> int:
+    """SIGTERM; Parameter3 of the message that asks the session to log out (11.9.1: event 1)."""
     assert gateway.process is not None
     gateway.process.send_signal(signal.SIGTERM)
     asked, _ = session.connection.receive_until(lambda p: p.opcode == Opcode.ASYNC_MESSAGE, 20)
-    assert asked.get(36, 1) in (1, 2, 3)  # request logout, or: connection, session will be dropped
-    if asked.get(36, 1) == 1:
-        assert session.logout() == 0
+    assert asked.get(36, 1) == 1
+    return asked.get(42, 2)
+
+
+def test_drain(start_gateway: Callable[..., Gateway], iscsi: Gateway) -> None:
+    """At the end of the gateway its initiators are asked to log out, and have time for it: their
+    commands are carried out until then, and nobody new is let in."""
+    del iscsi  # for its skip alone
+    gateway = start_gateway(iscsi=list(PORTALS), drain_seconds=30)
+    target = add_target(gateway)
+    session = Session(target.address, target.name).login()
+    session.clear_attentions()
+    address = target.address
+    assert 1 <= ask_to_stop(gateway, session) <= 30
+    assert session.command(cdbs.write10(0, 1), write=bytes(cdbs.BLOCK)).status == cdbs.GOOD
+    with pytest.raises(LoginFailed) as failed:
+        Session(address, target.name, initiator="iqn.2026-01.org.example:late").login()
+    assert failed.value.status == 0x0301  # service unavailable (11.13.5)
+    began = time.monotonic()
+    assert session.logout() == 0
     session.connection.wait_closed(30)
     assert gateway.wait() == 0
+    assert time.monotonic() - began < 10
+    session.close()
+
+
+def test_drain_of_one_that_stays(start_gateway: Callable[..., Gateway], iscsi: Gateway) -> None:
+    """Whoever does not log out is closed: within the bound on draining, not at once."""
+    del iscsi
+    gateway = start_gateway(iscsi=list(PORTALS), drain_seconds=1)
+    target = add_target(gateway)
+    session = Session(target.address, target.name).login()
+    began = time.monotonic()
+    assert ask_to_stop(gateway, session) == 1
+    session.connection.wait_closed(30)
+    assert time.monotonic() - began >= 0.9
+    assert gateway.wait() == 0
+    session.close()
+
+
+def test_a_target_that_is_removed(iscsi: Gateway) -> None:
+    """Its sessions are asked to log out, too, and closed when they do not."""
+    target = add_target(iscsi)
+    session = Session(target.address, target.name).login()
+    with ThreadPoolExecutor() as threads:
+        removed = threads.submit(iscsi.run_cli, "target", "remove", target.name, "--force")
+        asked, _ = session.connection.receive_until(lambda p: p.opcode == Opcode.ASYNC_MESSAGE, 20)
+        assert (asked.get(36, 1), asked.get(42, 2) >= 1) == (1, True)
+        assert session.ping() == b"ping"
+        session.connection.wait_closed(30)
+        assert removed.result().returncode == 0
     session.close()
