@@ -8,14 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.iscsi.client import Answer, Session
+from tests.conformance.iscsi.scenarios import cdbs
 from tests.conformance.nbdclient import Client, Cmd, CmdFlag
-from tests.lab.processes import Gateway
+from tests.lab.processes import Gateway, add_target
 from tests.lab.site import wait_until
 
 pytestmark = pytest.mark.both_io
 MIB = 1 << 20
 ROOM = 24 * MIB
 BLOCK = b"full" * (MIB // 4)
+SOFT_THRESHOLD = (6, 0x38, 0x07)
+SPACE_ALLOCATION_FAILED = (7, 0x27, 0x07)
+LOG_SENSE = bytes.fromhex("4d 00 4c 00 00 00 00 00 ff 00")  # Logical Block Provisioning
 
 
 @pytest.fixture(params=["tmpfs", "ext4"])
@@ -80,6 +85,48 @@ def test_a_full_disk(gateway: Gateway, flags: int) -> None:
     assert info(gateway, volume)["health"] == "ok"
     with Client.open(address, export) as nbd:
         assert nbd.read(32 * MIB, MIB) == BLOCK
+
+
+def test_a_thin_unit_warns_before_its_pool_is_full(
+    disk: Path, start_gateway: Callable[..., Gateway]
+) -> None:
+    """SBC-3 4.7.3.6 and 4.7.3.8: a unit attention once at the threshold, then DATA PROTECT."""
+    gateway = start_gateway(iscsi="127.0.0.1:0")
+    gateway.add_pool("small", disk)
+    volume = gateway.add_volume(64 * MIB, pool="small")
+    target = add_target(gateway, {1: volume}, parameters={"pool_threshold": 40})
+    try:
+        with Session(target.address, target.name).login() as session:
+            session.clear_attentions()
+            assert session.command(cdbs.inquiry(page=0xB2), read=255).data[4] == 11
+            told = []
+
+            def warned() -> bool:
+                told.extend(session.clear_attentions())
+                return bool(told)
+
+            for number in range(16):
+                answer = write(session, number)
+                if answer.sense_code == SOFT_THRESHOLD:
+                    told.append(answer.sense_code)
+                    answer = write(session, number)
+                assert answer.status == cdbs.GOOD
+            wait_until(warned)
+            sets = int.from_bytes(session.command(LOG_SENSE, read=255).data[8:12], "big")
+            assert 0 < sets < 10, "available, in sets of 1 MiB"
+            ended = [write(session, number) for number in range(16, 40)]
+            assert SPACE_ALLOCATION_FAILED in [one.sense_code for one in ended]
+            assert {one.sense_code for one in ended} <= {(0, 0, 0), SPACE_ALLOCATION_FAILED}
+            assert told + session.clear_attentions() == [SOFT_THRESHOLD], "told once"
+            read = session.command(cdbs.read10(0, 2048), read=MIB)
+            assert read.data == BLOCK
+    finally:
+        gateway.close()
+
+
+def write(session: Session, number: int) -> Answer:
+    """Writes the MiB of this number."""
+    return session.command(cdbs.write10(number * 2048, 2048), write=BLOCK)
 
 
 def test_a_preallocation_that_does_not_fit(gateway: Gateway, disk: Path) -> None:

@@ -59,6 +59,7 @@ class LunView:
     """A volume that is open, as a target maps it. Sizes in bytes.
 
     `read_only` holds for whoever reaches it by this mapping; the gate's own word comes on top.
+    `space`: a file whose file system the volume's blocks are taken from; "" where no others share.
     """
 
     uuid: str
@@ -69,6 +70,7 @@ class LunView:
     read_only: bool
     write_through: bool
     identity: UnitIdentity
+    space: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ def _lun_view(core: Core, unit: OfferedUnit) -> LunView:
     pool = core.pool(volume.pool)
     assert pool is not None, "a wanted volume has its pool"
     face = volume.unit
+    path = core.backstore(pool).locate(volume).path
     return LunView(
         uuid=volume.uuid,
         volume=str(volume.ref),
@@ -82,9 +83,10 @@ def _lun_view(core: Core, unit: OfferedUnit) -> LunView:
             serial=face.serial or volume.uuid,
             wwn=volume.wwn,
             scsi_id=face.scsi_id,
-            backend=_BACKENDS[pool.kind] + core.backstore(pool).locate(volume).path,
+            backend=_BACKENDS[pool.kind] + path,
             removable=face.removable,
             physical_block_size=face.physical_block_size,
             thin=face.provisioning is Provisioning.THIN,
         ),
+        space=path if pool.kind is PoolKind.DIRECTORY else "",
     )

@@ -13,6 +13,7 @@ from blockgate.dataplane.commands import Commands
 from blockgate.dataplane.connections import IscsiConnections
 from blockgate.dataplane.gates import Gates
 from blockgate.dataplane.management import TaskManager
+from blockgate.dataplane.pool_watch import Measure, PoolWatch, measure_in_thread
 from blockgate.dataplane.sessions import LOGOUT_SECONDS, Sessions
 from blockgate.dataplane.unit_table import UnitTable
 from blockgate.dataplane.units import Mapped
@@ -25,13 +26,14 @@ UNITS_AT_ONCE: Final = 32
 
 class Iscsi:
     """Targets, sessions and units over one :class:`Wire`. ``others`` are the connections without
-    ports (NBD) that use a volume."""
+    ports (NBD) that use a volume, ``measure`` looks how much room pools have."""
 
     def __init__(
         self,
         wire: Wire,
         others: Callable[[int], Iterable[int]],
         limits: convert.EngineLimits | None = None,
+        measure: Measure = measure_in_thread,
     ) -> None:
         self._limits = limits or convert.EngineLimits()
         self.aborts = Aborts(wire)
@@ -43,6 +45,7 @@ class Iscsi:
             others=others,
             neighbours=self.sessions.neighbours,
         )
+        self.pools = PoolWatch(self.units.all, measure)
         self.connections = IscsiConnections(wire, self.sessions)
         self.commands = Commands(wire, self.sessions)
         self.management = TaskManager(
@@ -73,6 +76,7 @@ class Iscsi:
                     await asyncio.sleep(0)
                 await self.units.introduce(mapped)
             await self.sessions.retarget(self._targets, self._catalog())
+            self.pools.wake()
 
     def volumes_of(self, session: int) -> tuple[int, ...]:
         """The volumes that a session reaches."""
@@ -102,6 +106,7 @@ class Iscsi:
         self.connections.stop()
         self.management.stop()
         self.sessions.stop()
+        self.pools.stop()
         self.units.stop()
 
     def _catalog(self) -> Catalog:
@@ -123,4 +128,5 @@ class Iscsi:
                 for lun in luns.values():
                     mapped = found.setdefault(lun.handle, Mapped(lun))
                     mapped.by_ports[port] = number
+                    mapped.threshold = max(mapped.threshold, view.parameters.pool_threshold)
         return found

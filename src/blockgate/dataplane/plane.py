@@ -8,11 +8,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
 from blockgate import _engine
 from blockgate.control import ports
-from blockgate.dataplane import status
+from blockgate.dataplane import pool_watch, status
 from blockgate.dataplane.dispatch import Dispatch
 from blockgate.dataplane.handshakes import DegradedCallback, Handshakes, export_view
 from blockgate.dataplane.iscsi import Iscsi
@@ -53,7 +54,10 @@ class EngineDataPlane:
         wire = EngineWire(engine, volume=self._volume, status=self._status)
         limits = engine.limits()
         self._iscsi = Iscsi(
-            wire, self._handshakes.using, EngineLimits(segment_bytes=limits["pdu_data_bytes"])
+            wire,
+            self._handshakes.using,
+            EngineLimits(segment_bytes=limits["pdu_data_bytes"]),
+            partial(self._volume, pool_watch.measure),
         )
         self._dispatch = Dispatch(self._handshakes, self._iscsi)
         self._loop: asyncio.AbstractEventLoop | None = None

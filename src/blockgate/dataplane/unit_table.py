@@ -49,6 +49,10 @@ class UnitTable:
         self._units: dict[int, Unit] = {}
         self._closed: dict[str, Unit] = {}  # by UUID, the longest closed first
 
+    def all(self) -> Iterable[Unit]:
+        """Every unit of an open volume."""
+        return self._units.values()
+
     def get(self, volume: int) -> Unit | None:
         """The unit of a volume's handle."""
         return self._units.get(volume)
@@ -153,6 +157,7 @@ class UnitTable:
             block_size=view.block_size,
             write_back=not view.write_through,
             read_only=gate.read_only if gate is not None else False,
+            watched=view.identity.thin and bool(view.space),
         )
 
     @staticmethod

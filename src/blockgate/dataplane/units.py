@@ -38,6 +38,7 @@ from blockgate.scsi import (
     LogicalUnit,
     Nexus,
     Persist,
+    PoolUsage,
     Reaction,
     Reply,
     Sense,
@@ -77,9 +78,11 @@ class Seat:
 @dataclass(slots=True)
 class Mapped:
     """A volume as all targets together map it: the target ports by which it is reached, as the
-    engine numbers them, by name."""
+    engine numbers them, by name. ``threshold``: its pool is low when less than so many percent are
+    free; 0: never."""
 
     view: ports.LunView
+    threshold: int = 0
     by_ports: dict[str, int] = field(default_factory=dict)
 
 
@@ -159,6 +162,13 @@ class Unit:
         """How far a job is; what follows needs no command's turn."""
         effects = self.logical.job_progress(key, done_bytes)
         if effects:
+            self._spawn(self._follow(effects))
+
+    def pool_found(self, usage: PoolUsage, *, low: bool) -> None:
+        """How full the pool was found; what follows needs no command's turn."""
+        effects = self.logical.set_pool(usage, low=low)
+        if effects:
+            log.warning("the pool under unit %s runs low: initiators are told", self.record.uuid)
             self._spawn(self._follow(effects))
 
     def _begin(self, turn: _Turn) -> None:

@@ -94,6 +94,9 @@ PARAMETERS: Mapping[str, Kind] = {
     "queue_depth": Number(1, 1024, "", "commands of one session at a time"),
     "nop_interval": Number(0, 3600, "s", "a silent initiator is asked after this; 0: never"),
     "nop_timeout": Number(1, 3600, "s", "and given up after this"),
+    "pool_threshold": Number(
+        0, 99, "%", "free space of a pool, below it initiators of thin volumes are warned; 0: never"
+    ),
     "recovery_time": Number(1, 3600, "s", "how long a gateway may take to be safe to replace"),
 }
 
@@ -116,6 +119,7 @@ class TargetParameters:
     queue_depth: int = 128
     nop_interval: int = 5
     nop_timeout: int = 5
+    pool_threshold: int = 10
     recovery_time: int = 30
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ leaves as a :class:`Reaction`. No sockets, clocks or threads; the transport is n
 """
 
 from blockgate.scsi.attention_table import Attention
+from blockgate.scsi.diagnostics import PoolUsage
 from blockgate.scsi.facts import Facts
 from blockgate.scsi.gate import GateParts, Limits, PortParts, Situation
 from blockgate.scsi.nexus import Nexus, NexusName, Port
@@ -54,6 +55,7 @@ __all__ = [
     "NexusName",
     "Part",
     "Persist",
+    "PoolUsage",
     "Port",
     "PortParts",
     "Reaction",

@@ -13,7 +13,8 @@ class Facts:
     """Identity and geometry of a unit: all that its inquiry and capacity data is made of.
 
     Sizes in bytes, ``blocks`` of ``block_size`` each. ``write_back``: there is a volatile cache
-    that SYNCHRONIZE CACHE makes stable. ``read_only``: for every nexus.
+    that SYNCHRONIZE CACHE makes stable. ``read_only``: for every nexus. ``watched``: it is known
+    how full the pool under a thin unit is.
     """
 
     identity: UnitIdentity
@@ -21,6 +22,7 @@ class Facts:
     block_size: int = 512
     write_back: bool = True
     read_only: bool = False
+    watched: bool = True
     limits: Limits = field(init=False)
 
     def __post_init__(self) -> None:

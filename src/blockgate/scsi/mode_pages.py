@@ -54,7 +54,7 @@ def defaults(facts: Facts) -> Mapping[Code, bytes]:
     recovery = bytearray(12)
     recovery[:2] = ERROR_RECOVERY, 10
     # LBPERE: reaching a provisioning threshold is told by a unit attention (SBC-3 6.4.8).
-    recovery[7] = _LBPERE if facts.thin else 0
+    recovery[7] = _LBPERE if facts.thin and facts.watched else 0
     caching = bytearray(20)
     caching[:3] = CACHING, 18, _WCE if facts.write_back else 0
     # DEXCPT: there is no informational exception to report (SPC-4 7.5.14).

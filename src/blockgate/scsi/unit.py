@@ -79,7 +79,7 @@ class LogicalUnit:
         self.sanitizer = Sanitizer(lambda: self.facts, self.start, self.refusal)
         self.ports: tuple[Port, ...] = ()
         self.pool: PoolUsage | None = None
-        self._pool_is_low = False
+        self.pool_is_low = False
         self._read_only_of: dict[int, bool] = {}
         self._names: set[NexusName] = set()
         self._keys = count(1)
@@ -245,7 +245,7 @@ class LogicalUnit:
         """How full the pool under a thin unit is. Every nexus is told once when it becomes low
         (SBC-3 4.7.3.8)."""
         self.pool = usage
-        was_low, self._pool_is_low = self._pool_is_low, low
+        was_low, self.pool_is_low = self.pool_is_low, low
         if self.facts.thin and low and not was_low:
             return (attend(Event.SOFT_THRESHOLD_REACHED),)
         return ()

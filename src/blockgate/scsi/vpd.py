@@ -79,12 +79,14 @@ def _characteristics(facts: Facts) -> bytes:
 
 def _provisioning(facts: Facts) -> bytes:
     """Logical Block Provisioning (SBC-3 6.5.4): UNMAP and both WRITE SAMEs give blocks back,
-    which then read as zeroes; nothing is anchored."""
+    which then read as zeroes; nothing is anchored. THRESHOLD EXPONENT zero: there are no
+    thresholds, since nobody looks how full the pool is."""
     if not facts.thin:
         return bytes(4)
     lbpu, lbpws, lbpws10, lbprz = 0x80, 0x40, 0x20, 0x04
     thin = 0x02
-    return bytes((THRESHOLD_EXPONENT, lbpu | lbpws | lbpws10 | lbprz, thin, 0))
+    exponent = THRESHOLD_EXPONENT if facts.watched else 0
+    return bytes((exponent, lbpu | lbpws | lbpws10 | lbprz, thin, 0))
 
 
 _OF_UNIT: Final[Mapping[int, Callable[[Facts], bytes]]] = MappingProxyType(

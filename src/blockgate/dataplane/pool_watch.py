@@ -1,0 +1,123 @@
+"""How much room the pools under thin units have: looked at every few seconds, told to the units.
+
+What a unit makes of it, the Logical Block Provisioning log page and the unit attention THIN
+PROVISIONING SOFT THRESHOLD REACHED (SBC-3 4.7.3.8), is its own affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from blockgate.dataplane.units import Unit
+from blockgate.scsi import PoolUsage
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 3.0
+# A pool that was low is low until this much more of it is free: one that stands at its threshold
+# must not be told of again with every file that comes and goes.
+RELIEF_PERCENT: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is left of the file system under a file, of how much, and what the file has of it;
+    bytes."""
+
+    size: int
+    available: int
+    used: int
+
+    def is_low(self, threshold: int, *, was_low: bool) -> bool:
+        """Whether less than ``threshold`` percent are free; 0: never."""
+        if not threshold:
+            return False
+        percent = threshold + (RELIEF_PERCENT if was_low else 0)
+        return self.available * 100 < self.size * percent
+
+
+Measure = Callable[[Sequence[str]], Awaitable[Mapping[str, Room]]]
+
+
+async def measure_in_thread(paths: Sequence[str]) -> Mapping[str, Room]:
+    """:func:`measure`, away from the loop."""
+    return await asyncio.to_thread(measure, paths)
+
+
+def measure(paths: Sequence[str]) -> dict[str, Room]:
+    """The room of each file. Blocks, for as long as its file system does; a file that is not there
+    is left out."""
+    found = {}
+    for path in paths:
+        try:
+            system, file = os.statvfs(path), Path(path).stat()
+        except OSError as error:
+            log.debug("the room under %s is not known: %s", path, error)
+            continue
+        unit = system.f_frsize
+        found[path] = Room(system.f_blocks * unit, system.f_bavail * unit, file.st_blocks * 512)
+    return found
+
+
+class PoolWatch:
+    """Looks while there is something to look at. A pool that hangs is waited for, once: the looks
+    at the others go on."""
+
+    def __init__(self, units: Callable[[], Iterable[Unit]], measure: Measure) -> None:
+        self._units = units
+        self._measure = measure
+        self._timer: asyncio.TimerHandle | None = None
+        self._looks: dict[str, asyncio.Task[None]] = {}
+
+    def wake(self) -> None:
+        """Units have come or changed: looks at once, and again later."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look()
+
+    def stop(self) -> None:
+        """Looks at nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for look in self._looks.values():
+            look.cancel()
+
+    def _look(self) -> None:
+        self._timer = None
+        pools: dict[str, list[Unit]] = defaultdict(list)
+        for unit in self._units():
+            if unit.logical.facts.watched and unit.mapped is not None:
+                pools[str(Path(unit.mapped.view.space).parent)].append(unit)
+        loop = asyncio.get_running_loop()
+        for pool, units in pools.items():
+            if pool not in self._looks:
+                look = loop.create_task(self._look_at(units))
+                self._looks[pool] = look
+                look.add_done_callback(partial(self._looked, pool))
+        if pools:
+            self._timer = loop.call_later(LOOK_SECONDS, self._look)
+
+    def _looked(self, pool: str, _look: asyncio.Task[None]) -> None:
+        del self._looks[pool]
+
+    async def _look_at(self, units: Sequence[Unit]) -> None:
+        paths = [unit.mapped.view.space for unit in units if unit.mapped is not None]
+        try:
+            rooms = await self._measure(paths)
+        except OSError as error:
+            log.debug("pools were not looked at: %s", error)
+            return
+        for unit in units:
+            if unit.mapped is None or (room := rooms.get(unit.mapped.view.space)) is None:
+                continue
+            low = room.is_low(unit.mapped.threshold, was_low=unit.logical.pool_is_low)
+            unit.pool_found(PoolUsage(room.available, room.used), low=low)

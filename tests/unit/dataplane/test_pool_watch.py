@@ -1,0 +1,117 @@
+"""Looks at pools: who is told what, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from blockgate.dataplane import pool_watch
+from blockgate.dataplane.iscsi import Iscsi
+from blockgate.dataplane.pool_watch import Room, measure
+from blockgate.model.parameters import TargetParameters
+from blockgate.scsi import Attention
+from tests.unit.dataplane.scene import Site, lun_view, settle, target_view
+
+LOW = Attention.THIN_PROVISIONING_SOFT_THRESHOLD_REACHED
+GIB = 1 << 30
+
+
+class Pools:
+    """Pools as full as a test says; those in `hung` do not answer."""
+
+    def __init__(self) -> None:
+        self.available = 50
+        self.hung: set[str] = set()
+        self.looks: list[str] = []
+
+    async def __call__(self, paths: Sequence[str]) -> Mapping[str, Room]:
+        self.looks.extend(paths)
+        if self.hung & set(paths):
+            await asyncio.Event().wait()
+        return {path: Room(100 * GIB, self.available * GIB, GIB) for path in paths}
+
+
+@pytest.fixture
+def pools(monkeypatch: pytest.MonkeyPatch) -> Pools:
+    monkeypatch.setattr(pool_watch, "LOOK_SECONDS", 0.01)
+    return Pools()
+
+
+async def start(pools: Pools, *spaces: str, threshold: int = 10) -> Site:
+    site = Site()
+    site.iscsi = Iscsi(site.wire, lambda _volume: (), measure=pools)
+    site.wire.iscsi = site.iscsi
+    luns = {
+        number: replace(
+            lun_view(number + 2, uuid=f"{number:032}", read_only=False),
+            space=space,
+        )
+        for number, space in enumerate(spaces, 1)
+    }
+    parameters = TargetParameters(pool_threshold=threshold)
+    await site.set_targets(target_view(luns, parameters=parameters))
+    return site
+
+
+def told(site: Site) -> int:
+    return sum(bool(what[2] & LOW) for what in site.wire.named("attend"))
+
+
+async def looked(pools: Pools, times: int = 2) -> None:
+    seen = len(pools.looks)
+    async with asyncio.timeout(10):
+        while len(pools.looks) < seen + times:
+            await asyncio.sleep(0.005)
+    await settle()
+
+
+async def test_told_once_for_each_time_that_it_runs_low(pools: Pools) -> None:
+    site = await start(pools, "/pool/a")
+    await site.login()
+    await looked(pools)
+    assert told(site) == 0
+    for available, times in ((9, 1), (8, 1), (10, 1), (11, 1), (9, 2)):
+        pools.available = available
+        await looked(pools)
+        assert told(site) == times, f"{available} percent free"
+    site.iscsi.stop()
+
+
+async def test_no_threshold_no_warning(pools: Pools) -> None:
+    site = await start(pools, "/pool/a", threshold=0)
+    await site.login()
+    pools.available = 0
+    await looked(pools)
+    assert told(site) == 0
+    site.iscsi.stop()
+
+
+async def test_a_unit_whose_pool_is_not_known_is_not_looked_at(pools: Pools) -> None:
+    site = await start(pools, "")
+    session = await site.login()
+    reply = site.reply(site.command(session, "1201b200ff00"))
+    assert reply is not None and reply[1][4] == 0, "no threshold exponent"
+    await asyncio.sleep(0.05)
+    assert pools.looks == []
+
+
+async def test_a_pool_that_hangs_is_asked_once_and_others_go_on(pools: Pools) -> None:
+    pools.hung = {"/hung/a"}
+    site = await start(pools, "/hung/a", "/pool/b")
+    await looked(pools, 4)
+    assert pools.looks.count("/hung/a") == 1
+    assert pools.looks.count("/pool/b") >= 3
+    site.iscsi.stop()
+
+
+def test_the_room_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "disk"
+    file.write_bytes(bytes(1 << 20))
+    room = measure([str(file), str(tmp_path / "none")])
+    assert list(room) == [str(file)]
+    assert 0 < room[str(file)].available <= room[str(file)].size
+    assert room[str(file)].used >= 1 << 20
