@@ -3,10 +3,13 @@
 A target port group is a set of a unit's target ports that have one access state. Each state is
 enforced by the gate on those ports; here it is decided, reported and set. Implicit transitions are
 the gateway's own (a drain, a moved owner), explicit ones an initiator's (SET TARGET PORT GROUPS).
+What an initiator has asked for outlives a restart: who has put a path out of use must not find it
+back in use because the gateway was updated.
 """
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +18,7 @@ from typing import Final
 
 from blockgate.scsi.attention_table import Attention
 from blockgate.scsi.nexus import Nexus
-from blockgate.scsi.reactions import Attend, Effect, GateChanged, Reaction
+from blockgate.scsi.reactions import Attend, Effect, GateChanged, Part, Persist, Reaction
 from blockgate.scsi.sense import (
     CheckCondition,
     Key,
@@ -135,7 +138,7 @@ class Access:
 
 class TargetPortGroups:
     """The target port groups of one logical unit: what REPORT and SET TARGET PORT GROUPS and the
-    gateway itself do with them. ``access`` can be put back where an effect failed.
+    gateway itself do with them.
 
     ``implicit_transition_s`` is the longest that an implicit transition takes, in seconds: what an
     initiator waits for when it meets TRANSITIONING (SPC-4 6.36, IMPLICIT TRANSITION TIME).
@@ -146,6 +149,8 @@ class TargetPortGroups:
             raise ValueError("IMPLICIT TRANSITION TIME is one byte")
         self.access = access
         self._implicit_transition_s = implicit_transition_s
+        self._asked: dict[int, AccessState] = {}  # by initiators, by group
+        self._before = access, self._asked
 
     @classmethod
     def single(cls, ports: Iterable[int]) -> TargetPortGroups:
@@ -194,11 +199,37 @@ class TargetPortGroups:
         if any(group.state is AccessState.TRANSITIONING for group in self._named(wanted)):
             # LOGICAL UNIT NOT ACCESSIBLE, ASYMMETRIC ACCESS STATE TRANSITION
             raise CheckCondition(Sense(Key.NOT_READY, 0x04, 0x0A))
-        return Reaction(
-            effects=self._become(
-                self.access.in_states(wanted, StatusCode.EXPLICIT), but=frozenset({nexus.number})
+        self._before = self.access, self._asked
+        effects: tuple[Effect, ...] = ()
+        if (asked := self._asked | wanted) != self._asked:
+            self._asked = asked
+            effects = (Persist(Part.PORT_GROUPS, self.record()),)
+        access = self.access.in_states(wanted, StatusCode.EXPLICIT)
+        return Reaction(effects=effects + self._become(access, but=frozenset({nexus.number})))
+
+    def take_back(self) -> None:
+        """What was set last could not be made stable, and nothing after it was carried out."""
+        self.access, self._asked = self._before
+
+    def record(self) -> bytes:
+        """The states that initiators have asked for, for stable storage."""
+        return json.dumps({str(n): state.word for n, state in sorted(self._asked.items())}).encode()
+
+    def restore(self, record: bytes) -> None:
+        """After a start: takes what :meth:`record` gave, unless initiators have no say any more. A
+        state that a group does not support now is as if nobody had asked for it."""
+        if record and self.access.explicit:
+            requestable = {state.word: state for state in REQUESTABLE}
+            self._asked = {int(n): requestable[word] for n, word in json.loads(record).items()}
+            self.access = replace(
+                self.access, groups=tuple(map(self._as_asked, self.access.groups))
             )
-        )
+
+    def _as_asked(self, group: PortGroup) -> PortGroup:
+        state = self._asked.get(group.number)
+        if state is None or state not in group.supported:
+            return group
+        return replace(group, state=state, status=StatusCode.EXPLICIT)
 
     def begin(self, groups: Iterable[int]) -> tuple[Effect, ...]:
         """An implicit transition begins: commands on these groups' ports are answered
@@ -216,12 +247,13 @@ class TargetPortGroups:
         return self._become(self.access.in_states(states, StatusCode.IMPLICIT))
 
     def configure(self, groups: Iterable[PortGroup]) -> tuple[Effect, ...]:
-        """Ports and groups as configured now. A group that stays keeps the state it is in."""
+        """Ports and groups as configured now. A group that stays keeps the state it is in, one that
+        comes has the state that was asked for."""
         before = {group.number: group for group in self.access.groups}
         kept = tuple(
             replace(group, state=old.state, status=old.status)
             if (old := before.get(group.number)) is not None and old.state in group.supported
-            else group
+            else self._as_asked(group)
             for group in groups
         )
         if kept == self.access.groups:

@@ -253,8 +253,10 @@ class LogicalUnit:
     # What outlives a restart, and jobs.
 
     def restore(self, records: Mapping[Part, bytes]) -> tuple[Effect, ...]:
-        """After a start: saved mode pages, and a sanitize operation that goes on."""
+        """After a start, before there is a gate: saved mode pages, states of port groups, and a
+        sanitize operation that goes on."""
         self.pages.restore(records.get(Part.MODE_PAGES, b""))
+        self.port_groups.restore(records.get(Part.PORT_GROUPS, b""))
         self.sanitizer.restore(records.get(Part.SANITIZE, b""))
         return self.sanitizer.resume()
 
@@ -284,6 +286,8 @@ class LogicalUnit:
                 self.reservations.take_back()
             case Persist(Part.MODE_PAGES):
                 self.pages.take_back()
+            case Persist(Part.PORT_GROUPS):
+                self.port_groups.take_back()
             case Persist(Part.SANITIZE):
                 self.sanitizer.not_kept()
                 more.append(GateChanged())

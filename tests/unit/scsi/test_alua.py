@@ -6,7 +6,16 @@ import struct
 
 import pytest
 
-from blockgate.scsi import Attend, Attention, CheckCondition, GateChanged, Nexus, NexusName
+from blockgate.scsi import (
+    Attend,
+    Attention,
+    CheckCondition,
+    GateChanged,
+    Nexus,
+    NexusName,
+    Part,
+    Persist,
+)
 from blockgate.scsi.alua import Access, AccessState, PortGroup, StatusCode, TargetPortGroups
 
 AO, AN, STANDBY, UNAVAILABLE = 0, 1, 2, 3
@@ -95,7 +104,9 @@ class TestSetting:
     def test_every_other_nexus_is_told(self):
         unit = two()
         reaction = stpg(unit, (AN, 1), (AO, 2))
-        assert reaction.effects == (GateChanged(), Attend(CHANGED, None, frozenset({77})))
+        kept, *effects = reaction.effects
+        assert kept == Persist(Part.PORT_GROUPS, unit.record())
+        assert effects == [GateChanged(), Attend(CHANGED, None, frozenset({77}))]
         assert states(unit) == {1: AN, 2: AO}
         assert unit.state(1) == "active_nonoptimized" and unit.state(3) == "active_optimized"
         assert rtpg(unit)[4 + 5] == 1, "STATUS CODE: set by SET TARGET PORT GROUPS"
@@ -108,6 +119,7 @@ class TestSetting:
 
     def test_what_is_so_already_is_no_change(self):
         unit = two()
+        assert stpg(unit, (AO, 1)).effects == (Persist(Part.PORT_GROUPS, unit.record()),)
         assert stpg(unit, (AO, 1)).effects == ()
 
     @pytest.mark.parametrize("length", [0, 4])
@@ -145,6 +157,55 @@ class TestSetting:
 
     def test_not_where_only_the_gateway_decides(self):
         assert stpg(two(explicit=False), (AN, 1)) == (5, 0x24, 0x00)
+
+
+class TestRestart:
+    """States that initiators have asked for are there again; the gateway's own are not."""
+
+    def test_what_was_asked_for(self):
+        unit = two()
+        stpg(unit, (STANDBY, 2))
+        unit.become({1: AccessState.UNAVAILABLE})
+        again = two()
+        again.restore(unit.record())
+        assert states(again) == {1: AO, 2: STANDBY}
+        assert [int(group.status) for group in again.access.groups] == [1, 0]
+        stpg(again, (UNAVAILABLE, 1))
+        third = two()
+        third.restore(again.record())
+        assert states(third) == {1: UNAVAILABLE, 2: STANDBY}
+
+    def test_a_group_that_is_configured_later(self):
+        unit = two()
+        stpg(unit, (STANDBY, 2))
+        again = TargetPortGroups(Access((PortGroup(1, (1,)),), explicit=True))
+        again.restore(unit.record())
+        again.configure([PortGroup(1, (1,)), PortGroup(2, (2,))])
+        assert states(again) == {1: AO, 2: STANDBY}
+
+    def test_what_is_not_had_any_more(self):
+        unit = two()
+        stpg(unit, (STANDBY, 1))
+        implicit = two(explicit=False)
+        implicit.restore(unit.record())
+        assert states(implicit) == {1: AO, 2: AN}, "nobody could change it back"
+        some = PortGroup(1, (1,), supported=frozenset({AccessState.ACTIVE_OPTIMIZED}))
+        simple = TargetPortGroups(Access((some,), explicit=True))
+        simple.restore(unit.record())
+        assert states(simple) == {1: AO}
+
+    def test_nothing_was_asked_for(self):
+        unit = two()
+        unit.restore(b"")
+        assert states(unit) == {1: AO, 2: AN}
+
+    def test_what_could_not_be_kept_has_not_happened(self):
+        unit = two()
+        stpg(unit, (STANDBY, 2))
+        before = unit.record()
+        stpg(unit, (AO, 2))
+        unit.take_back()
+        assert states(unit) == {1: AO, 2: STANDBY} and unit.record() == before
 
 
 class TestImplicit:

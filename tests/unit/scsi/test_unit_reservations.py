@@ -188,8 +188,14 @@ class TestPortGroups:
         unit = made(explicit=True)
         reaction = run(unit, A, self.STPG, bytes.fromhex("00000000 02000002"))
         changed = Attention.ASYMMETRIC_ACCESS_STATE_CHANGED
-        assert reaction.effects == (GateChanged(), Attend(changed, None, frozenset({A.number})))
+        kept, *effects = reaction.effects
+        assert effects == [GateChanged(), Attend(changed, None, frozenset({A.number}))]
         assert unit.gate().ports[2].alua == "standby"
+        restarted = made(explicit=True)
+        restarted.restore({kept.part: kept.record})
+        assert restarted.gate().ports[2].alua == "standby"
+        unit.not_done(reaction.effects)
+        assert unit.gate().ports[2].alua == "active_optimized"
 
     def test_not_had_where_the_gateway_decides(self):
         reply = run(made(), A, self.STPG, bytes.fromhex("00000000 02000002")).reply
