@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from blockgate.backstores.base import no_progress
-from blockgate.backstores.block import RESERVED_BYTES, BlockBackstore
+from blockgate.backstores.base import FlawKind, no_progress
+from blockgate.backstores.block import BlockBackstore
 from blockgate.backstores.claims import Claims
 from blockgate.backstores.copying import origin_of
+from blockgate.backstores.device_labels import RESERVED_BYTES
 from blockgate.model.config import Pool, PoolKind, Volume
 from blockgate.model.errors import Conflict, InUse, InvalidInput, Refused, Unavailable
 from blockgate.model.identity import new_uuid
@@ -103,7 +104,7 @@ def test_a_device_holds_one_volume(pool: BlockBackstore) -> None:
         pool.write_label(other)
     pool.discard_partial(other)
     renamed = replace(one, name=VolumeName("c"))
-    pool.write_label(renamed)
+    pool.write_label(renamed, one)
     pool.remove_label(one)
     (found,) = pool.scan()
     assert found.label is not None and found.label.volume == renamed
@@ -184,8 +185,9 @@ def test_another_device_never_gets_an_adopted_ones_identity(
     other.write_bytes(bytes(8 * MIB))
     attach(pool.pool.path, other)
     assert pool.scan() == [] and pool.read_label(one) is None
-    assert "no label" in pool.missing(one)
-    with pytest.raises(Unavailable, match="cannot be served"):
+    flaw = pool.flaw(one)
+    assert flaw is not None and "no label" in flaw.text
+    with pytest.raises(Unavailable, match="cannot be used"):
         pool.check_open(one)
     taken = pool.adoptable(None)
     assert taken.label is None and taken.uuid not in (None, one.uuid)
@@ -257,3 +259,102 @@ def test_a_copy_onto_a_device_writes_the_holes_too(pool: BlockBackstore, tmp_pat
     pool.copy_data(one, origin, no_progress)  # it was done
     with pytest.raises(Conflict, match=one.uuid):
         pool.copy_data(volume(4 * MIB, "b"), origin, no_progress)
+
+
+def grow_device(pool: BlockBackstore, file: Path, size: int) -> None:
+    os.truncate(file, size)
+    subprocess.run(["losetup", "--set-capacity", pool.pool.path], check=True)
+
+
+@pytest.mark.parametrize("size", [7 * MIB, 3 * MIB])
+def test_a_device_that_grew_is_told_from_a_foreign_one(
+    pool: BlockBackstore, tmp_path: Path, size: int
+) -> None:
+    one = make(pool, volume(size))
+    before = content(pool)[:size]
+    grow_device(pool, tmp_path / "disk0", 16 * MIB)
+    assert pool.read_label(one) is None and pool.scan() == []
+    flaw = pool.flaw(one)
+    assert flaw is not None and flaw.kind is FlawKind.MOVED
+    assert "has grown from 8388608 to 16777216" in flaw.text
+    assert f"blockgate volume resize disk/a --size {15 * MIB}" in flaw.hint
+    pool.check_open(one)  # it is known, and whole
+    with pytest.raises(Refused):
+        pool.check_resize(one, 15 * MIB + 512)
+    pool.check_resize(one, 15 * MIB)
+    larger = replace(one, size=15 * MIB)
+    for _ in range(2):
+        pool.grow_data(larger, one.size, no_progress)
+        pool.write_label(larger, one)
+    (found,) = pool.scan()
+    assert found.label is not None and found.label.volume == larger and not found.problem
+    after = content(pool)
+    assert after[:size] == before
+    assert after[7 * MIB : 7 * MIB + 4096] == bytes(4096), "the old label is no part of the volume"
+    assert pool.flaw(larger) is None
+    pool.remove_label(larger)
+    assert pool.scan() == []
+
+
+def test_a_grown_devices_volume_can_be_deleted(pool: BlockBackstore, tmp_path: Path) -> None:
+    one = make(pool, volume(3 * MIB))
+    grow_device(pool, tmp_path / "disk0", 16 * MIB)
+    pool.remove_label(one)
+    assert content(pool)[7 * MIB : 7 * MIB + 4096] == bytes(4096)
+    flaw = pool.flaw(one)
+    assert flaw is not None and flaw.kind is FlawKind.MISSING
+
+
+def test_a_foreign_device_is_neither_labelled_nor_resized(
+    pool: BlockBackstore, tmp_path: Path
+) -> None:
+    one = make(pool, volume(3 * MIB))
+    foreign = tmp_path / "foreign"
+    foreign.write_bytes(os.urandom(4 * MIB) * 4)
+    attach(pool.pool.path, foreign)
+    before = content(pool)
+    renamed, larger = replace(one, name=VolumeName("b")), replace(one, size=7 * MIB)
+    for work in (
+        lambda: pool.check_open(one),
+        lambda: pool.check_rename(one, renamed),
+        lambda: pool.check_resize(one, 7 * MIB),
+        lambda: pool.grow_data(larger, one.size, no_progress),
+        lambda: pool.write_label(larger, one),
+        lambda: pool.write_label(renamed, one),
+        lambda: pool.restore_name(renamed, one),
+    ):
+        with pytest.raises(Unavailable, match="has no label of it") as caught:
+            work()
+        assert caught.value.code == "volume-missing"
+    pool.discard_partial(one)
+    assert content(pool) == before
+
+
+def test_a_device_in_use_gets_no_label(pool: BlockBackstore) -> None:
+    one = make(pool, volume(3 * MIB))
+    before = content(pool)
+    renamed = replace(one, name=VolumeName("b"))
+    holder = os.open(pool.pool.path, os.O_RDWR | os.O_EXCL)  # as a mount
+    with pytest.raises(InUse):
+        pool.write_label(renamed, one)
+    with pytest.raises(InUse):
+        pool.remove_label(one)
+    with pytest.raises(Unavailable, match="not the data that is open"):
+        pool.write_label(renamed, one, held=True)
+    assert content(pool) == before
+    fcntl.flock(holder, fcntl.LOCK_EX)  # as this daemon's data plane
+    pool.write_label(renamed, one, held=True)
+    os.close(holder)
+    (found,) = pool.scan()
+    assert found.label is not None and found.label.volume == renamed
+
+
+def test_an_adopted_device_without_an_identity_that_was_resized_is_explained(
+    pool: BlockBackstore, tmp_path: Path
+) -> None:
+    one = make(pool, volume(8 * MIB, adopted=True, path=pool.pool.path))
+    grow_device(pool, tmp_path / "disk0", 16 * MIB)
+    flaw = pool.flaw(one)
+    assert flaw is not None and flaw.kind is FlawKind.MISSING
+    assert "has 16777216 bytes and had 8388608" in flaw.text
+    assert "volume adopt disk/a" in flaw.hint

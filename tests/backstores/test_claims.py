@@ -86,3 +86,28 @@ def test_a_lock_without_a_name_is_no_lock(tmp_path: Path) -> None:
         list(threads.map(take, range(8)))
     assert most == [1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_inside_or_around_a_claimed_one_is_refused(tmp_path: Path) -> None:
+    inner, beside = tmp_path / "a" / "inner", tmp_path / "a" / "beside"
+    inner.mkdir(parents=True)
+    beside.mkdir()
+    first, second = Claims("gateway-1"), Claims("gateway-2")
+    first.hold(directory(inner))
+    for outer in (tmp_path, tmp_path / "a"):
+        with pytest.raises(InUse, match="inside") as caught:
+            second.hold(directory(outer))
+        assert caught.value.code == "nested"
+        assert not (outer / ".blockgate").exists()
+    second.hold(directory(beside))
+    first.release(PoolName("main"))
+    with pytest.raises(InUse, match="inside"):  # of the other one that is beside
+        first.hold(directory(tmp_path))
+    second.release(PoolName("main"))
+    first.hold(directory(tmp_path))
+    with pytest.raises(InUse, match="gateway-1") as caught:
+        second.hold(directory(inner))
+    assert str(tmp_path) in caught.value.message
+    first.close()
+    second.hold(directory(inner))
+    second.close()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from blockgate.backstores.base import no_progress
+from blockgate.backstores.base import FlawKind, no_progress
 from blockgate.backstores.directory import DirectoryBackstore
 from blockgate.model.config import Pool, PoolKind, Volume
 from blockgate.model.errors import Conflict, Failed, InUse, Unavailable
@@ -142,23 +145,168 @@ def test_growing_can_be_repeated_and_undone(pool: DirectoryBackstore) -> None:
 def test_progress_is_told_in_steps(
     pool: DirectoryBackstore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blockgate.backstores.directory.ALLOCATION_STEP", 16 * KIB)
+    monkeypatch.setattr("blockgate.backstores.files.ALLOCATION_STEP", 16 * KIB)
     seen: list[tuple[int, int]] = []
     pool.prepare_data(volume(prealloc=True), lambda done, total: seen.append((done, total)))
     assert seen == [(n * 16 * KIB, 64 * KIB) for n in range(5)]
 
 
-def test_data_in_use_is_not_cut_or_removed(pool: DirectoryBackstore) -> None:
+def test_data_in_use_is_not_changed(pool: DirectoryBackstore) -> None:
     one = make(pool, volume())
+    renamed, larger = replace(one, name=VolumeName("b")), replace(one, size=128 * KIB)
+    before = files(pool)
+    label = Path(pool._label_path(one)).read_bytes()
     with open(pool._data_path(one), "rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(InUse):
-            pool.shrink_data(replace(one, size=512))
-        with pytest.raises(InUse):
-            pool.remove_data(one)
-    assert pool.real_size(one) == 64 * KIB
+        for work in (
+            lambda: pool.shrink_data(replace(one, size=512)),
+            lambda: pool.grow_data(larger, one.size, no_progress),
+            lambda: pool.remove_data(one),
+            lambda: pool.discard_partial(one),
+            lambda: pool.move_data(one, renamed),
+            lambda: pool.write_label(larger, one),
+            lambda: pool.write_label(renamed, one),
+        ):
+            with pytest.raises(InUse):
+                work()
+        assert files(pool) == before and pool.real_size(one) == 64 * KIB
+        assert Path(pool._label_path(one)).read_bytes() == label
+        # The lock is this process's own: whoever knows that may go on.
+        pool.grow_data(larger, one.size, no_progress, held=True)
+        pool.trim_data(one)
+        assert pool.real_size(one) == 128 * KIB, "longer than needed harms nobody"
+        pool.trim_data(one, held=True)
+        pool.write_label(renamed, one, held=True)
+        pool.move_data(one, renamed, held=True)
+        pool.restore_name(renamed, one, held=True)
+    assert files(pool) == before and pool.real_size(one) == 64 * KIB
     pool.shrink_data(replace(one, size=512))
     assert pool.real_size(one) == 512
+
+
+def test_a_lock_that_is_not_on_this_very_file_does_not_count(pool: DirectoryBackstore) -> None:
+    one = make(pool, volume())
+    larger = replace(one, size=128 * KIB)
+    for work in (
+        lambda: pool.grow_data(larger, one.size, no_progress, held=True),
+        lambda: pool.write_label(larger, one, held=True),
+        lambda: pool.move_data(one, replace(one, name=VolumeName("b")), held=True),
+    ):
+        with pytest.raises(Unavailable, match="not the data that is open") as caught:
+            work()
+        assert caught.value.code == "volume-missing"
+    assert pool.real_size(one) == 64 * KIB
+
+
+@pytest.mark.parametrize("label", ["none", "another", "damaged"])
+def test_data_that_is_not_known_to_be_its_own_is_left_alone(
+    pool: DirectoryBackstore, label: str
+) -> None:
+    one, path = make(pool, volume()), Path(pool.pool.path, ".blockgate", "a.json")
+    path.unlink()
+    if label == "another":
+        pool.write_label(volume(size=one.size))
+    elif label == "damaged":
+        path.write_text("{}")
+    before = path.read_bytes() if path.exists() else None
+    flaw = pool.flaw(one)
+    assert (
+        flaw is not None and flaw.kind is FlawKind.MISSING and "volume forget main/a" in flaw.hint
+    )
+    renamed, larger = replace(one, name=VolumeName("b")), replace(one, size=128 * KIB)
+    for work in (
+        lambda: pool.check_open(one),
+        lambda: pool.check_rename(one, renamed),
+        lambda: pool.check_resize(one, 128 * KIB),
+        lambda: pool.grow_data(larger, one.size, no_progress),
+        lambda: pool.shrink_data(replace(one, size=512)),
+        lambda: pool.trim_data(replace(one, size=512)),
+    ):
+        with pytest.raises(Unavailable) as caught:
+            work()
+        assert caught.value.code == "volume-missing"
+    for new in (larger, renamed):
+        with pytest.raises((Unavailable, Conflict, Failed)):
+            pool.write_label(new, one)
+    assert (path.read_bytes() if path.exists() else None) == before
+    assert not Path(pool.pool.path, ".blockgate", "b.json").exists()
+    assert pool.real_size(one) == 64 * KIB
+
+
+def test_data_that_has_lost_its_end_is_not_made_long_again(pool: DirectoryBackstore) -> None:
+    one = make(pool, volume())
+    os.truncate(pool._data_path(one), 5000)
+    flaw = pool.flaw(one)
+    assert flaw is not None and flaw.kind is FlawKind.SHORT
+    assert f"truncate --size 65536 {pool._data_path(one)}" in flaw.hint
+    assert "volume resize main/a --size 4608 --force" in flaw.hint
+    for work in (
+        lambda: pool.check_open(one),
+        lambda: pool.check_resize(one, 128 * KIB),
+        lambda: pool.check_resize(one, 8192),
+        lambda: pool.grow_data(replace(one, size=128 * KIB), one.size, no_progress),
+        lambda: pool.shrink_data(replace(one, size=8192)),
+    ):
+        with pytest.raises(Unavailable, match="5000 bytes") as caught:
+            work()
+        assert caught.value.code == "volume-short"
+    assert pool.real_size(one) == 5000
+    pool.check_rename(one, replace(one, name=VolumeName("b")))
+    pool.check_resize(one, 4608)
+    pool.shrink_data(replace(one, size=4608))
+
+
+def test_a_growth_that_fails_leaves_the_file_as_it_was(
+    pool: DirectoryBackstore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = make(pool, volume(prealloc=True))
+    real = os.posix_fallocate
+
+    def allocate(fd: int, offset: int, length: int) -> None:
+        if offset > 96 * KIB:
+            raise OSError(28, "No space left on device")
+        real(fd, offset, length)
+
+    monkeypatch.setattr(os, "posix_fallocate", allocate)
+    monkeypatch.setattr("blockgate.backstores.files.ALLOCATION_STEP", 16 * KIB)
+    with pytest.raises(Failed, match="pool was full"):
+        pool.grow_data(replace(one, size=256 * KIB), one.size, no_progress)
+    assert pool.real_size(one) == 64 * KIB
+
+
+def test_a_file_that_is_locked_or_anothers_is_not_adopted(
+    pool: DirectoryBackstore, tmp_path: Path
+) -> None:
+    path = tmp_path / "deep" / "old.raw"
+    path.parent.mkdir()
+    path.write_bytes(bytes(4096))
+    script = "import fcntl,sys,time; f=open(sys.argv[1]); fcntl.flock(f,2); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", script, str(path)])
+    try:
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                pool.adoptable(str(path))
+            except InUse as error:
+                assert "another process" in error.message and "Stop" in error.hint
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        child.kill()
+        child.wait()
+    inner = DirectoryBackstore(Pool(PoolName("in"), PoolKind.DIRECTORY, str(path.parent)))
+    inner.prepare_pool()
+    theirs = replace(volume("v", 4096), pool=PoolName("in"))
+    make(inner, theirs)
+    with pytest.raises(Conflict, match="volume v of the pool") as caught:
+        pool.adoptable("deep/v.img")
+    assert "pool scan" in caught.value.hint
+    Path(inner._label_path(theirs)).write_text("damaged")
+    with pytest.raises(Conflict):
+        pool.adoptable("deep/v.img")
+    Path(inner._label_path(theirs)).unlink()
+    assert pool.adoptable("deep/v.img").label is None
 
 
 def test_a_link_in_a_files_place_is_not_followed(pool: DirectoryBackstore, tmp_path: Path) -> None:
@@ -190,7 +338,7 @@ def test_renaming_goes_on_or_back(pool: DirectoryBackstore, done: int, undo: boo
         for name in names:
             match name:
                 case "write_label":
-                    pool.write_label(new)
+                    pool.write_label(new, old)
                 case "move_data":
                     pool.move_data(old, new)
                 case "remove_label":

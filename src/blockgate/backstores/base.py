@@ -1,9 +1,15 @@
 """What a kind of pool can do for the life of its volumes.
 
 Every method blocks and is called in a thread. Each can be called again after it was interrupted
-at any point, and then finishes what is half done. None ever overwrites, or removes, data whose
-label does not carry the volume's own UUID. Errors are `OSError`, or a `BlockgateError` where the
-reason is known better.
+at any point, and then finishes what is half done. Errors are `OSError`, or a `BlockgateError` where
+the reason is known better.
+
+Two rules hold for all of them. Data is changed under its lock only (see `locks`; `held`: this
+daemon's data plane has the volume open, and so has that lock). And a volume that exists is known
+by its label, which carries its UUID: where that is not there, nothing is overwritten, resized,
+renamed or removed, the label included. Only these meet data without a label by right: what makes
+a volume (`prepare_data`, `copy_data`, `write_label` without `made`, `place_data`), what adopts
+data, and what undoes the one or the other (`discard_partial`). A scan reads labels, writes none.
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ from typing import Protocol
 
 from blockgate.backstores.labels import Label
 from blockgate.model.config import Pool, Volume
+from blockgate.model.errors import Unavailable
 from blockgate.model.origin import Origin
 
 
@@ -74,6 +81,27 @@ class Found:
     name: str
     label: Label | None
     problem: str = ""
+
+
+class FlawKind(StrEnum):
+    """In which way a volume's data is not as it has to be.
+
+    MISSING: data or label is not there, or is another's. SHORT: it is the volume's own, and its
+    end is gone. MOVED: it is whole, and its label is not where one is looked for any more.
+    """
+
+    MISSING = "missing"
+    SHORT = "short"
+    MOVED = "moved"
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """What is wrong with a volume's data: `text` as a clause, and `hint`, what to do or type."""
+
+    kind: FlawKind
+    text: str
+    hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +176,29 @@ class PoolBackstore(ABC):
         """What `adopt` would take."""
 
     @abstractmethod
-    def missing(self, volume: Volume) -> str:
-        """What of the volume is gone, as a clause; empty if data and label are there."""
+    def flaw(self, volume: Volume) -> Flaw | None:
+        """What is wrong with the data, by its label and its real size; None if nothing is."""
 
-    @abstractmethod
+    def check_own(self, volume: Volume) -> None:
+        """Refuse data that is not there, or not known by its label to be the volume's."""
+        self._refuse(volume, FlawKind.MISSING)
+
     def check_open(self, volume: Volume) -> None:
-        """Refuse to serve data that is known to be another volume's, or no volume's at all."""
+        """Refuse to serve data that is not the volume's own, or not all of it."""
+        self._refuse(volume, FlawKind.MISSING, FlawKind.SHORT)
+
+    def _refuse(self, volume: Volume, *kinds: FlawKind) -> None:
+        flaw = self.flaw(volume)
+        if flaw is not None and flaw.kind in kinds:
+            raise refusal(volume, flaw)
+
+    def _lost(self, volume: Volume) -> str:
+        """What to do about data that is not where it was."""
+        return (
+            f"See that the pool's own storage is mounted or attached. If the data has another name "
+            f"now: blockgate pool scan {self.pool.name}. If it is lost: "
+            f"blockgate volume forget {volume.ref}."
+        )
 
     @abstractmethod
     def prepare_data(self, volume: Volume, progress: Progress) -> None:
@@ -168,23 +213,28 @@ class PoolBackstore(ABC):
         """Give prepared data its name; `Conflict` if somebody else's data has it."""
 
     @abstractmethod
-    def grow_data(self, volume: Volume, old_size: int, progress: Progress) -> None:
-        """Make the data `volume.size` long."""
+    def grow_data(
+        self, volume: Volume, old_size: int, progress: Progress, *, held: bool = False
+    ) -> None:
+        """Make the data `volume.size` long; refused if it has lost some of its `old_size`."""
 
     @abstractmethod
     def shrink_data(self, volume: Volume) -> None:
         """Cut the data to `volume.size`. What is beyond is gone."""
 
     @abstractmethod
-    def trim_data(self, volume: Volume) -> None:
-        """Undo a growth that did not come to an end: back to `volume.size`."""
+    def trim_data(self, volume: Volume, *, held: bool = False) -> None:
+        """Undo a growth that did not come to an end: back to `volume.size`.
+
+        Data that another process has locked is left as it is: longer than needed does no harm.
+        """
 
     @abstractmethod
-    def move_data(self, old: Volume, new: Volume) -> None:
+    def move_data(self, old: Volume, new: Volume, *, held: bool = False) -> None:
         """Give the data its new name; `Conflict` if somebody else's data has it."""
 
     @abstractmethod
-    def restore_name(self, new: Volume, old: Volume) -> None:
+    def restore_name(self, new: Volume, old: Volume, *, held: bool = False) -> None:
         """Undo a renaming that did not come to an end: data and label are `old` again."""
 
     @abstractmethod
@@ -196,8 +246,14 @@ class PoolBackstore(ABC):
         """Undo a creation wherever it stopped: no data, no label, nothing is left of it."""
 
     @abstractmethod
-    def write_label(self, volume: Volume) -> None:
-        """Write the label; `Conflict` if another volume's label has its place."""
+    def write_label(
+        self, volume: Volume, made: Volume | None = None, *, held: bool = False
+    ) -> None:
+        """Write the label; `Conflict` if another volume's label has its place.
+
+        `made` is the volume as it was before a change: its label, under the old name or the new
+        one, has to be there. Without `made` the volume is being made or adopted, and has none yet.
+        """
 
     @abstractmethod
     def remove_label(self, volume: Volume) -> None:
@@ -210,3 +266,9 @@ class PoolBackstore(ABC):
     @abstractmethod
     def scan(self) -> list[Found]:
         """Every label in the pool, by name."""
+
+
+def refusal(volume: Volume, flaw: Flaw) -> Unavailable:
+    """Why the volume cannot be used as it is."""
+    code = "volume-short" if flaw.kind is FlawKind.SHORT else "volume-missing"
+    return Unavailable(f"Volume {volume.ref} cannot be used: {flaw.text}.", flaw.hint, code=code)

@@ -8,17 +8,20 @@ own identity, so that it is found again under any name and never taken for anoth
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
-import struct
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
-from blockgate.backstores import copying, labels
+from blockgate.backstores import copying, device_labels, labels, locks
 from blockgate.backstores.base import (
     Adoptable,
     Capabilities,
     Fence,
+    Flaw,
+    FlawKind,
     Found,
     Location,
     PoolBackstore,
@@ -26,19 +29,13 @@ from blockgate.backstores.base import (
     Progress,
     Sharing,
 )
+from blockgate.backstores.device_labels import RESERVED_BYTES, Notes, place_of, size_of
 from blockgate.backstores.devices import DeviceIdentity, identify
 from blockgate.backstores.labels import LABEL_BYTES_MAX, Label, LabelError
-from blockgate.durable import replace_durably, sync_directory, unlink_if_exists, write_all
+from blockgate.durable import replace_durably, sync_directory, unlink_if_exists
 from blockgate.model.config import Pool, Volume
 from blockgate.model.errors import Conflict, Failed, InUse, InvalidInput, Refused, Unavailable
 from blockgate.model.origin import Origin
-
-RESERVED_BYTES = 1024 * 1024
-"""The end of the device that a volume does not reach; its first block is the label."""
-
-_MAGIC = b"BLOCKGATE-LABEL\n"
-_HEADER = struct.Struct(">16sI")  # magic, length of the JSON that follows
-_BLKGETSIZE64 = 0x80081272  # <linux/fs.h>
 
 
 class BlockBackstore(PoolBackstore):
@@ -55,6 +52,7 @@ class BlockBackstore(PoolBackstore):
     def __init__(self, pool: Pool, labels_directory: str) -> None:
         super().__init__(pool)
         self._labels_directory = labels_directory
+        self._notes = Notes(labels_directory)
 
     # The pool
 
@@ -120,12 +118,11 @@ class BlockBackstore(PoolBackstore):
         return self._device().size
 
     def _device(self) -> DeviceIdentity:
-        fd = self._open(os.O_RDONLY)
-        try:
-            size: int = struct.unpack("Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))[0]
-            return identify(self.pool.path, os.fstat(fd).st_rdev, size)
-        finally:
-            os.close(fd)
+        with self._opened() as fd:
+            return self._identify(fd)
+
+    def _identify(self, fd: int) -> DeviceIdentity:
+        return identify(self.pool.path, os.fstat(fd).st_rdev, size_of(fd))
 
     def _room(self, adopted: bool) -> int:
         """How large a volume can be here, in bytes."""
@@ -166,69 +163,86 @@ class BlockBackstore(PoolBackstore):
     def _read_kept(self) -> Label | None:
         """The label that is kept for the device that is here now."""
         device = self._device()
+        label = self._read_kept_for(device)
+        return label if label and device.is_of(label.device, label.volume.size) else None
+
+    def _read_kept_for(self, device: DeviceIdentity) -> Label | None:
+        """The same, also if the device may only be where the label's own one was."""
         try:
             with open(self._kept_path(device), "rb") as file:
                 data = file.read(LABEL_BYTES_MAX + 1)
         except FileNotFoundError:
             return None
-        label = labels.decode(data, self.pool.name, adopted_path=self.pool.path)
-        return label if device.is_of(label.device, label.volume.size) else None
+        return labels.decode(data, self.pool.name, adopted_path=self.pool.path)
 
     def _read_device(self) -> Label | None:
-        if self._device_size() < RESERVED_BYTES:
-            return None
-        fd = self._open(os.O_RDONLY)
-        try:
-            block = os.pread(fd, LABEL_BYTES_MAX, self._label_offset())
-        finally:
-            os.close(fd)
-        if not block.startswith(_MAGIC):
-            return None
-        _, length = _HEADER.unpack_from(block)
-        return labels.decode(block[_HEADER.size : _HEADER.size + length], self.pool.name)
+        with self._opened() as fd:
+            return device_labels.read(fd, place_of(fd), self.pool.name)
 
-    def _label_offset(self) -> int:
-        offset = self._device_size() - RESERVED_BYTES
-        if offset < 0:
-            raise InvalidInput(
-                f"The device {self.pool.path} is smaller than 1 MiB, which its label needs.",
-                "Use a larger device, or adopt this one.",
-            )
-        return offset
+    # Writing labels
 
-    def write_label(self, volume: Volume) -> None:
+    def write_label(
+        self, volume: Volume, made: Volume | None = None, *, held: bool = False
+    ) -> None:
         """Write the label; `Conflict` if another volume's label is there."""
-        existing = self.read_label(volume)
-        if existing is not None and existing.volume.uuid != volume.uuid:
-            raise self._taken(existing)
-        if volume.adopted:
-            device = self._device()
-            data = labels.encode(Label(volume, None, device.text))
-            replace_durably(self._kept_path(device), data)
-        else:
-            data = labels.encode(Label(volume, None))
-            header = _HEADER.pack(_MAGIC, len(data))
-            self._write_block(header + data)
-
-    def _write_block(self, data: bytes) -> None:
-        assert len(data) <= LABEL_BYTES_MAX
-        offset = self._label_offset()
-        fd = self._open(os.O_RDWR)
-        try:
-            write_all(fd, data.ljust(LABEL_BYTES_MAX, b"\0"), offset)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        with self._locked(volume, held=held) as fd:
+            existing = self.read_label(volume)
+            former = None
+            if existing is None and not volume.adopted:
+                former = self._notes.find(fd, made or volume)
+            if made is not None and former is None:
+                self.check_own(made)
+            if existing is not None and existing.volume.uuid != volume.uuid:
+                raise self._taken(existing)
+            if volume.adopted:
+                device = self._identify(fd)
+                data = labels.encode(Label(volume, None, device.text))
+                replace_durably(self._kept_path(device), data)
+                return
+            offset = place_of(fd)
+            if offset < 0:
+                raise InvalidInput(
+                    f"The device {self.pool.path} is smaller than 1 MiB, which its label needs.",
+                    "Use a larger device, or adopt this one.",
+                )
+            device_labels.write(fd, offset, Label(volume, None))
+            if former is not None:  # the volume may grow over that place, once this has been done
+                device_labels.write(fd, former, None)
+            self._notes.keep(volume, offset)
 
     def remove_label(self, volume: Volume) -> None:
         """Remove the label, if it is this volume's under this name."""
         label = self.read_label(volume)
-        if label is None or (label.volume.uuid, label.volume.name) != (volume.uuid, volume.name):
+        if label is not None and not _is_same(label, volume):
             return
-        if label.volume.adopted:
+        if label is not None and label.volume.adopted:
             unlink_if_exists(self._kept_path(self._device()))
-        else:
-            self._write_block(b"")
+            return
+        with self._opened() as fd:
+            offset = place_of(fd) if label is not None else self._notes.find(fd, volume)
+        if offset is not None:
+            with self._locked(volume) as fd:
+                device_labels.write(fd, offset, None)
+        self._notes.drop(volume)
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        fd = self._open(os.O_RDONLY)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _locked(self, volume: Volume, *, held: bool = False) -> Iterator[int]:
+        """The device with its lock (see `locks`), and with O_EXCL against mounts and the like."""
+        flags = os.O_RDONLY if volume.adopted else os.O_RDWR
+        fd = self._open(flags | (0 if held else os.O_EXCL))
+        try:
+            locks.take(fd, volume, held=held)
+            yield fd
+        finally:
+            os.close(fd)
 
     def _taken(self, existing: Label) -> Conflict:
         if existing.volume.adopted:
@@ -246,27 +260,62 @@ class BlockBackstore(PoolBackstore):
             code="exists",
         )
 
-    def missing(self, volume: Volume) -> str:
-        """Whether the device that is here now is the volume's."""
-        label = self.read_label(volume)
+    def flaw(self, volume: Volume) -> Flaw | None:
+        """Whether the device that is here now is the volume's, and large enough."""
+        device, path = self._device(), self.pool.path
+        lost = f"Attach its own device there; or: blockgate volume forget {volume.ref}."
+        try:
+            label = self._read_kept() or self._read_device()
+        except LabelError as error:
+            return Flaw(FlawKind.MISSING, f"the label of {path} cannot be used: {error}", lost)
         if label is None:
-            return f"the device that is now {self.pool.path} has no label of it"
+            return self._unlabelled(volume, device, lost)
         if label.volume.uuid != volume.uuid:
-            return (
-                f"the device that is now {self.pool.path} is that of volume {label.volume.name} "
+            text = (
+                f"the device that is now {path} is that of volume {label.volume.name} "
                 f"({label.volume.uuid})"
             )
-        return ""
+            return Flaw(FlawKind.MISSING, text, lost)
+        room = device.size if volume.adopted else device.size - RESERVED_BYTES
+        if room < volume.size:
+            text = f"the device {path} has room for {room} bytes, and it must have {volume.size}"
+            return Flaw(FlawKind.SHORT, text, "Make the device as large as it was.")
+        return None
+
+    def _unlabelled(self, volume: Volume, device: DeviceIdentity, lost: str) -> Flaw:
+        """A device without a label at its end is the volume's if it has one where its end was."""
+        path = self.pool.path
+        text = f"the device that is now {path} has no label of it"
+        if volume.adopted:
+            kept = self._read_kept_for(device)
+            if kept is not None and kept.volume.uuid == volume.uuid:
+                text = (
+                    f"{path} has {device.size} bytes and had {volume.size} when it was adopted; "
+                    "it has no identity of its own, so that it may be another device"
+                )
+                lost = (
+                    f"If it is the same one, resized: blockgate volume forget {volume.ref}, then "
+                    f"blockgate volume adopt {volume.ref}. If not, attach its own device there."
+                )
+            return Flaw(FlawKind.MISSING, text, lost)
+        with self._opened() as fd:
+            former = self._notes.find(fd, volume)
+        if former is None:
+            return Flaw(FlawKind.MISSING, text, lost)
+        room = device.size - RESERVED_BYTES
+        return Flaw(
+            FlawKind.MOVED,
+            f"the device {path} has grown from {former + RESERVED_BYTES} to {device.size} bytes, "
+            "and the volume's label is still where its end was",
+            "A scan of the pool does not find it there. To move it to the new end, let the volume "
+            f"grow: blockgate volume resize {volume.ref} --size {room} (or any size between).",
+        )
 
     def check_open(self, volume: Volume) -> None:
-        """Refuse a device that has come to be where the volume's was."""
-        gone = self.missing(volume)
-        if gone:
-            raise Unavailable(
-                f"Volume {volume.ref} cannot be served: {gone}.",
-                f"Attach its own device there; or: blockgate volume forget {volume.ref}.",
-                code="volume-missing",
-            )
+        """The same as for any volume; notes where the label is, in case the device grows."""
+        super().check_open(volume)
+        if not volume.adopted and self.flaw(volume) is None:
+            self._notes.keep(volume, self._device_size() - RESERVED_BYTES)
 
     # Checks before anything is written
 
@@ -277,13 +326,18 @@ class BlockBackstore(PoolBackstore):
         if existing is not None and existing.volume.uuid != volume.uuid:
             raise self._taken(existing)
         if not volume.adopted:
-            self.check_resize(volume, volume.size)
+            self._check_room(volume, volume.size)
 
     def check_rename(self, old: Volume, new: Volume) -> None:
-        """A device has one name at a time: nothing stands against it."""
+        """A device has one name at a time: nothing stands against it, if it is the volume's."""
+        self.check_own(old)
 
     def check_resize(self, volume: Volume, size: int) -> None:
         """The device bounds its volume; an adopted one is always as large as the device."""
+        self.check_own(volume)
+        self._check_room(volume, size)
+
+    def _check_room(self, volume: Volume, size: int) -> None:
         room = self._room(volume.adopted)
         if volume.adopted and size != room:
             raise Refused(
@@ -306,7 +360,11 @@ class BlockBackstore(PoolBackstore):
                 f"Pool {self.pool.name} is the device {self.pool.path}, not {path}.",
                 "Add a pool for that device, and adopt it there.",
             )
-        os.close(self._open(os.O_RDONLY | os.O_EXCL))
+        fd = self._open(os.O_RDONLY | os.O_EXCL)
+        try:
+            locks.check_free(fd, self.pool.path)
+        finally:
+            os.close(fd)
         found = self.scan()
         label = found[0].label if found else None
         device = self._device()
@@ -324,31 +382,31 @@ class BlockBackstore(PoolBackstore):
             if existing.volume.uuid != volume.uuid:
                 raise self._taken(existing)
             return
-        fd = self._open(os.O_RDWR | os.O_EXCL)
-        try:
+        with self._locked(volume) as fd:
             copying.copy_into(fd, origin, volume.size, progress, blank=False, clone=False)
-        finally:
-            os.close(fd)
 
     def place_data(self, volume: Volume) -> None:
         """Nothing: the device has its name."""
 
-    def grow_data(self, volume: Volume, old_size: int, progress: Progress) -> None:
-        """See that the device has that much."""
-        self.check_resize(volume, volume.size)
+    def grow_data(
+        self, volume: Volume, old_size: int, progress: Progress, *, held: bool = False
+    ) -> None:
+        """See that the device is the volume's, and has that much."""
+        self.check_own(replace(volume, size=old_size))
+        self._check_room(volume, volume.size)
 
     def shrink_data(self, volume: Volume) -> None:
         """Nothing: the label says how much is used."""
 
-    def trim_data(self, volume: Volume) -> None:
+    def trim_data(self, volume: Volume, *, held: bool = False) -> None:
         """Nothing: the label says how much is used."""
 
-    def move_data(self, old: Volume, new: Volume) -> None:
+    def move_data(self, old: Volume, new: Volume, *, held: bool = False) -> None:
         """Nothing: the device keeps its name, and the label has the volume's."""
 
-    def restore_name(self, new: Volume, old: Volume) -> None:
+    def restore_name(self, new: Volume, old: Volume, *, held: bool = False) -> None:
         """Put the old name back in the label."""
-        self.write_label(old)
+        self.write_label(old, new, held=held)
 
     def remove_data(self, volume: Volume) -> None:
         """Nothing: what is on the device stays until it is used again; the label goes."""
@@ -356,3 +414,7 @@ class BlockBackstore(PoolBackstore):
     def discard_partial(self, volume: Volume) -> None:
         """Remove the label."""
         self.remove_label(volume)
+
+
+def _is_same(label: Label, volume: Volume) -> bool:
+    return (label.volume.uuid, label.volume.name) == (volume.uuid, volume.name)

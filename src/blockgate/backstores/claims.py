@@ -3,6 +3,10 @@
 A directory's lock is flock(2) on `.blockgate/lock`, which names its holder. A device's is a lock
 on a byte range of its node that belongs to the open file description (fcntl(2), F_OFD_SETLK): it
 gets in the way neither of O_EXCL nor of flock, with which whoever serves the device holds it.
+
+A directory inside another pool, or around one, is no pool: the files of the one could be taken for
+the other's. Whoever claims a directory marks it as a pool, and those that it is in as having one
+inside, with shared locks of that second kind on two bytes; then each looks for the other's mark.
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ import struct
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from blockgate.backstores.directory import LABEL_DIRECTORY
+from blockgate.backstores.labels import LABEL_DIRECTORY
 from blockgate.model.config import Pool, PoolKind
 from blockgate.model.errors import InUse, Unavailable
 from blockgate.model.names import PoolName
@@ -28,6 +33,7 @@ _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 # struct flock: type, whence, start, length, pid (0 for this kind of lock).
 _FLOCK = struct.Struct("@hhqqi4x")
 _LOCKED_BYTE = 0x424C4F434B474154  # "BLOCKGAT": beyond any device's end, where nobody else locks
+_POOL_HERE, _POOL_INSIDE = _LOCKED_BYTE, _LOCKED_BYTE + 1  # on directories
 
 _Identity = tuple[int, ...]
 
@@ -35,7 +41,13 @@ _Identity = tuple[int, ...]
 @dataclass(slots=True)
 class _Held:
     fd: int
+    marks: list[int] = field(default_factory=list)
     users: set[PoolName] = field(default_factory=set)
+
+    def close(self) -> None:
+        for fd in (self.fd, *self.marks):
+            with suppress(OSError):
+                os.close(fd)
 
 
 class Claims:
@@ -63,36 +75,40 @@ class Claims:
                     return
             self.release(pool.name)
             while True:
-                fd = _open(pool)
+                held = _Held(_open(pool))
                 try:
-                    if self._take(pool, fd):
+                    if self._take(pool, held):
                         return
                 except BaseException:
-                    with suppress(OSError):
-                        os.close(fd)
+                    held.close()
                     raise
-                os.close(fd)
+                held.close()
 
-    def _take(self, pool: Pool, fd: int) -> bool:
+    def _take(self, pool: Pool, held: _Held) -> bool:
         """Lock it and note it down; False: its last holder has just removed the lock's file."""
-        identity = _identity_of(os.fstat(fd), pool.kind)
+        identity = _identity_of(os.fstat(held.fd), pool.kind)
         with self._guard:
             known = self._held.get(identity)
-        if known is None and not _lock(pool, fd):
-            raise _in_use(pool, fd)
-        if known is None and os.fstat(fd).st_nlink == 0:
+        if known is None and not _lock(pool, held.fd):
+            raise _in_use(pool, held.fd)
+        if known is None and os.fstat(held.fd).st_nlink == 0:
             return False
         if known is None and pool.kind is PoolKind.DIRECTORY:
-            self._sign(fd)
+            try:
+                held.marks = _mark(pool)
+            except InUse:
+                _remove_lock(held.fd)
+                raise
+            self._sign(held.fd)
         with self._guard:
             if self._closed:
                 raise Unavailable("This gateway is stopping.", "Try again later.")
             # The same place under a second name, as when a pool is renamed in one change.
-            entry = self._held.setdefault(identity, _Held(fd))
+            entry = self._held.setdefault(identity, held)
             entry.users.add(pool.name)
             self._by_pool[pool.name] = identity
-        if entry.fd != fd:
-            os.close(fd)
+        if entry is not held:
+            held.close()
         return True
 
     def _sign(self, fd: int) -> None:
@@ -122,8 +138,7 @@ class Claims:
             del self._held[identity]
         if for_good:
             _remove_lock(entry.fd)
-        with suppress(OSError):
-            os.close(entry.fd)
+        entry.close()
 
     def close(self) -> None:
         """Let go of everything, for good: also of what a thread is about to claim."""
@@ -222,6 +237,65 @@ def _lock(pool: Pool, fd: int) -> bool:
             return False
         raise
     return True
+
+
+def _mark(pool: Pool) -> list[int]:
+    """Mark the directory and those that it is in; the descriptors that keep the marks.
+
+    `InUse` if there is a pool of another claim inside or around it. Both sides mark first and
+    look then, so that of two that come at the same time at least one is refused.
+    """
+    real = Path(os.path.realpath(pool.path))
+    marks: list[int] = []
+    try:
+        for directory in (real, *real.parents):
+            try:
+                fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except PermissionError:
+                continue  # who may not list it cannot be told of a pool there
+            marks.append(fd)
+            own, other = _POOL_HERE, _POOL_INSIDE
+            if directory != real:
+                own, other = other, own
+            try:
+                _range_lock(fd, fcntl.F_OFD_SETLK, fcntl.F_RDLCK, own)
+                found = _range_lock(fd, fcntl.F_OFD_GETLK, fcntl.F_WRLCK, other)
+            except OSError:
+                continue  # a file system without such locks
+            if found != fcntl.F_UNLCK:
+                raise _nested(pool, None if directory == real else directory)
+    except BaseException:
+        for fd in marks:
+            os.close(fd)
+        raise
+    return marks
+
+
+def _range_lock(fd: int, command: int, kind: int, byte: int) -> int:
+    """Set or ask for a lock on one byte; the type of the lock that the kernel answers with."""
+    answer: bytes = fcntl.fcntl(fd, command, _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
+    found: int = _FLOCK.unpack(answer)[0]
+    return found
+
+
+def _nested(pool: Pool, outer: Path | None) -> InUse:
+    hint = "Use directories side by side, or remove the other pool there: blockgate pool remove."
+    if outer is None:
+        return InUse(
+            f"Pool {pool.name}: a directory inside {pool.path} is in use as a pool by another "
+            "daemon, whose files would be in both.",
+            hint,
+            code="nested",
+        )
+    holder = ""
+    with suppress(OSError):
+        holder = (outer / LABEL_DIRECTORY / LOCK_FILE).read_bytes()[:200].decode("ascii", "replace")
+    return InUse(
+        f"Pool {pool.name}: {pool.path} is inside {outer}, which is in use as a pool by another "
+        f"daemon{f' ({holder.strip()})' if holder else ''}.",
+        hint,
+        code="nested",
+    )
 
 
 def _in_use(pool: Pool, fd: int) -> InUse:

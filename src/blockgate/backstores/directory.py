@@ -7,27 +7,32 @@ under a volume's name is either labelled, or not ours.
 
 from __future__ import annotations
 
-import errno
-import fcntl
+import logging
 import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
-from blockgate.backstores import copying, labels
+from blockgate.backstores import copying, labels, locks
 from blockgate.backstores.base import (
     Adoptable,
     Capabilities,
     Fence,
+    Flaw,
+    FlawKind,
     Found,
     Location,
     PoolBackstore,
     PoolStatus,
     Progress,
     Sharing,
+    refusal,
 )
-from blockgate.backstores.labels import LABEL_BYTES_MAX, Label, LabelError
+from blockgate.backstores.files import FLAGS, extend, open_either
+from blockgate.backstores.foreign import check_unclaimed
+from blockgate.backstores.labels import LABEL_BYTES_MAX, LABEL_DIRECTORY, Label, LabelError
 from blockgate.durable import (
     finish_rename,
     rename_noreplace,
@@ -35,14 +40,13 @@ from blockgate.durable import (
     sync_directory,
     unlink_if_exists,
 )
-from blockgate.model.config import Volume
+from blockgate.model.config import Pool, Volume
 from blockgate.model.errors import Conflict, Failed, InUse, InvalidInput, Refused, Unavailable
 from blockgate.model.origin import Origin
 
-LABEL_DIRECTORY = ".blockgate"
+log = logging.getLogger(__name__)
+
 _IS = ("", "is", "are")
-ALLOCATION_STEP = 256 * 1024 * 1024
-"""Bytes that are preallocated in one call: progress is told, and a stop is heard, in between."""
 
 
 class DirectoryBackstore(PoolBackstore):
@@ -55,6 +59,11 @@ class DirectoryBackstore(PoolBackstore):
         sharing=Sharing.ONE_GATEWAY,
         fence=Fence.NONE,
     )
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(pool)
+        # What listing many volumes reads again and again: each label as of its file's version.
+        self._seen: dict[str, tuple[tuple[int, ...], Label | None]] = {}
 
     # The pool
 
@@ -182,13 +191,45 @@ class DirectoryBackstore(PoolBackstore):
         path = os.path.join(self.pool.path, label.file)
         return labels.decode(data, self.pool.name, adopted_path=path)
 
-    def write_label(self, volume: Volume) -> None:
+    def _read_unless_seen(self, path: str) -> Label | None:
+        """The same, from memory if the file is the one that was read before."""
+        try:
+            info = os.stat(path)
+        except FileNotFoundError:
+            self._seen.pop(path, None)
+            return None
+        version = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+        seen = self._seen.get(path)
+        if seen is None or seen[0] != version:
+            seen = self._seen[path] = (version, self._read(path))
+        return seen[1]
+
+    def write_label(
+        self, volume: Volume, made: Volume | None = None, *, held: bool = False
+    ) -> None:
         """Write the label; `Conflict` if another volume's label has its place."""
         existing = self.read_label(volume)
         if existing is not None and existing.volume.uuid != volume.uuid:
             raise self._taken(volume, self._label_path(volume))
-        file = os.path.relpath(self._data_path(volume), self.pool.path)
-        replace_durably(self._label_path(volume), labels.encode(Label(volume, file)), sync=False)
+        if made is not None and existing is None and not self._owns(made):
+            raise self._gone(volume, "its label is")
+        label = Label(volume, os.path.relpath(self._data_path(volume), self.pool.path))
+        if existing == label:
+            return
+        with self._locked(volume, self._where_data_is(volume, made), held=held):
+            replace_durably(self._label_path(volume), labels.encode(label), sync=False)
+
+    def _where_data_is(self, volume: Volume, made: Volume | None) -> str:
+        """The data's path at this moment: not yet in place, in place, or not yet moved there."""
+        places = [self._staged_path(volume), self._data_path(volume)]
+        places += [] if made is None else [self._data_path(made)]
+        for place in places:
+            if os.path.lexists(place):
+                return place
+        raise self._gone(volume, "its data is")
+
+    def _gone(self, volume: Volume, what: str) -> Unavailable:
+        return refusal(volume, Flaw(FlawKind.MISSING, f"{what} gone", self._lost(volume)))
 
     def remove_label(self, volume: Volume) -> None:
         """Remove the label, if it is this volume's under this name."""
@@ -225,14 +266,18 @@ class DirectoryBackstore(PoolBackstore):
     def check_rename(self, old: Volume, new: Volume) -> None:
         """Refuse a new name that is taken."""
         self._must_be_directory()
+        self.check_own(old)
         if self.read_label(new) is not None:
             raise self._taken(new, self._label_path(new))
         if not new.adopted and os.path.lexists(self._data_path(new)):
             raise self._taken(new, self._data_path(new))
 
     def check_resize(self, volume: Volume, size: int) -> None:
-        """Refuse a preallocated growth that cannot fit."""
+        """Refuse a preallocated growth that cannot fit, and one that would hide a loss."""
+        self.check_own(volume)
         real = self.real_size(volume)
+        if real < min(size, volume.size):
+            raise refusal(volume, self._short(volume, real))
         if volume.prealloc and size > real:
             self._check_space(volume, size - real)
 
@@ -245,8 +290,8 @@ class DirectoryBackstore(PoolBackstore):
                 code="no-space",
             )
 
-    def missing(self, volume: Volume) -> str:
-        """Whether the file and its label are there."""
+    def flaw(self, volume: Volume) -> Flaw | None:
+        """Whether file and label are there, the label is the volume's, and the file is whole."""
         self._must_be_directory()
         gone = [
             what
@@ -256,10 +301,36 @@ class DirectoryBackstore(PoolBackstore):
             )
             if not os.path.lexists(path)
         ]
-        return f"its {' and its '.join(gone)} {_IS[len(gone)]} gone" if gone else ""
+        lost = self._lost(volume)
+        if gone:
+            text = f"its {' and its '.join(gone)} {_IS[len(gone)]} gone"
+            return Flaw(FlawKind.MISSING, text, lost)
+        try:
+            label = self._read_unless_seen(self._label_path(volume))
+        except (OSError, LabelError) as error:
+            return Flaw(FlawKind.MISSING, f"its label cannot be used: {error}", lost)
+        if label is None:
+            return Flaw(FlawKind.MISSING, "its label is gone", lost)
+        if label.volume.uuid != volume.uuid:
+            text = f"the label in its place is that of another volume ({label.volume.uuid})"
+            return Flaw(FlawKind.MISSING, text, lost)
+        try:
+            real = self.real_size(volume)
+        except OSError as error:
+            return Flaw(FlawKind.MISSING, f"its data cannot be used: {error.strerror}", lost)
+        return self._short(volume, real) if real < volume.size else None
 
-    def check_open(self, volume: Volume) -> None:
-        """Nothing: whoever opens the file sees whether it is there."""
+    def _short(self, volume: Volume, real: int) -> Flaw:
+        text = f"its data has {real} bytes and must have {volume.size}: the end of it is gone"
+        whole = real - real % volume.block_size
+        left = f"blockgate volume resize {volume.ref} --size {whole} --force; " if whole else ""
+        return Flaw(
+            FlawKind.SHORT,
+            text,
+            "Restore the data from a backup. To use what is left as it is: "
+            f"{left or 'forget the volume; '}with zeros in place of the rest: "
+            f"truncate --size {volume.size} {self._data_path(volume)}.",
+        )
 
     def adoptable(self, path: str | None) -> Adoptable:
         """A regular file inside the pool's directory."""
@@ -283,6 +354,12 @@ class DirectoryBackstore(PoolBackstore):
             raise InvalidInput(
                 f"{path} is not a regular file.", "Name a file, or use a pool of kind block."
             )
+        check_unclaimed(real, root)
+        fd = open_either(real)
+        try:
+            locks.check_free(fd, path)
+        finally:
+            os.close(fd)
         plain = os.path.join(self.pool.path, relative)
         for found in self.scan():
             if found.label and self._same_file(found.label, info):
@@ -302,12 +379,9 @@ class DirectoryBackstore(PoolBackstore):
         """Make the file under its temporary name. Nothing to do if it is in place already."""
         if self._is_placed(volume):
             return
-        fd = os.open(self._staged_path(volume), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            _extend(fd, 0, volume, progress)
+        with self._locked(volume, self._staged_path(volume), os.O_RDWR | os.O_CREAT) as fd:
+            extend(fd, 0, volume, progress)
             os.fsync(fd)
-        finally:
-            os.close(fd)
 
     def copy_data(self, volume: Volume, origin: Origin, progress: Progress) -> None:
         """Make the file under its temporary name, from its first byte on: what a former try left
@@ -315,15 +389,12 @@ class DirectoryBackstore(PoolBackstore):
         """
         if self._is_placed(volume):
             return
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        fd = os.open(self._staged_path(volume), flags, 0o600)
-        try:
-            _extend(fd, 0, volume, progress)
+        with self._locked(volume, self._staged_path(volume), os.O_RDWR | os.O_CREAT) as fd:
+            os.ftruncate(fd, 0)
+            extend(fd, 0, volume, progress)
             copying.copy_into(
                 fd, origin, volume.size, progress, blank=True, clone=not volume.prealloc
             )
-        finally:
-            os.close(fd)
 
     def _is_placed(self, volume: Volume) -> bool:
         """Whether the file under the volume's name is the volume's own.
@@ -336,54 +407,78 @@ class DirectoryBackstore(PoolBackstore):
 
     def place_data(self, volume: Volume) -> None:
         """Move the file to its name; `Conflict` if somebody else's file has it."""
-        staged, target = self._staged_path(volume), self._data_path(volume)
-        if finish_rename(staged, target):
-            return
-        try:
-            rename_noreplace(staged, target)
-        except FileExistsError as error:
-            raise self._taken(volume, target) from error
+        self._rename(volume, self._staged_path(volume), self._data_path(volume))
 
-    def grow_data(self, volume: Volume, old_size: int, progress: Progress) -> None:
-        """Make the file longer. Clients see the new length when their gate is changed."""
-        with self._opened(volume, os.O_RDWR) as fd:
-            start = min(old_size, os.fstat(fd).st_size)
-            _extend(fd, start, volume, progress)
-            os.fsync(fd)
+    def _rename(self, volume: Volume, source: str, target: str, *, held: bool = False) -> None:
+        """Rename the data of `volume`, or see that it was renamed."""
+        if finish_rename(source, target):
+            return
+        with self._locked(volume, source, held=held):
+            try:
+                rename_noreplace(source, target)
+            except FileExistsError as error:
+                raise self._taken(volume, target) from error
+
+    def grow_data(
+        self, volume: Volume, old_size: int, progress: Progress, *, held: bool = False
+    ) -> None:
+        """Make the file longer. Clients see the new length when their gate is changed.
+
+        What does not come to its end is undone while the lock is still held: nobody else can have
+        put anything there meanwhile.
+        """
+        self.check_own(volume)
+        with self._locked(volume, self._data_path(volume), os.O_RDWR, held=held) as fd:
+            real = os.fstat(fd).st_size
+            if real < old_size:
+                raise refusal(volume, self._short(replace(volume, size=old_size), real))
+            try:
+                extend(fd, old_size, volume, progress)
+                os.fsync(fd)
+            except BaseException:
+                with suppress(OSError):
+                    os.ftruncate(fd, real)
+                raise
 
     def shrink_data(self, volume: Volume) -> None:
         """Cut the file; refused while any process has it open and locked."""
-        with self._opened(volume, os.O_RDWR) as fd:
-            self._lock(fd, volume)
-            if os.fstat(fd).st_size > volume.size:
+        self.check_own(volume)
+        with self._locked(volume, self._data_path(volume), os.O_RDWR) as fd:
+            real = os.fstat(fd).st_size
+            if real < volume.size:
+                raise refusal(volume, self._short(volume, real))
+            if real > volume.size:
                 os.ftruncate(fd, volume.size)
             os.fsync(fd)
 
-    def trim_data(self, volume: Volume) -> None:
+    def trim_data(self, volume: Volume, *, held: bool = False) -> None:
         """Cut what a growth had added; that length was never shown to a client."""
-        with self._opened(volume, os.O_RDWR) as fd:
-            if os.fstat(fd).st_size > volume.size:
-                os.ftruncate(fd, volume.size)
-                os.fsync(fd)
-
-    def move_data(self, old: Volume, new: Volume) -> None:
-        """Rename the file. An adopted one keeps its name."""
-        source, target = self._data_path(old), self._data_path(new)
-        if source == target or finish_rename(source, target):
+        self.check_own(volume)
+        if self.real_size(volume) <= volume.size:
             return
         try:
-            rename_noreplace(source, target)
-        except FileExistsError as error:
-            raise self._taken(new, target) from error
+            with self._locked(volume, self._data_path(volume), os.O_RDWR, held=held) as fd:
+                if os.fstat(fd).st_size > volume.size:
+                    os.ftruncate(fd, volume.size)
+                    os.fsync(fd)
+        except InUse as error:
+            # Somebody else has made of it what it is, or uses it as it is.
+            log.warning("what a growth added to volume %s stays: %s", volume.ref, error.message)
 
-    def restore_name(self, new: Volume, old: Volume) -> None:
+    def move_data(self, old: Volume, new: Volume, *, held: bool = False) -> None:
+        """Rename the file. An adopted one keeps its name."""
+        source, target = self._data_path(old), self._data_path(new)
+        if source != target:
+            self._rename(new, source, target, held=held)
+
+    def restore_name(self, new: Volume, old: Volume, *, held: bool = False) -> None:
         """Move the file back if it was moved, and drop the new label."""
         if self._owns(new):
             source, target = self._data_path(new), self._data_path(old)
             if source != target and not os.path.lexists(target):
-                rename_noreplace(source, target)
+                self._rename(old, source, target, held=held)
             sync_directory(self.pool.path)
-            self.write_label(old)
+            self.write_label(old, new, held=held)
             unlink_if_exists(self._label_path(new))
             sync_directory(self._labels)
 
@@ -391,12 +486,7 @@ class DirectoryBackstore(PoolBackstore):
         """Unlink the file, if its label says that it is this volume's and nobody has it open."""
         if not self._owns(volume):
             return  # the label goes after the data: what has the name now is somebody else's
-        try:
-            with self._opened(volume, os.O_RDONLY) as fd:
-                self._lock(fd, volume)
-                os.unlink(self._data_path(volume))
-        except FileNotFoundError:
-            return
+        self._unlink(volume)
         if volume.path is not None:  # `sync` knows the pool's own directory only
             sync_directory(os.path.dirname(volume.path))
 
@@ -406,7 +496,7 @@ class DirectoryBackstore(PoolBackstore):
             return
         unlink_if_exists(f"{self._label_path(volume)}.tmp")
         if not volume.adopted and self._is_placed(volume):
-            unlink_if_exists(self._data_path(volume))
+            self._unlink(volume)
             sync_directory(self.pool.path)
         # The label goes before the staged file: see `_is_placed`.
         self.remove_label(volume)
@@ -414,46 +504,28 @@ class DirectoryBackstore(PoolBackstore):
         if unlink_if_exists(self._staged_path(volume)):
             sync_directory(self._labels)
 
+    def _unlink(self, volume: Volume) -> None:
+        path = self._data_path(volume)
+        try:
+            with self._locked(volume, path):
+                os.unlink(path)
+        except FileNotFoundError:
+            return
+
     @contextmanager
-    def _opened(self, volume: Volume, flags: int) -> Iterator[int]:
+    def _locked(
+        self, volume: Volume, path: str, flags: int | None = None, *, held: bool = False
+    ) -> Iterator[int]:
+        """The data at `path`, with its lock (see `locks`). `flags`: None if only that matters."""
         # Not following a symbolic link that somebody put in the file's place.
         nofollow = 0 if volume.adopted else os.O_NOFOLLOW
-        fd = os.open(self._data_path(volume), flags | os.O_CLOEXEC | nofollow)
+        fd = (
+            open_either(path, nofollow)
+            if flags is None
+            else os.open(path, flags | FLAGS | nofollow, 0o600)
+        )
         try:
+            locks.take(fd, volume, held=held)
             yield fd
         finally:
             os.close(fd)
-
-    def _lock(self, fd: int, volume: Volume) -> None:
-        """The lock that whoever serves a file holds; for the moment of a destructive step."""
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InUse(
-                f"The data of volume {volume.ref} is in use by another process.",
-                "Stop the other daemon or program that serves it.",
-            ) from error
-
-
-def _extend(fd: int, start: int, volume: Volume, progress: Progress) -> None:
-    """Make the file `volume.size` long: sparse, or with every byte from `start` allocated."""
-    size = volume.size
-    if not volume.prealloc:
-        os.ftruncate(fd, size)
-        return
-    total = size - start
-    for offset in range(start, size, ALLOCATION_STEP):
-        step = min(ALLOCATION_STEP, size - offset)
-        progress(offset - start, total)
-        try:
-            os.posix_fallocate(fd, offset, step)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise Failed(
-                    f"Volume {volume.ref}: the pool was full after {offset - start} of {total} "
-                    "bytes.",
-                    "Use a smaller size, make room, or leave out --prealloc.",
-                    code="no-space",
-                ) from error
-            raise
-    progress(total, total)

@@ -19,6 +19,8 @@ from blockgate.model.sizes import parse_size
 from blockgate.model.units import Unit
 
 FORMAT = 1
+LABEL_DIRECTORY = ".blockgate"
+"""Where a directory pool keeps them."""
 LABEL_BYTES_MAX = 4096
 """No label is longer, in bytes; on a block device it has a block of this size to itself."""
 

@@ -110,6 +110,9 @@ class Copies:
         )
         if source is not None:
             self._guard(self._core.config, source)
+            home = self._reading.find_pool(source.pool)
+            check = self._core.backstore(home).check_open
+            await self._look(home, f"looking at {source.ref}", lambda: check(source))
         return origin, source
 
     def _file(self, text: str) -> Origin:

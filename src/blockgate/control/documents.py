@@ -145,10 +145,12 @@ class Documents:
                 _check_prealloc(after.pools[volume.pool], volume)
                 checks[volume.pool].append(lambda b, v=volume: b.check_new(v))  # type: ignore[misc]
             elif old is not None:
+                if old != volume:
+                    checks[volume.pool].append(lambda b, o=old: b.check_own(o))  # type: ignore[misc]
                 if old.ref != volume.ref:
                     checks[volume.pool].append(lambda b, o=old, v=volume: b.check_rename(o, v))  # type: ignore[misc]
                 if old.size != volume.size:
-                    checks[volume.pool].append(lambda b, v=volume: b.check_resize(v, v.size))  # type: ignore[misc]
+                    checks[volume.pool].append(lambda b, o=old, v=volume: b.check_resize(o, v.size))  # type: ignore[misc]
         for name, works in checks.items():
             await self._in_pool(after.pools[name], f"checking pool {name}", _all_of(works))
         await self._guard(draft, before, force)

@@ -104,23 +104,28 @@ class Executor:
                 await self._copy(step, progress)
             case GrowData(volume, old_size):
                 report = progress.part(volume.uuid)
-                await self._on(volume, lambda b: b.grow_data(volume, old_size, report))
+                held = self._holds(volume)
+                await self._on(volume, lambda b: b.grow_data(volume, old_size, report, held=held))
             case ShrinkData(volume):
                 await self._on(volume, lambda b: b.shrink_data(volume))
             case TrimData(volume):
-                await self._on(volume, lambda b: b.trim_data(volume))
+                held = self._holds(volume)
+                await self._on(volume, lambda b: b.trim_data(volume, held=held))
             case RemoveData(volume):
                 await self._on(volume, lambda b: b.remove_data(volume))
             case DiscardPartial(volume):
                 await self._on(volume, lambda b: b.discard_partial(volume))
             case RestoreName(volume, old):
-                await self._on(volume, lambda b: b.restore_name(volume, old))
-            case WriteLabel(volume):
-                await self._on(volume, lambda b: b.write_label(volume))
+                held = self._holds(volume)
+                await self._on(volume, lambda b: b.restore_name(volume, old, held=held))
+            case WriteLabel(volume, made):
+                held = self._holds(volume)
+                await self._on(volume, lambda b: b.write_label(volume, made, held=held))
             case PlaceData(volume):
                 await self._on(volume, lambda b: b.place_data(volume))
             case MoveData(old, volume):
-                await self._on(volume, lambda b: b.move_data(old, volume))
+                held = self._holds(volume)
+                await self._on(volume, lambda b: b.move_data(old, volume, held=held))
             case RemoveLabel(volume):
                 await self._on(volume, lambda b: b.remove_label(volume))
 
@@ -168,6 +173,10 @@ class Executor:
             await self._on(step.volume, lambda b: b.copy_data(step.volume, step.origin, tell))
         finally:
             stopped.set()
+
+    def _holds(self, volume: Volume) -> bool:
+        """Whether the data plane has the volume open, and with it the lock on its data."""
+        return volume.uuid in self._core.opened
 
     async def _in(self, pool: Pool, work: Callable[[PoolBackstore], None]) -> None:
         await self._core.in_pool(pool, work, self._core.backstore(pool))
@@ -312,6 +321,8 @@ class Executor:
         opened = self._core.opened[volume.uuid]
         gate = Gate(self._core.next_generation(), volume.size, read_only or opened.read_only)
         await self._core.data_plane.swap_gate(opened.handle, gate)
+        # What is open must be as large as clients are told from now on.
+        await self._core.data_plane.check_volume(opened.handle)
         self._core.opened[volume.uuid] = replace(opened, gate=gate)
 
     async def _set_tls(self) -> None:

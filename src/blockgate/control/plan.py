@@ -355,7 +355,7 @@ class _Planner:
             self._add(Stage.DATA, GrowData(want, made.size))
         elif want.size < made.size:
             self._add(Stage.DATA, ShrinkData(want))
-        self._add(Stage.LABEL, WriteLabel(want), stable=Stage.LABEL_STABLE)
+        self._add(Stage.LABEL, WriteLabel(want, made), stable=Stage.LABEL_STABLE)
         if want.ref != made.ref:
             if self._stages_data(want) and not want.adopted:
                 self._add(Stage.NAME, MoveData(made, want), stable=Stage.NAME_STABLE)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from blockgate.backstores.base import Flaw, FlawKind
 from blockgate.control.core import Core
 from blockgate.control.ports import Counters, OpCounters, SessionStatus, VolumeStatus
 from blockgate.control.target_reading import TargetReading
@@ -122,8 +123,8 @@ class Reading:
         glance = await self._glance([volume])
         return glance.volume(volume, await self._allocated(volume))
 
-    async def missing(self, volumes: Iterable[Volume]) -> dict[Volume, str]:
-        """Those volumes whose data or label is gone, and what of it.
+    async def flaws(self, volumes: Iterable[Volume]) -> dict[Volume, Flaw]:
+        """Those volumes whose data or label is not as it has to be, and what of it.
 
         A volume that is being changed is left out, and so is one whose pool does not answer:
         of its data nothing is known.
@@ -133,20 +134,20 @@ class Reading:
         for volume in volumes:
             if made.get(volume.uuid) == volume:
                 by_pool.setdefault(volume.pool, []).append(volume)
-        found = await asyncio.gather(*(self._missing_in(p, v) for p, v in by_pool.items()))
-        return {volume: gone for each in found for volume, gone in each.items()}
+        found = await asyncio.gather(*(self._flaws_in(p, v) for p, v in by_pool.items()))
+        return {volume: flaw for each in found for volume, flaw in each.items()}
 
-    async def _missing_in(self, name: PoolName, volumes: list[Volume]) -> dict[Volume, str]:
+    async def _flaws_in(self, name: PoolName, volumes: list[Volume]) -> dict[Volume, Flaw]:
         pool = self._core.pool(name)
         if pool is None or self._looking[name] >= LOOKS_MAX:
             return {}
         backstore = self._core.backstore(pool)
 
-        def look() -> dict[Volume, str]:
-            looked = ((volume, backstore.missing(volume)) for volume in volumes)
-            return {volume: gone for volume, gone in looked if gone}
+        def look() -> dict[Volume, Flaw]:
+            looked = ((volume, backstore.flaw(volume)) for volume in volumes)
+            return {volume: flaw for volume, flaw in looked if flaw}
 
-        async def counted() -> dict[Volume, str]:
+        async def counted() -> dict[Volume, Flaw]:
             self._looking[name] += 1
             try:
                 return await self._core.in_pool(pool, look)
@@ -252,11 +253,11 @@ class Reading:
         )
 
     async def _glance(self, looked_at: Iterable[Volume] = ()) -> _Glance:
-        missing = await self.missing(looked_at)
+        flaws = await self.flaws(looked_at)
         volumes, sessions = await asyncio.gather(
             self._core.data_plane.volumes(), self._core.data_plane.sessions()
         )
-        return _Glance(self._core, volumes, sessions, missing)
+        return _Glance(self._core, volumes, sessions, flaws)
 
 
 class _Glance:
@@ -267,10 +268,10 @@ class _Glance:
         core: Core,
         volumes: Iterable[VolumeStatus],
         sessions: Iterable[SessionStatus],
-        missing: Mapping[Volume, str],
+        flaws: Mapping[Volume, Flaw],
     ) -> None:
         self._core = core
-        self._missing = missing
+        self._flaws = flaws
         self._status = {status.handle: status for status in volumes}
         self._sessions = Counter(s.export for s in sessions if s.phase == "transmission")
         self._nexuses = Counter(handle for s in sessions for handle in s.handles)
@@ -299,16 +300,16 @@ class _Glance:
             health, reason = "unavailable", str(blocked.error)
         elif status is not None:
             health, reason = status.health, status.reason
-        state, gone = "ready", self._missing.get(volume)
+        state, flaw = "ready", self._flaws.get(volume)
         if core.made.get(volume.uuid) != volume:
             state = "changing"
-        elif gone:
-            state = "missing"
-            reason = (
-                f"{reason} {gone[0].upper()}{gone[1:]}. If it has another name now: "
-                f"blockgate pool scan {volume.pool}. If it is lost: "
-                f"blockgate volume forget {volume.ref}."
-            ).strip()
+        elif flaw is not None:
+            if flaw.kind is FlawKind.MISSING:
+                state = "missing"
+            elif flaw.kind is FlawKind.SHORT and health in ("ok", "closed"):
+                health = "degraded"
+            if flaw.text not in reason:  # else that is why it could not be opened
+                reason = f"{reason} {flaw.text[0].upper()}{flaw.text[1:]}. {flaw.hint}".strip()
         return VolumeInfo(
             pool=volume.pool,
             name=volume.name,

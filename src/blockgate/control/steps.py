@@ -145,9 +145,14 @@ class RestoreName:
 
 @dataclass(frozen=True, slots=True)
 class WriteLabel:
-    """Put the volume's identity beside its data."""
+    """Put the volume's identity beside its data.
+
+    `made` is the volume as it was before a change: then its label has to be there. Without, the
+    volume is being made, and has none yet.
+    """
 
     volume: Volume
+    made: Volume | None = None
 
 
 @dataclass(frozen=True, slots=True)

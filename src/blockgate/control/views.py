@@ -83,7 +83,8 @@ class VolumeInfo:
     `state`: "ready"; "changing" while an operation works on its data; "missing" when its pool
     answers and its data or label is not there (`reason` says what to do). `health`: "ok" or
     "degraded" while it is open, "closed" while nothing needs it, "unavailable" when it should
-    be open and cannot be, because its data or its pool is away (`reason` says why).
+    be open and cannot be, because its data or its pool is away (`reason` says why). Data that is
+    shorter than the volume is "degraded" open or closed.
     `allocated` is what the data takes in the pool, filled in by `volume_info` only.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from blockgate.backstores.base import Adoptable, PoolBackstore
+from blockgate.backstores.base import Adoptable, FlawKind, PoolBackstore, refusal
 from blockgate.backstores.labels import Label
 from blockgate.control.changes import Build, Changes, Request
 from blockgate.control.core import Core
@@ -116,6 +116,8 @@ class Volumes:
 
         async def prepare() -> Build:
             old, new = changed()
+            pool = self._reading.find_pool(old.pool)
+            await self._check(pool, f"changing {ref}", lambda b: b.check_own(old))
             if old != new and not force:
                 await self._guard_sessions(old, "; or use --force")
             return build
@@ -228,13 +230,8 @@ class Volumes:
                     f"To leave it where it is: blockgate volume forget {ref}. "
                     "To delete an adopted file: --force.",
                 )
-            if not await self._check(pool, f"deleting {ref}", lambda b: _is_own(b, volume)):
-                raise Refused(
-                    f"The data of volume {ref} has not the volume's label: it may be somebody "
-                    "else's.",
-                    f"Use: blockgate volume forget {ref}, and remove the data yourself.",
-                )
-            gone = (await self._reading.missing([volume])).get(volume)
+            await self._check(pool, f"deleting {ref}", lambda b: _check_deletable(b, volume))
+            gone = await self._said_missing(volume)
 
             def build(config: Configuration) -> Draft:
                 volume = self._reading.find_volume(text)
@@ -316,7 +313,7 @@ class Volumes:
             volume = self._reading.find_volume(text)
             _guard_used(self._core.config, ref)
             await self._guard_sessions(volume)
-            gone = (await self._reading.missing([volume])).get(volume)
+            gone = await self._said_missing(volume)
 
             def build(config: Configuration) -> Draft:
                 self._reading.find_volume(text)
@@ -336,6 +333,10 @@ class Volumes:
         ref = VolumeRef.parse(text)
 
         async def prepare() -> Build:
+            volume = self._reading.find_volume(text)
+            pool = self._reading.find_pool(volume.pool)
+            # Refused as it is: an export that is still there may give what can be read yet.
+            await self._check(pool, f"reopening {ref}", lambda b: b.check_open(volume))
             return build
 
         def build(config: Configuration) -> Draft:
@@ -372,6 +373,11 @@ class Volumes:
         )
         return volume_info(answer) if answer else await self._reading.volume(caller, str(ref))
 
+    async def _said_missing(self, volume: Volume) -> str | None:
+        """What of the volume is gone, if anything is."""
+        flaw = (await self._reading.flaws([volume])).get(volume)
+        return flaw.text if flaw is not None and flaw.kind is FlawKind.MISSING else None
+
     async def _own_place(self, pool: Pool) -> None:
         """A link may lead elsewhere since the pool was added."""
         await check_place(self._core, pool, self._core.config.pools.values())
@@ -384,18 +390,16 @@ class Volumes:
             raise explain(error, what) from error
 
 
-def _is_own(backstore: PoolBackstore, volume: Volume) -> bool:
-    """Whether deleting the volume destroys no data but its own: it is labelled so, or gone."""
-    label = backstore.read_label(volume)
-    if label is not None and label.volume.uuid == volume.uuid:
-        return True
-    if not backstore.capabilities.stages_data:
-        return True  # a device's data stays in any case; what goes is a label that is its own
+def _check_deletable(backstore: PoolBackstore, volume: Volume) -> None:
+    """Refuse to delete what may be somebody else's. Where nothing is left, nothing is destroyed."""
+    flaw = backstore.flaw(volume)
+    if flaw is None or flaw.kind is not FlawKind.MISSING:
+        return
     try:
         backstore.real_size(volume)
     except FileNotFoundError:
-        return True
-    return False
+        return
+    raise refusal(volume, flaw)
 
 
 def _said(summary: str, gone: str | None) -> tuple[str, dict[str, str] | None]:

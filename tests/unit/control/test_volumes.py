@@ -161,10 +161,58 @@ async def test_deleting_is_guarded(lab: Lab) -> None:
 async def test_data_without_its_label_is_not_deleted(lab: Lab) -> None:
     await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M")
     (lab.pool / ".blockgate" / "a.json").unlink()
-    with pytest.raises(Refused, match="label"):
+    with pytest.raises(Unavailable, match="label is gone") as caught:
         await lab.control.volume_delete(ADMIN, new_id(), "main/a")
+    assert caught.value.code == "volume-missing"
     await lab.control.volume_forget(ADMIN, new_id(), "main/a")
     assert lab.files() == {"a.img": MIB}
+
+
+async def test_nothing_is_done_to_data_that_is_not_known_to_be_its_own(lab: Lab) -> None:
+    made = await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M")
+    label = lab.pool / ".blockgate" / "a.json"
+    kept = label.read_bytes()
+    label.unlink()
+    before, control = lab.files(), lab.control
+    wishes = [
+        lambda: control.volume_resize(ADMIN, new_id(), "main/a", "2M"),
+        lambda: control.volume_resize(ADMIN, new_id(), "main/a", "512K", force=True),
+        lambda: control.volume_rename(ADMIN, new_id(), "main/a", "b"),
+        lambda: control.volume_update(ADMIN, new_id(), "main/a", cache="write-through"),
+        lambda: control.volume_reopen(ADMIN, new_id(), "main/a"),
+        lambda: control.volume_delete(ADMIN, new_id(), "main/a"),
+        lambda: control.export_add(ADMIN, new_id(), "main/a"),
+        lambda: control.volume_create(ADMIN, new_id(), "main/c", None, source="main/a"),
+        lambda: control.apply(ADMIN, new_id(), {"volumes": [{"name": "main/a", "size": "2M"}]}),
+    ]
+    for wish in wishes:
+        with pytest.raises(Unavailable) as caught:
+            await wish()
+        assert caught.value.code == "volume-missing" and "volume forget" in caught.value.hint
+        assert lab.files() == before
+    label.write_bytes(kept)
+    info = await lab.control.volume_info(ADMIN, "main/a")
+    assert (info.state, info.reason, info.uuid) == ("ready", "", made.uuid)
+
+
+async def test_a_file_that_is_too_short_says_so_and_is_not_made_longer(lab: Lab) -> None:
+    await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M")
+    os.truncate(lab.pool / "a.img", 1000)
+    info = await lab.control.volume_info(ADMIN, "main/a")
+    assert (info.state, info.health) == ("ready", "degraded")
+    assert "has 1000 bytes" in info.reason and "--size 512 --force" in info.reason
+    for work in (
+        lambda: lab.control.volume_resize(ADMIN, new_id(), "main/a", "2M"),
+        lambda: lab.control.volume_reopen(ADMIN, new_id(), "main/a"),
+        lambda: lab.control.export_add(ADMIN, new_id(), "main/a"),
+    ):
+        with pytest.raises(Unavailable) as caught:
+            await work()
+        assert caught.value.code == "volume-short"
+    assert (lab.pool / "a.img").stat().st_size == 1000
+    await lab.control.volume_resize(ADMIN, new_id(), "main/a", 512, force=True)
+    await lab.control.export_add(ADMIN, new_id(), "main/a")
+    assert (lab.pool / "a.img").stat().st_size == 512
 
 
 async def test_adopting_touches_no_byte(lab: Lab) -> None:
@@ -282,9 +330,9 @@ async def test_data_that_has_vanished_is_not_made_anew(lab: Lab) -> None:
     (lab.pool / "a.img").rename(lab.root / "elsewhere")
     control = await lab.start()
     info = await control.volume_info(ADMIN, "main/a")
-    assert info.health == "unavailable" and "No such file" in info.reason
+    assert info.health == "unavailable" and info.reason.count("data is gone") == 1
     export = await control.export_info(ADMIN, "main/a")
-    assert not export.ready and "No such file" in export.reason
+    assert not export.ready and "data is gone" in export.reason
     assert not (lab.pool / "a.img").exists()
     (lab.root / "elsewhere").rename(lab.pool / "a.img")
     async with asyncio.timeout(10):  # the reconciler keeps trying
@@ -335,7 +383,7 @@ async def test_what_is_lost_is_said_and_can_be_forgotten_or_deleted(lab: Lab) ->
     (lab.root / "elsewhere").rename(lab.pool / "renamed.img")
     assert (await lab.control.volume_info(ADMIN, "main/renamed")).state == "ready"
 
-    with pytest.raises(Refused, match="not the volume's label"):
+    with pytest.raises(Unavailable, match="label is gone"):
         await lab.control.volume_delete(ADMIN, new_id(), "main/no-label")
     for name, what in (("no-data", "data is"), ("nothing", "data and its label are")):
         number = new_id()

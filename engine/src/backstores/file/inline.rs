@@ -94,7 +94,12 @@ impl File {
     pub fn ring_target(&self, req: &Request) -> Option<RingTarget> {
         let fits = match req.op {
             Op::Read => !self.is_direct() || self.is_whole_blocks(req),
-            Op::Write => self.is_direct() && !self.is_stable(req) && self.is_whole_blocks(req),
+            Op::Write => {
+                self.is_direct()
+                    && !self.is_stable(req)
+                    && self.is_whole_blocks(req)
+                    && !self.reaches_the_end(self.base + req.end())
+            }
             _ => false,
         };
         if !fits || !self.traits.ring || req.len == 0 || self.check_allowed(req).is_err() {

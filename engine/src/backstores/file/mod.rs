@@ -233,9 +233,24 @@ impl File {
         }
     }
 
-    /// Look at the file now and then while it is being written to. A write behind the end of a file
-    /// that was cut short makes it long again, with a hole that no FLUSH would notice; so
-    /// the volume is marked, though the write itself goes on.
+    /// Does a write that ends at `end` (bytes of the file) reach the end that clients know?
+    fn reaches_the_end(&self, end: u64) -> bool {
+        !self.is_device && end >= self.base + self.expected.load(Ordering::Relaxed)
+    }
+
+    /// Of a file that was cut short a write makes only as much as lies before the write's own end long
+    /// again, with a hole in it: the next FLUSH finds it too short. One write alone would hide
+    /// the cut for good, that which reaches the file's last byte. So that one looks first, and is refused
+    /// where the file is short already; no other write pays for it.
+    fn check_before_the_end(&self, end: u64) -> Result<(), Fault> {
+        match self.reaches_the_end(end) {
+            true => self.check_present(),
+            false => Ok(()),
+        }
+    }
+
+    /// Look at the file now and then while it is being written to, so that a cut is told before the
+    /// next FLUSH comes; the write itself goes on.
     fn glance(&self) {
         let now_ms = self.opened.elapsed().as_millis() as u64;
         let last_ms = self.glanced_ms.load(Ordering::Relaxed);

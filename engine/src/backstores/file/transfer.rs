@@ -64,6 +64,7 @@ impl File {
 
     /// Write `buf` at `offset` (bytes of the file); `stable`: it is on the medium when this returns.
     pub fn write(&self, buf: &[u8], offset: u64, stable: bool) -> Result<(), Fault> {
+        self.check_before_the_end(offset + buf.len() as u64)?;
         let Some(tail_fd) = &self.tail else {
             return self.write_plain(buf, offset, stable);
         };

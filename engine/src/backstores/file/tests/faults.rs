@@ -51,14 +51,70 @@ fn a_deleted_file_is_noticed_when_it_would_matter() {
 }
 
 #[test]
-fn a_write_behind_the_end_of_a_shrunk_file_does_not_hide_it() {
+fn no_write_hides_that_the_file_was_cut() {
+    const SIZE: u64 = 64 << 10;
+    for place in PLACES {
+        for (direct, ring) in [(false, false), (true, false), (true, true)] {
+            for flags in [plain(), FUA] {
+                let file = TempFile::new(place, &[1; SIZE as usize]);
+                let (volume, told) = open(&VolumeSpec { direct, ..spec(&file.0) });
+                let shard = Shard::new(&volume, ring);
+                let case = format!("{place} direct={direct} ring={ring} fua={}", flags.fua);
+                file.set_len(8 << 10);
+                let last = shard.write(SIZE - 4096, &[2; 4096], flags);
+                assert_eq!(last, Err(libc::EIO), "{case}: at once, whenever the last look was");
+                assert_eq!(file.bytes().len(), 8 << 10, "{case}: the file stays short");
+                degraded(&volume, &told, "8192 bytes");
+                assert_eq!(shard.flush(), Err(libc::EIO), "{case}");
+                // One that ends before makes it longer, but not long enough to look whole.
+                let before = shard.write(SIZE - 8192, &[3; 4096], plain());
+                assert_eq!(before, Ok(()), "{case}: not stable, not promised");
+                assert_eq!(file.bytes().len() as u64, SIZE - 4096);
+                assert_eq!(shard.write(SIZE - 1, &[4], flags), Err(libc::EIO), "{case}: nor byte by byte");
+                assert_eq!(shard.flush(), Err(libc::EIO), "{case}");
+                let _ = volume.close(Duration::from_secs(20));
+            }
+        }
+    }
+}
+
+#[test]
+fn zeroes_at_the_end_do_not_hide_a_cut_either() {
+    let file = TempFile::new(DISK, &[1; 64 << 10]);
+    let (volume, told) = open(&spec(&file.0));
+    let shard = Shard::new(&volume, false);
+    file.set_len(0);
+    for flags in [plain(), Flags { no_hole: true, ..plain() }] {
+        let _ = shard.simple(Op::WriteZeroes, flags, 60 << 10, 4096);
+        assert_eq!(shard.flush(), Err(libc::EIO));
+    }
+    assert!(file.bytes().is_empty());
+    degraded(&volume, &told, "0 bytes");
+}
+
+#[test]
+fn a_grown_file_is_watched_to_its_new_end() {
+    let file = TempFile::new(DISK, &[1; 8192]);
+    let (volume, _) = open(&spec(&file.0));
+    let shard = Shard::new(&volume, false);
+    file.set_len(16384);
+    assert_eq!(volume.refresh_size().unwrap(), 16384);
+    volume.expect_size(16384);
+    shard.write(12288, &[2; 4096], plain()).unwrap();
+    shard.flush().unwrap();
+    file.set_len(8192);
+    assert_eq!(shard.write(12288, &[2; 4096], plain()), Err(libc::EIO));
+    let _ = volume.close(Duration::from_secs(20));
+}
+
+#[test]
+fn a_cut_is_told_before_the_next_flush() {
     let file = TempFile::new(DISK, &[1; 64 << 10]);
     let (volume, told) = open(&spec(&file.0));
     let shard = Shard::new(&volume, false);
     file.set_len(0);
     thread::sleep(Duration::from_millis(super::super::GLANCE_MS + 20));
-    shard.write((64 << 10) - 512, &[2; 512], plain()).unwrap();
-    assert_eq!(file.bytes().len(), 64 << 10, "as long as before, and all zeroes but for the end");
+    shard.write(0, &[2; 512], plain()).unwrap();
     degraded(&volume, &told, "write: the file has 0 bytes");
 }
 
