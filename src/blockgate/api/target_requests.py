@@ -17,7 +17,7 @@ from blockgate.model.names import (
     lun_number,
     target_name,
 )
-from blockgate.model.target_entries import parse_user
+from blockgate.model.target_entries import parse_moved_to, parse_user
 from blockgate.model.targets import Subject, parse_initiators, parse_portals
 
 
@@ -49,6 +49,11 @@ Portals = Annotated[
     list[StrictStr],
     _as_is(parse_portals),
     Field(description="addresses, each with a port if it is not 3260; empty: every listener"),
+]
+MovedTo = Annotated[
+    StrictStr,
+    _as_is(parse_moved_to),
+    Field(description="the portal that initiators are sent to; empty: they are served here"),
 ]
 Initiators = Annotated[list[StrictStr], _as_is(parse_initiators)]
 Parameters = Annotated[
@@ -87,6 +92,7 @@ class _TargetValues(Request):
     chap: UserName | None = None
     mutual_chap: UserName | None = None
     portals: Portals | None = None
+    moved_to: MovedTo | None = None
     parameters: Parameters | None = None
 
 

@@ -147,6 +147,7 @@ def info(target: TargetArgument) -> None:
             ("Access", open_access),
             ("CHAP", _chap(one)),
             ("Portals", ", ".join(one["portals"]) or "every listener"),
+            ("Moved to", one["moved_to"] or ""),
             *((f"LUN {lun['lun']}", _lun(lun)) for lun in one["luns"]),
             *(("ACL", _describe(acl)) for acl in one["acls"]),
             ("Parameters", ", ".join(changed) or "as usual"),
@@ -195,6 +196,14 @@ def set_target(
     all_portals: Annotated[
         bool, typer.Option("--all-portals", help="Serve it at every listener.")
     ] = False,
+    moved_to: Annotated[
+        str | None,
+        typer.Option(
+            "--moved-to",
+            metavar="ADDR[:PORT]|none",
+            help="Send who logs in elsewhere to this portal; with none, serve it here again.",
+        ),
+    ] = None,
     parameter: ParameterOption = None,
     force: ForceOption = False,
 ) -> None:
@@ -209,6 +218,8 @@ def set_target(
         body["alias"] = alias
     if portal or all_portals:
         body["portals"] = portal or []
+    if moved_to is not None:
+        body["moved_to"] = "" if moved_to == "none" else moved_to
     if parameter:
         body["parameters"] = parameters_of(parameter)
     if not body:

@@ -98,7 +98,7 @@ class TargetView:
     The first of `acls` that names an initiator holds for it. One that none names is refused,
     unless `open_access`: then it gets `luns`, with `chap` and `mutual`. An empty `portals` means
     every listener. Not `ready`: its volumes are being opened, and a log-in is told to try again
-    (RFC 7143 11.13.5, 0301h).
+    (RFC 7143 11.13.5, 0301h). With `moved_to`, a log-in at another portal is sent there (0101h).
     """
 
     name: str
@@ -111,6 +111,7 @@ class TargetView:
     portals: tuple[InetAddress, ...]
     parameters: TargetParameters
     ready: bool = True
+    moved_to: InetAddress | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,7 @@ class TargetReading:
             ready=ready,
             reason=self._reason(target, ready),
             sessions=sessions[target.name],
+            moved_to=str(target.moved_to) if target.moved_to is not None else None,
         )
 
     def _reason(self, target: Target, ready: bool) -> str:

@@ -41,6 +41,7 @@ def target_view(core: Core, offer: Offer) -> TargetView:
         portals=target.portals,
         parameters=target.parameters,
         ready=offer.ready,
+        moved_to=target.moved_to,
     )
 
 

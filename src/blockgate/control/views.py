@@ -164,6 +164,7 @@ class TargetInfo:
 
     `access` is "closed", or "open" where whom no ACL names gets in, too. `ready` means that
     initiators can log in; `reason` says why not, or which LUNs are missing. `parameters` are all.
+    `moved_to` is the portal that they are sent to.
     """
 
     name: str
@@ -178,6 +179,7 @@ class TargetInfo:
     ready: bool
     reason: str
     sessions: int
+    moved_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Final
 
 from blockgate.control import ports
 from blockgate.dataplane.wire import Luns
-from blockgate.iscsi import OPEN, Acl, Authentication, Credentials, Offer, Target
+from blockgate.iscsi import OPEN, Acl, Authentication, Credentials, Offer, Redirect, Target
 from blockgate.model.parameters import TargetParameters
 from blockgate.scsi import report_luns
 
@@ -45,6 +45,7 @@ def target(view: ports.TargetView, limits: EngineLimits) -> Target:
         portal_group=PORTAL_GROUP,
         offer=_offer(view.parameters, limits),
         ready=view.ready,
+        moved=Redirect(str(view.moved_to)) if view.moved_to is not None else None,
     )
 
 

@@ -70,6 +70,13 @@ class Target:
         """Whether the portal that a connection came to leads to this target."""
         return not self.portals or canonical(local) in map(canonical, self.portals)
 
+    def moved_from(self, local: str) -> Redirect | None:
+        """Where to send who came to this portal; None: it came to the right one, or there is no
+        other."""
+        if self.moved is None or canonical(self.moved.address) == canonical(local):
+            return None
+        return self.moved
+
 
 @dataclass(frozen=True, slots=True)
 class Catalog:

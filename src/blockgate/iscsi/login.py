@@ -272,11 +272,10 @@ class Login:
         grant = target.grant(initiator)
         if grant is None:
             raise _Refused(Status.AUTHORIZATION_FAILURE, f"{initiator} is in no ACL")
-        if target.moved is not None:
-            status = (
-                Status.MOVED_PERMANENTLY if target.moved.permanent else Status.MOVED_TEMPORARILY
-            )
-            raise _Refused(status, "moved", [("TargetAddress", target.moved.address)])
+        moved = target.moved_from(self._local)
+        if moved is not None:
+            status = Status.MOVED_PERMANENTLY if moved.permanent else Status.MOVED_TEMPORARILY
+            raise _Refused(status, "moved", [("TargetAddress", moved.address)])
         if not target.ready:
             raise _Refused(Status.SERVICE_UNAVAILABLE, f"{target.name} is not ready")
         port = Port(initiator, request.isid, target.name, target.portal_group)

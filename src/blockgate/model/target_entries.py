@@ -1,14 +1,15 @@
 """Targets, groups and discovery as documents, the API and the store write them: plain values.
 
 What an entry leaves out stays as it is, or gets the default where the thing is new. A list or
-mapping that is given replaces the former one. A CHAP user of "" means none from now on.
+mapping that is given replaces the former one. A CHAP user or a `moved_to` of "" means none from now
+on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from blockgate.model.addresses import InetAddress
 from blockgate.model.entries import (
@@ -45,6 +46,7 @@ from blockgate.model.targets import (
     ordered,
     parse_alias,
     parse_initiators,
+    parse_portal,
     parse_portals,
 )
 
@@ -57,6 +59,7 @@ TARGET_FIELDS = (
     "chap",
     "mutual_chap",
     "portals",
+    "moved_to",
     "parameters",
 )
 LUN_FIELDS = ("lun", "volume", "read_only")
@@ -80,6 +83,7 @@ class TargetEntry:
     chap: str | None = None
     mutual: str | None = None
     portals: tuple[InetAddress, ...] | None = None
+    moved_to: InetAddress | Literal[""] | None = None
     parameters: Mapping[str, Any] | None = None
 
     def onto(self, old: Target | None) -> Target:
@@ -94,6 +98,7 @@ class TargetEntry:
             chap=_user(self.chap, base.chap),
             mutual=_user(self.mutual, base.mutual),
             portals=base.portals if self.portals is None else self.portals,
+            moved_to=base.moved_to if self.moved_to is None else self.moved_to or None,
             parameters=base.parameters
             if self.parameters is None
             else TargetParameters().changed(self.parameters),
@@ -134,6 +139,7 @@ def parse_target(value: object, place: str) -> TargetEntry:
         chap=optional(entry, "chap", place, parse_user),
         mutual=optional(entry, "mutual_chap", place, parse_user),
         portals=optional(entry, "portals", place, parse_portals),
+        moved_to=optional(entry, "moved_to", place, parse_moved_to),
         parameters=_parameters(entry["parameters"], f"{place}.parameters")
         if entry.get("parameters") is not None
         else None,
@@ -150,6 +156,11 @@ def parse_access(value: object) -> bool:
 def parse_user(value: object) -> str:
     """A CHAP user's name, or "" for none."""
     return "" if value == "" else chap_user(value)
+
+
+def parse_moved_to(value: object) -> InetAddress | Literal[""]:
+    """The portal that a target has moved to, or "" for none."""
+    return "" if value == "" else parse_portal(value)
 
 
 def parse_luns(entry: Mapping[str, object], place: str) -> tuple[Lun, ...] | None:
@@ -217,6 +228,7 @@ def render_target(target: Target) -> dict[str, Any]:
         "chap": target.chap or "",
         "mutual_chap": target.mutual or "",
         "portals": [str(portal) for portal in target.portals],
+        "moved_to": str(target.moved_to or ""),
         "parameters": {n: v for n, v in values.items() if v != usual[n]},
     }
 

@@ -97,7 +97,8 @@ class Acl:
 class Target:
     """A target. Whom no ACL names is refused; with `open_access` it gets what stands here.
 
-    An empty `portals` means every address that the gateway listens on for iSCSI.
+    An empty `portals` means every address that the gateway listens on for iSCSI. Who logs in at
+    another address than `moved_to` is sent there (RFC 7143 11.13.5, 0101h).
     """
 
     name: TargetName
@@ -108,6 +109,7 @@ class Target:
     chap: ChapUser | None = None
     mutual: ChapUser | None = None
     portals: tuple[InetAddress, ...] = ()
+    moved_to: InetAddress | None = None
     parameters: TargetParameters = field(default_factory=TargetParameters)
 
     def __post_init__(self) -> None:
@@ -232,11 +234,12 @@ def parse_portals(values: object) -> tuple[InetAddress, ...]:
             f"{shown(values)} is not a list of at most {PORTALS_MAX} portals.",
             "For example: [192.0.2.10].",
         )
-    found = {_portal(value) for value in values}
+    found = {parse_portal(value) for value in values}
     return tuple(sorted(found, key=lambda p: (p.host.count(":"), p.host, p.port)))
 
 
-def _portal(value: object) -> InetAddress:
+def parse_portal(value: object) -> InetAddress:
+    """One portal from its text, or `InvalidInput`."""
     example = "Write an address, for example: 192.0.2.10, 192.0.2.10:3260, [2001:db8::10]:3260."
     if not isinstance(value, str):
         raise InvalidInput(f"{shown(value)} is not a portal.", example)

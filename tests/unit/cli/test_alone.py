@@ -70,6 +70,7 @@ def test_errors_are_json_when_asked(tmp_path: Path) -> None:
         (["target", "create", IQN, "--portal", "gw.example.org"], "portal"),
         (["target", "set", IQN], "Nothing to change"),
         (["target", "set", IQN, "--portal", "192.0.2.1", "--all-portals"], "exclude"),
+        (["target", "set", IQN, "--moved-to", "0.0.0.0"], "portal"),
         (["target", "set", IQN, "--no-chap", "--chap", "x"], "excludes"),
         (["target", "acl", "set", IQN, IQN], "Nothing to change"),
         (["target", "lun", "add", IQN, "a/b", "--lun", "99999"], "16383"),

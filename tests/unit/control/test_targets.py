@@ -175,11 +175,13 @@ async def test_open_access_is_said(lab: Lab) -> None:
 async def test_parameters_are_changed_by_name(lab: Lab) -> None:
     await web(lab, parameters={"queue_depth": 32})
     given = {"parameters": {"data_digest": "crc32c"}, "alias": "x", "portals": ["192.0.2.1"]}
+    given |= {"moved_to": "192.0.2.2"}
     info = await lab.control.target_update(ADMIN, new_id(), NAME, given)
     assert (info.parameters["queue_depth"], info.parameters["data_digest"]) == (32, "crc32c")
     view = lab.plane.targets[NAME]
     assert view.parameters.data_digest == ("crc32c",) and view.alias == "x"
     assert [str(portal) for portal in view.portals] == ["192.0.2.1:3260"]
+    assert str(view.moved_to) == "192.0.2.2:3260"
     with pytest.raises(InvalidInput):
         await lab.control.target_update(ADMIN, new_id(), NAME, {"parameters": {"speed": 1}})
 

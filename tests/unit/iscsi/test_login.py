@@ -164,6 +164,11 @@ def test_redirection_names_the_address() -> None:
     assert status_of(MOVED, catalog=Catalog.of([target])) == 0x0102
 
 
+def test_nobody_is_sent_where_they_are() -> None:
+    assert status_of(MOVED, local="[2001:db8:0::5]:3260") == 0
+    assert status_of(MOVED, local="[2001:db8::5]:3261") == 0x0101
+
+
 def test_a_gateway_that_stops() -> None:
     assert status_of(catalog=replace(CATALOG, closing=True)) == 0x0301
 

@@ -183,6 +183,7 @@ def test_a_document_carries_all_of_it() -> None:
         ],
         chap="any",
         portals=["192.0.2.1"],
+        moved_to="192.0.2.2",
         parameters={"queue_depth": 32, "header_digest": "crc32c", "initial_r2t": "yes"},
     )
     db = Group("db", (initiator_name(OTHER),))  # type: ignore[arg-type]
@@ -193,8 +194,9 @@ def test_a_document_carries_all_of_it() -> None:
     assert render_target(parsed.targets[0].onto(target(alias="x", chap="y"))) == render_target(one)
     empty = parse_target({"name": NAME}, "t")
     assert empty.onto(one) == one, "what is not said stays"
-    assert parse_target({"name": NAME, "chap": "", "parameters": {}}, "t").onto(one) == replace(
-        one, chap=None, parameters=TargetParameters()
+    given = {"name": NAME, "chap": "", "moved_to": "", "parameters": {}}
+    assert parse_target(given, "t").onto(one) == replace(
+        one, chap=None, moved_to=None, parameters=TargetParameters()
     )
 
 
