@@ -222,6 +222,10 @@ class JobDone:
     def done_bytes(self) -> int: ...
 
 @final
+class Fenced:
+    """The lease has lapsed; in the urgent lane, once until it is renewed."""
+
+@final
 class Degraded:
     """A volume's back end failed in a way that an operator should know of."""
 
@@ -416,6 +420,7 @@ Event: TypeAlias = (
     | Lost
     | JobDone
     | Degraded
+    | Fenced
     | IscsiAccepted
     | LoginPdu
     | TextPdu
@@ -607,7 +612,7 @@ class Engine:
         """Readable while events wait. Owned by the engine."""
 
     def next_events(self, limit: int = 256) -> list[Event]:
-        """Up to `limit` events; `Lost` and `Degraded` come first. Never waits.
+        """Up to `limit` events; `Lost`, `Degraded` and `Fenced` come first. Never waits.
 
         The one exception to that order: `Lost` never overtakes events of its own connection.
         """
@@ -624,6 +629,19 @@ class Engine:
     def silent_shards(self) -> int:
         """How many shards did not answer the last of `sessions`, `tasks` and `counters` within
         a second: what they have is missing there.
+        """
+
+    def renew_lease(self, ttl_ms: int) -> bool:
+        """Lets requests be given to volumes until `ttl_ms` from now on CLOCK_BOOTTIME, and no
+        longer. 0: without end, which is how it begins. Never waits. A caller that had to ask
+        somebody for the lease takes off the time since before it asked.
+
+        Once the lease has lapsed every shard refuses by itself, whatever Python does: NBD requests
+        are answered ESHUTDOWN, SCSI commands end without a status and their connections are
+        closed, jobs end with ESHUTDOWN. What a back end has by then goes on. `Fenced` is posted,
+        and the next renewal lets requests through again.
+
+        False: the lease had lapsed.
         """
 
     def open_volume(self, spec: VolumeSpec) -> int:

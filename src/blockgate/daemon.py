@@ -307,7 +307,7 @@ def _start_engine(config: DaemonConfig) -> EngineDataPlane:
             f"{error.strerror or error}.",
             "With --io auto it takes what this machine has.",
         ) from error
-    return EngineDataPlane(engine)
+    return EngineDataPlane(engine, lease_seconds=config.engine.lease_seconds)
 
 
 def _settings(config: DaemonConfig) -> Settings:

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use super::command::{Errno, Outcome, Request};
 use super::ranges::Place;
 use super::volume::{Step, Volume};
+use crate::shard::context::boottime_ns;
+use crate::shard::lease::Lease;
 use crate::shard::mailbox::{Completion, Mailbox, News};
 use crate::shard::tasks::TaskHandle;
 
@@ -16,17 +18,22 @@ const LOOK_MS: i32 = 50;
 /// See the module's text. Of one thread.
 pub struct Caller {
     mailbox: Arc<Mailbox>,
+    lease: Arc<Lease>,
 }
 
 impl Caller {
     /// With a mailbox for one message.
-    pub fn new() -> std::io::Result<Self> {
-        Ok(Caller { mailbox: Mailbox::new(1)? })
+    pub fn new(lease: Arc<Lease>) -> std::io::Result<Self> {
+        Ok(Caller { mailbox: Mailbox::new(1)?, lease })
     }
 
     /// Carries a request out; it comes back with its result, its range given up. `cancelled`: a request that still
     /// waits for its range is not begun (`ECANCELED`); the fate of one that was begun is waited for.
+    /// `ESHUTDOWN`: the lease has lapsed.
     pub fn run(&self, volume: &Arc<Volume>, request: Request, cancelled: &AtomicBool) -> (Request, Result<(), Errno>) {
+        if self.is_fenced() {
+            return ended(request, Err(libc::ESHUTDOWN));
+        }
         let mut step = volume.start(request, false, || self.completion());
         loop {
             let place = match step {
@@ -37,10 +44,15 @@ impl Caller {
             };
             match self.wait(volume, place, cancelled) {
                 Ok(News::Ended(Outcome { request, result })) => return ended(request, result),
+                Ok(News::Granted(request)) if self.is_fenced() => return ended(request, Err(libc::ESHUTDOWN)),
                 Ok(News::Granted(request)) => step = volume.resume(request, false, || self.completion()),
                 Err(request) => return ended(*request, Err(libc::ECANCELED)),
             }
         }
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.lease.has_lapsed(boottime_ns())
     }
 
     fn completion(&self) -> Completion {

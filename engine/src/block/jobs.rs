@@ -12,6 +12,7 @@ use super::blocking::Caller;
 use super::command::{Errno, Flags, Op, Request};
 use super::volume::Volume;
 use crate::shard::buffers::IoBuf;
+use crate::shard::lease::Lease;
 use crate::shard::limits::PIECE_BYTES;
 
 /// Jobs that run at a time.
@@ -73,6 +74,7 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     on_done: OnDone,
+    lease: Arc<Lease>,
 }
 
 /// See the module's text.
@@ -80,8 +82,9 @@ pub struct Jobs(Arc<Shared>);
 
 impl Jobs {
     /// None yet; threads are there only while jobs are.
-    pub fn new(on_done: OnDone) -> Self {
-        Jobs(Arc::new(Shared { state: Mutex::default(), on_done }))
+    /// When `lease` has lapsed they end with `ESHUTDOWN`.
+    pub fn new(on_done: OnDone, lease: Arc<Lease>) -> Self {
+        Jobs(Arc::new(Shared { state: Mutex::default(), on_done, lease }))
     }
 
     /// Starts a job. `EEXIST`: there is one of that number; `EAGAIN`: there are too many, or no thread can be had.
@@ -148,7 +151,7 @@ impl Shared {
 
     fn serve(&self) {
         while let Some(job) = self.next() {
-            let result = job.run();
+            let result = job.run(&self.lease);
             // Out of the books first: its number may be used again by whoever is told of its end.
             self.lock().all.remove(&job.number);
             (self.on_done)(job.number, result.err().unwrap_or(0), job.done_bytes.load(Ordering::Relaxed));
@@ -164,8 +167,8 @@ impl Shared {
 }
 
 impl Job {
-    fn run(&self) -> Result<(), Errno> {
-        let caller = Caller::new().map_err(|error| error.raw_os_error().unwrap_or(libc::ENOMEM))?;
+    fn run(&self, lease: &Arc<Lease>) -> Result<(), Errno> {
+        let caller = Caller::new(lease.clone()).map_err(|error| error.raw_os_error().unwrap_or(libc::ENOMEM))?;
         match &self.work {
             Work::Copy { source, source_offset, target, offset, len } => {
                 self.copy(&caller, (source, *source_offset), (target, *offset), *len)?;

@@ -223,6 +223,10 @@ impl Session {
 
     /// Decides what an enabled command is. False: it has ended by that.
     fn judge(&mut self, ctx: &mut Ctx, handle: TaskHandle) -> bool {
+        if ctx.is_fenced() {
+            self.abort_one(ctx, handle, None);
+            return false;
+        }
         let command = self.commands.get(handle).expect("it advances");
         let verdict = self.verdict(ctx, command).unwrap_or_else(|answer| Verdict::Plan(Plan::Fail(answer), 0));
         let open = command.inflow.is_open();

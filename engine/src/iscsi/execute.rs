@@ -47,6 +47,8 @@ enum Submitted {
     Pending,
     /// The gate would not have it any more: the command's plan says so now.
     Refused,
+    /// The lease has lapsed: the command ends without a status, and its connection after it.
+    Fenced,
 }
 
 impl Session {
@@ -115,6 +117,7 @@ impl Session {
                 Submitted::Done(request, result) => self.request_ended(ctx, handle, request, result),
                 Submitted::Pending => {}
                 Submitted::Refused => return self.carry_out(ctx, handle),
+                Submitted::Fenced => return,
             }
         }
     }
@@ -130,6 +133,9 @@ impl Session {
         let Some(command) = self.commands.get(handle) else { return false };
         // What the gate has to say against it is said where the request is submitted.
         let Ok(generation) = self.recheck(command) else { return false };
+        if ctx.is_fenced() {
+            return false;
+        }
         let lun = command.lun.clone().expect("media commands have a unit");
         let Some(bytes) = lun.attachment.entry.volume.map_read(media.offset + u64::from(started), len) else {
             return false;
@@ -168,6 +174,7 @@ impl Session {
                 Submitted::Done(request, result) => self.request_ended(ctx, handle, request, result),
                 Submitted::Pending => {}
                 Submitted::Refused => return self.carry_out(ctx, handle),
+                Submitted::Fenced => return,
             }
         }
     }
@@ -219,7 +226,7 @@ impl Session {
         };
         match self.submit(ctx, handle, request) {
             Submitted::Done(request, result) => self.request_ended(ctx, handle, request, result),
-            Submitted::Pending => {}
+            Submitted::Pending | Submitted::Fenced => {}
             Submitted::Refused => self.carry_out(ctx, handle),
         }
     }
@@ -262,6 +269,13 @@ impl Session {
     /// Gives a request to the volume. The gate is asked once more: it may have changed since the command
     /// was judged.
     fn submit(&mut self, ctx: &mut Ctx, handle: TaskHandle, request: Request) -> Submitted {
+        if ctx.is_fenced() {
+            if let Some(buf) = request.buf {
+                self.give(ctx, buf);
+            }
+            self.abort_one(ctx, handle, None);
+            return Submitted::Fenced;
+        }
         let command = self.commands.get(handle).expect("it is being carried out");
         let checked = self.recheck(command);
         let (at, started_ns) = (command.conn, command.started_ns);

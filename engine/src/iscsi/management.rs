@@ -178,7 +178,7 @@ impl Session {
         }
     }
 
-    fn abort_one(&mut self, ctx: &mut Ctx, handle: TaskHandle, status: Option<u8>) {
+    pub(super) fn abort_one(&mut self, ctx: &mut Ctx, handle: TaskHandle, status: Option<u8>) {
         let Some(command) = self.commands.get_mut(handle) else { return };
         if command.in_flight == 0 {
             let early = command.stage == Stage::Early;

@@ -321,11 +321,16 @@ impl Session {
     }
 
     /// A command has the range that it waited for: it passes the gate again.
-    pub fn granted(&mut self, table: &Table, handle: TaskHandle) -> Granted {
-        let Some(command) = self.commands.get(handle) else { return Granted::Never };
+    pub fn granted(&mut self, table: &Table, handle: TaskHandle, fenced: bool) -> Granted {
+        let Some(command) = self.commands.get_mut(handle) else { return Granted::Never };
+        if fenced {
+            // Nobody is told: its connection is about to be closed.
+            command.aborted.get_or_insert(None);
+        }
         if command.aborted.is_some() {
             return Granted::Never;
         }
+        let command = self.commands.get(handle).expect("looked at above");
         if command.frozen || table.is_held(command.volume(), self.nexus) {
             return Granted::Stop;
         }

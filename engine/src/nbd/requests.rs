@@ -134,6 +134,9 @@ impl Transmission {
         if ctx.stopping {
             return Err(No { error: error::ESHUTDOWN, text: "the server is being shut down" });
         }
+        if ctx.is_fenced() {
+            return Err(No { error: error::ESHUTDOWN, text: "the gateway's lease has lapsed" });
+        }
         let gate = self.attachment.entry.gate.borrow();
         let checked = match gate.as_ref() {
             Some(gate) => gate.check(link.id, asked.op, asked.offset, asked.len),

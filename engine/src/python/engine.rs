@@ -83,6 +83,10 @@ impl Engine {
         self.0.silent_shards()
     }
 
+    fn renew_lease(&self, ttl_ms: u64) -> bool {
+        self.0.renew_lease(ttl_ms)
+    }
+
     fn open_volume(&self, py: Python<'_>, spec: &VolumeSpec) -> PyResult<u64> {
         let spec = spec.0.clone();
         Ok(py.detach(|| self.0.open_volume(spec))?)

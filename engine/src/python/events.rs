@@ -131,6 +131,16 @@ frozen! {
     /// A job is over.
     JobDone { job: u64, errno: i32, done_bytes: u64 }
 }
+/// The lease has lapsed.
+#[pyclass(frozen, module = "blockgate._engine")]
+pub struct Fenced;
+
+#[pymethods]
+impl Fenced {
+    fn __repr__(&self) -> &'static str {
+        "Fenced()"
+    }
+}
 frozen! {
     /// A volume's back end failed.
     Degraded { volume: u64, reason: String }
@@ -208,6 +218,7 @@ pub fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
         Event::SessionEnded { session } => Py::new(py, SessionEnded { session })?.into_any(),
         Event::Lost { conn, reason } => Py::new(py, Lost { conn, reason })?.into_any(),
         Event::JobDone { job, errno, done_bytes } => Py::new(py, JobDone { job, errno, done_bytes })?.into_any(),
+        Event::Fenced => Py::new(py, Fenced)?.into_any(),
         Event::Degraded { volume, reason } => Py::new(py, Degraded { volume, reason })?.into_any(),
     })
 }
@@ -228,5 +239,6 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Aborted>()?;
     module.add_class::<SessionEnded>()?;
     module.add_class::<JobDone>()?;
+    module.add_class::<Fenced>()?;
     module.add_class::<Degraded>()
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::buffers::{BufPool, PAGE};
 use super::events::Lanes;
+use super::lease::Lease;
 use super::limits::Limits;
 use super::mailbox::Mailbox;
 use super::poller::{FileIo, Poller};
@@ -192,7 +193,11 @@ pub struct Ctx {
     pub extents: Vec<Vec<Extent>>,
     pub ring_in_flight: usize,
     pub stopping: bool,
-    /// Nanoseconds of CLOCK_MONOTONIC, read once for each batch.
+    /// Until when something may be given to a volume.
+    pub lease: Arc<Lease>,
+    /// The lease was found to have lapsed since the reactor last asked.
+    pub saw_lapse: Cell<bool>,
+    /// Nanoseconds of CLOCK_BOOTTIME, read once for each batch.
     pub now_ns: Cell<u64>,
 }
 
@@ -226,15 +231,27 @@ impl Ctx {
             extents: Vec::new(),
             ring_in_flight: 0,
             stopping: false,
-            now_ns: Cell::new(monotonic_ns()),
+            lease: Arc::default(),
+            saw_lapse: Cell::new(false),
+            now_ns: Cell::new(boottime_ns()),
         }
     }
 
     /// Looks at the clock.
     pub fn tick(&self) -> u64 {
-        let now = monotonic_ns();
+        let now = boottime_ns();
         self.now_ns.set(now);
         now
+    }
+
+    /// Has the gateway's lease lapsed? Then nothing is given to a volume. Asked on arrival, and again for each
+    /// submission; the reactor sees to those who must not be left waiting for an answer.
+    pub fn is_fenced(&self) -> bool {
+        let lapsed = self.lease.has_lapsed(self.now_ns.get());
+        if lapsed {
+            self.saw_lapse.set(true);
+        }
+        lapsed
     }
 
     /// Milliseconds of the shard's clock, as of the last look.
@@ -338,6 +355,10 @@ impl Ctx {
 
     /// Starts, or goes on with, a task's ring I/O. `Err`: it could not be started.
     pub fn run_ring(&mut self, handle: TaskHandle) -> Result<(), i32> {
+        // The rest of a short transfer is a submission, too.
+        if self.is_fenced() {
+            return Err(libc::ESHUTDOWN);
+        }
         let job = self.tasks.get_mut(handle).and_then(|task| task.ring.as_mut()).expect("a ring task");
         let write = job.request.op == Op::Write;
         let buf = job.request.buf.as_mut().expect("READ and WRITE have a buffer");
@@ -412,11 +433,11 @@ impl Ctx {
     }
 }
 
-/// CLOCK_MONOTONIC in nanoseconds.
-pub fn monotonic_ns() -> u64 {
+/// CLOCK_BOOTTIME in nanoseconds: the clock of leases, which do not wait for a machine that sleeps.
+pub fn boottime_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a valid timespec to fill; this clock always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 

@@ -99,6 +99,8 @@ pub enum Control {
     Sessions(Sender<Vec<SessionStatus>>),
     Tasks(Sender<Vec<TaskStatus>>),
     Counters(Sender<(ShardCounters, Vec<ExportCounters>)>),
+    /// The lease ends sooner than it would have: to be looked at before the shard sleeps again.
+    Lease,
     /// Finishes what is in flight, for `drain_ms` at most, then closes all and ends the thread.
     Stop {
         drain_ms: u64,

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{sleep, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::context::Ctx;
+use super::context::{boottime_ns, Ctx};
 use super::control::{Attach, Control, Protocol, Then};
 use super::events::{Event, Lanes};
 use super::limits::Limits;
@@ -137,7 +137,7 @@ impl Engine {
         let lanes = Arc::new(Lanes::new(limits.connections).map_err(trouble)?);
         let mailboxes: Result<Vec<_>, _> = (0..shards).map(|_| Mailbox::new(limits.tasks_per_shard as usize)).collect();
         let shared = Arc::new(Shared::new(lanes, mailboxes.map_err(trouble)?));
-        let lanes = shared.lanes.clone();
+        let (lanes, lease) = (shared.lanes.clone(), shared.lease.clone());
         let on_done = move |job, errno, done_bytes| lanes.post(Event::JobDone { job, errno, done_bytes });
         let mut engine = Self {
             limits,
@@ -145,7 +145,7 @@ impl Engine {
             shared,
             threads: Mutex::default(),
             volumes: Mutex::default(),
-            jobs: Jobs::new(Box::new(on_done)),
+            jobs: Jobs::new(Box::new(on_done), lease),
             next_handle: AtomicU64::new(1),
             silent: AtomicUsize::new(0),
         };
@@ -171,7 +171,8 @@ impl Engine {
             let made = poller::open(path).and_then(|poller| {
                 let name = poller.name();
                 let mailbox = shared.mailboxes[index].clone();
-                let ctx = Ctx::new(limits, shared.lanes.clone(), mailbox, poller);
+                let mut ctx = Ctx::new(limits, shared.lanes.clone(), mailbox, poller);
+                ctx.lease = shared.lease.clone();
                 Ok((Reactor::new(index, ctx, shared)?, name))
             });
             match made {
@@ -295,6 +296,16 @@ impl Engine {
             }
         }
         stuck
+    }
+
+    /// Lets requests be given to volumes for `ttl_ms` from now on; 0: without end, as it is before the first call.
+    /// False: the lease had lapsed, and what came meanwhile was refused.
+    pub fn renew_lease(&self, ttl_ms: u64) -> bool {
+        let renewed = self.shared.lease.renew(boottime_ns(), ttl_ms);
+        if renewed.is_sooner {
+            self.shared.mailboxes.iter().for_each(|mailbox| mailbox.post_control(Control::Lease));
+        }
+        renewed.was_valid
     }
 
     /// Long work on its volumes. A job of a volume that is closed ends with `ESHUTDOWN`.

@@ -82,6 +82,8 @@ pub enum Event {
         errno: i32,
         done_bytes: u64,
     },
+    /// The lease has lapsed: nothing is given to a volume until it is renewed.
+    Fenced,
     /// A volume has become worse.
     Degraded {
         volume: u64,
@@ -91,7 +93,7 @@ pub enum Event {
 
 /// The lanes. Neither can overflow: a connection has at most one event that Python has not
 /// answered (an iSCSI session as many as its quotas of commands and functions allow) and one `Lost`, and it counts against the limit of connections until its `Lost` has
-/// been read; a volume degrades at most twice.
+/// been read; a volume degrades at most twice; a lease lapses once for each renewal.
 pub struct Lanes {
     urgent: SegQueue<Event>,
     ordinary: SegQueue<Event>,

@@ -8,6 +8,7 @@ pub mod engine;
 pub mod epoll;
 pub mod events;
 pub mod front;
+pub mod lease;
 pub mod limits;
 pub mod link;
 pub mod mailbox;

@@ -87,6 +87,7 @@ impl Reactor {
             self.take_kicked();
             self.send_outgoing();
             self.wake_starved();
+            self.check_lease();
             if self.stop_is_over() {
                 break;
             }
@@ -96,7 +97,9 @@ impl Reactor {
 
     fn wait(&mut self, ready: &mut Vec<Ready>) {
         let now_ms = self.ctx.now_ms();
-        let next_ms = [self.ctx.timers.next_in_ms(now_ms), self.stop_at_ms.map(|at| at.saturating_sub(now_ms))];
+        let lease_ms = self.ctx.lease.left_ms(self.ctx.now_ns.get());
+        let next_ms =
+            [self.ctx.timers.next_in_ms(now_ms), self.stop_at_ms.map(|at| at.saturating_sub(now_ms)), lease_ms];
         // One more than the rest, so that a wake-up is never a little early.
         let mut timeout_ms = next_ms.into_iter().flatten().min().map(|ms| ms + 1);
         if !self.ctx.ready.is_empty() || !self.ctx.mailbox.may_sleep() {
@@ -162,12 +165,14 @@ impl Reactor {
     /// A request has the range that it waited for. Its gate may be another one by now, or its connection gone:
     /// then it never begins.
     fn go_on(&mut self, handle: TaskHandle, request: Request) {
+        let fenced = self.ctx.is_fenced();
         let Some(task) = self.ctx.tasks.get_mut(handle) else { return };
         task.waiting = None;
         let allowed = match (self.sessions.get_mut(task.conn), &task.role) {
             (Some(front), Role::Scsi { command }) => {
                 let session = front.iscsi().and_then(|connection| connection.session());
-                let granted = session.map(|(session, _)| session.borrow_mut().granted(&self.ctx.iscsi, *command));
+                let granted =
+                    session.map(|(session, _)| session.borrow_mut().granted(&self.ctx.iscsi, *command, fenced));
                 match granted {
                     Some(Granted::Go) => Ok(()),
                     Some(Granted::Stop) => {
@@ -177,6 +182,7 @@ impl Reactor {
                     Some(Granted::Never) | None => Err(libc::ECANCELED),
                 }
             }
+            (Some(_), _) if fenced => Err(libc::ESHUTDOWN),
             (Some(_), _) => check_gate(task),
             (None, _) => Err(libc::ECANCELED),
         };
@@ -211,6 +217,25 @@ impl Reactor {
             count_task(&task.attachment, &self.ctx, &task.asked, result.is_err(), task.started_ns);
         }
         drop_request(&mut self.ctx, request, task.cost);
+    }
+
+    /// Once the lease has lapsed, NBD requests are answered ESHUTDOWN as they come. SCSI has no status that says so
+    /// of a command which may have begun: commands end without one, and their connections are closed, so that
+    /// initiators look for them elsewhere at once. (BUSY would keep them here.)
+    fn check_lease(&mut self) {
+        let fenced = self.ctx.is_fenced();
+        if !self.ctx.saw_lapse.take() {
+            return;
+        }
+        if fenced && self.ctx.lease.note_lapse(self.ctx.now_ns.get()) {
+            self.ctx.lanes.post_urgent(Event::Fenced);
+        }
+        let carries_scsi = |front: &Front| matches!(&front.kind, Kind::Iscsi(conn) if conn.session().is_some());
+        let found: Vec<_> =
+            self.sessions.iter().filter(|(_, front)| carries_scsi(front)).map(|(handle, _)| handle).collect();
+        for handle in found {
+            self.lose(handle, &"the gateway's lease has lapsed".into());
+        }
     }
 
     fn take_timers(&mut self) {
@@ -395,6 +420,8 @@ impl Reactor {
             Control::Counters(answer) => {
                 let _ = answer.send((self.counters(), self.export_counters()));
             }
+            // It has woken the shard, which is all.
+            Control::Lease => {}
             Control::Stop { drain_ms } => self.stop(drain_ms),
         }
     }

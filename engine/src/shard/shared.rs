@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::events::Lanes;
+use super::lease::Lease;
 use super::mailbox::Mailbox;
 
 /// The most shards that an engine has.
@@ -15,6 +16,7 @@ pub const SHARD_BITS: u32 = 3;
 /// See the module's text.
 pub struct Shared {
     pub lanes: Arc<Lanes>,
+    pub lease: Arc<Lease>,
     pub mailboxes: Vec<Arc<Mailbox>>,
     loads: Vec<AtomicUsize>,
     next_conn: AtomicU64,
@@ -34,7 +36,8 @@ impl Shared {
     pub fn new(lanes: Arc<Lanes>, mailboxes: Vec<Arc<Mailbox>>) -> Self {
         assert!(mailboxes.len() <= MAX_SHARDS);
         let loads = mailboxes.iter().map(|_| AtomicUsize::new(0)).collect();
-        Self { lanes, mailboxes, loads, next_conn: AtomicU64::new(1), places: Mutex::default() }
+        let (next_conn, places) = (AtomicU64::new(1), Mutex::default());
+        Self { lanes, lease: Arc::default(), mailboxes, loads, next_conn, places }
     }
 
     /// A new connection's shard (the one with the fewest) and its number, which names the shard.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -10,6 +11,8 @@ from blockgate.dataplane.handshakes import Handshakes
 from blockgate.dataplane.iscsi import Iscsi
 from blockgate.scsi import Command
 from blockgate.scsi.task_management import Management, Verdict
+
+log = logging.getLogger(__name__)
 
 CLOSE_SESSION: Final = 0  # the reason of a Logout Request (RFC 7143 11.14.1)
 
@@ -30,6 +33,7 @@ class Dispatch:
             _engine.JobDone: self._job_done,
             _engine.SessionEnded: self._session_ended,
             _engine.Logout: self._logout,
+            _engine.Fenced: self._fenced,
             _engine.Lost: self._lost,
         }
 
@@ -81,6 +85,10 @@ class Dispatch:
         """
         if event.reason == CLOSE_SESSION:
             self._iscsi.sessions.ended_by_number(event.session)
+
+    def _fenced(self, event: _engine.Fenced) -> None:
+        """The engine has seen to what waited; until the lease is renewed it refuses the rest."""
+        log.error("the lease has lapsed: nothing is read or written until it is renewed")
 
     def _lost(self, event: _engine.Lost) -> None:
         if not self._iscsi.connections.lost(event.conn, event.reason):

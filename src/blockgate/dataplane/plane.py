@@ -17,6 +17,7 @@ from blockgate.dataplane import pool_watch, status
 from blockgate.dataplane.dispatch import Dispatch
 from blockgate.dataplane.handshakes import DegradedCallback, Handshakes, export_view
 from blockgate.dataplane.iscsi import Iscsi
+from blockgate.dataplane.lease import Lease
 from blockgate.dataplane.seam import EngineWire
 from blockgate.dataplane.targets import EngineLimits
 from blockgate.nbd import ExportDirectory, ExportView
@@ -47,7 +48,11 @@ class EngineDataPlane:
     """
 
     def __init__(
-        self, engine: _engine.Engine, *, on_degraded: DegradedCallback | None = None
+        self,
+        engine: _engine.Engine,
+        *,
+        on_degraded: DegradedCallback | None = None,
+        lease_seconds: float | None = None,
     ) -> None:
         self._engine = engine
         self._handshakes = Handshakes(engine, on_degraded)
@@ -59,6 +64,7 @@ class EngineDataPlane:
             EngineLimits(segment_bytes=limits["pdu_data_bytes"]),
             partial(self._volume, pool_watch.measure),
         )
+        self._lease = Lease(engine, lease_seconds) if lease_seconds is not None else None
         self._dispatch = Dispatch(self._handshakes, self._iscsi)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: deque[_engine.Event] = deque()
@@ -80,6 +86,8 @@ class EngineDataPlane:
         """Begins to handle events on the running loop."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._engine.event_fd, self._readable)
+        if self._lease is not None:
+            self._lease.start(self._loop)
 
     def refuse_new(self) -> None:
         """Lets nobody in any more: NBD's options are answered NBD_REP_ERR_SHUTDOWN, iSCSI's log-ins
@@ -106,6 +114,8 @@ class EngineDataPlane:
                 log.error("data may not be stable: %s", text)
         finally:
             self._stopped = True
+            if self._lease is not None:
+                self._lease.stop()
             self._iscsi.stop()
             self._volume_calls.shutdown(wait=False, cancel_futures=True)
             self._status_calls.shutdown(wait=False)

@@ -48,7 +48,8 @@ impl Drop for Image {
 
 fn jobs() -> (Jobs, Receiver<(u64, Errno, u64)>) {
     let (tell, told) = channel();
-    (Jobs::new(Box::new(move |job, errno, done| tell.send((job, errno, done)).unwrap())), told)
+    let on_done = move |job, errno, done| tell.send((job, errno, done)).unwrap();
+    (Jobs::new(Box::new(on_done), Arc::default()), told)
 }
 
 fn numbers(len: usize) -> Vec<u8> {
