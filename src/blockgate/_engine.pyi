@@ -43,13 +43,18 @@ class ScsiGate:
         software_write_protect: bool = False,
         not_ready: tuple[int, int, int, int | None] | None = None,
         tas: bool = False,
+        qerr: int = 0,
         limits: Mapping[str, int] = ...,
         thin: bool = True,
         canned: Mapping[bytes, bytes] = ...,
         ports: Mapping[int, tuple[str, Mapping[bytes, bytes]]] = ...,
     ) -> None:
         """`not_ready`: (key, ASC, ASCQ, progress in parts of 65,536 or None) that media commands
-        are answered with. `limits`: what Block Limits announces, by the names `transfer_blocks`,
+        are answered with; NBD requests are EIO meanwhile. `qerr`: 1 and 3 (which say the same,
+        since TST is 001b) abort what else a nexus has at the unit when one of its commands ends
+        with CHECK CONDITION. `software_write_protect` holds for NBD, too: EPERM.
+
+        `limits`: what Block Limits announces, by the names `transfer_blocks`,
         `compare_and_write_blocks`, `write_same_blocks`, `write_same_nonzero`, `unmap_blocks`,
         `unmap_descriptors`; 0, or absent, is no limit (COMPARE AND WRITE: no command).
 

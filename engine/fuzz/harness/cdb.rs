@@ -33,6 +33,7 @@ fn unit(bytes: &[u8]) -> (Gate, ScsiGate) {
         software_write_protect: what & 4 != 0,
         not_ready: None,
         tas: false,
+        qerr: 0,
         limits: if what & 8 != 0 { LIMITS } else { BlockLimits::default() },
         thin: what & 16 != 0,
         canned: Canned::new(),

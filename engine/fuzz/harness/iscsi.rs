@@ -32,6 +32,7 @@ fn gate() -> Gate {
         software_write_protect: false,
         not_ready: None,
         tas: false,
+        qerr: 0,
         limits: BlockLimits { compare_and_write_blocks: 255, unmap_descriptors: 256, ..BlockLimits::default() },
         thin: true,
         canned: Canned::new(),

@@ -50,6 +50,10 @@ pub enum Refusal {
     BeyondEnd,
     /// The volume is read-only for everybody.
     ReadOnly,
+    /// The medium is write protected, by an initiator (SWP).
+    Protected,
+    /// The medium is not there, or not to be had now: stopped, taken out, being sanitized.
+    NotReady,
     /// A reservation of somebody else's keeps this nexus out.
     Conflict,
     /// The volume is being closed, or is closed.
@@ -99,13 +103,22 @@ const fn nbd_op(name: &str) -> Op {
 }
 
 impl Gate {
-    /// May the NBD connection `nexus` do `op` on `len` bytes at `offset`? `Flush` has no range.
+    /// May the NBD connection `nexus` do `op` on `len` bytes at `offset`? `Flush` has no range. What initiators have
+    /// done to the unit holds for NBD as well: it is the same medium, and each of NBD's commands needs it.
     pub fn check(&self, nexus: Nexus, op: Op, offset: u64, len: u64) -> Result<(), Refusal> {
         if self.read_only && op.is_write() {
             return Err(Refusal::ReadOnly);
         }
         if NBD_CONFLICTS[op as usize] & 1 << self.situation(nexus) as u8 != 0 {
             return Err(Refusal::Conflict);
+        }
+        if let Some(scsi) = &self.scsi {
+            if scsi.not_ready.is_some() {
+                return Err(Refusal::NotReady);
+            }
+            if scsi.software_write_protect && op.is_write() {
+                return Err(Refusal::Protected);
+            }
         }
         match offset.checked_add(len) {
             Some(end) if end <= self.size || !op.has_range() => Ok(()),
@@ -126,6 +139,7 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scsi::sense::Sense;
 
     fn gate() -> Gate {
         let (access, default_access) = (HashMap::new(), Situation::Free);
@@ -164,6 +178,21 @@ mod tests {
         assert_eq!(gate.check(9, Op::Read, 0, 1), Err(Refusal::Conflict));
         let gate = Gate { default_access: Situation::LegacyOther, ..gate };
         assert_eq!(gate.check(9, Op::Read, 0, 1), Err(Refusal::Conflict));
+    }
+
+    #[test]
+    fn what_initiators_do_to_the_medium_holds_for_all() {
+        let with = |scsi| Gate { scsi: Some(Arc::new(scsi)), ..gate() };
+        let stopped = ScsiGate { not_ready: Some(Sense::new(0x2, 0x04, 0x02)), ..ScsiGate::for_tests() };
+        for op in [Op::Read, Op::Write, Op::Flush, Op::Discard, Op::Cache, Op::WriteZeroes, Op::BlockStatus] {
+            assert_eq!(with(stopped.clone()).check(1, op, 0, 1), Err(Refusal::NotReady));
+            assert_eq!(with(ScsiGate::for_tests()).check(1, op, 0, 1), Ok(()));
+            let protected = ScsiGate { software_write_protect: true, ..ScsiGate::for_tests() };
+            let expected = if op.is_write() { Err(Refusal::Protected) } else { Ok(()) };
+            assert_eq!(with(protected).check(1, op, 0, 1), expected);
+        }
+        let both = Gate { default_access: Situation::ExclusiveAccessOther, ..with(stopped) };
+        assert_eq!(both.check(1, Op::Read, 0, 1), Err(Refusal::Conflict), "reservations come first, as for SCSI");
     }
 
     #[test]

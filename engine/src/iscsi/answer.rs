@@ -42,6 +42,9 @@ impl Session {
         let mut bytes = [0; SENSE_BYTES];
         let len = answer.sense.map_or(0, |sense| sense.encode(descriptor_sense(&command), &mut bytes));
         self.respond(ctx, &command, answer.status, 0, &bytes[..len]);
+        if answer.status == status::CHECK_CONDITION {
+            self.fail_others(ctx, &command);
+        }
         self.leave_task_set(ctx, handle, &command);
     }
 
@@ -59,6 +62,9 @@ impl Session {
         if let Some(data_sn) = self.send_data(ctx, &command, status, data, sense) {
             command.pieces.data_sn = data_sn;
             self.respond(ctx, &command, status, data.len() as u64, sense);
+        }
+        if status == status::CHECK_CONDITION {
+            self.fail_others(ctx, &command);
         }
         self.leave_task_set(ctx, handle, &command);
     }

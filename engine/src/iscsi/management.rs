@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::command::Stage;
+use super::command::{Command, Stage};
 use super::inflow::Inflow;
 use super::scope::{Abort, Cut, Scope};
 use super::session::{Early, Session};
@@ -175,6 +175,21 @@ impl Session {
             .collect();
         for handle in inside {
             self.abort_one(ctx, handle, abort.status);
+        }
+    }
+
+    /// A command has ended with CHECK CONDITION: where QERR says so, its task set ends with it (SPC-4 7.5.8). TST is
+    /// 001b, each nexus has a task set of its own, so 01b and 11b mean the same commands; and as they are the nexus's
+    /// own, TAS does not ask for a status.
+    pub(super) fn fail_others(&mut self, ctx: &mut Ctx, failed: &Command) {
+        let Some(lun) = &failed.lun else { return };
+        let qerr = lun.attachment.entry.gate.borrow().as_ref().and_then(|gate| Some(gate.scsi.as_ref()?.qerr));
+        if qerr.unwrap_or(0) == 0 {
+            return;
+        }
+        let others = self.commands.iter().filter(|(_, it)| it.volume() == lun.volume() && it.stage != Stage::Early);
+        for handle in others.map(|(handle, _)| handle).collect::<Vec<_>>() {
+            self.abort_one(ctx, handle, None);
         }
     }
 

@@ -193,6 +193,9 @@ pub fn refusal(op: Op, refusal: Refusal) -> No {
         }
         Refusal::BeyondEnd => no(error::EINVAL, "beyond the end of the export"),
         Refusal::ReadOnly => READ_ONLY,
+        Refusal::Protected => no(error::EPERM, "an initiator has write protected the medium"),
+        // NBD has no word for what will pass: ESHUTDOWN says that this connection has no future.
+        Refusal::NotReady => no(error::EIO, "the medium is not ready: an initiator has stopped it, or erases it"),
         Refusal::Conflict => no(error::EPERM, "a reservation keeps this client out"),
         Refusal::Closed => no(error::ESHUTDOWN, "the volume is being closed"),
     }
@@ -317,6 +320,8 @@ mod tests {
         assert_eq!(refusal(Op::Discard, Refusal::BeyondEnd).error, error::EINVAL);
         assert_eq!(refusal(Op::Write, Refusal::ReadOnly).error, error::EPERM);
         assert_eq!(refusal(Op::Read, Refusal::Conflict).error, error::EPERM);
+        assert_eq!(refusal(Op::Write, Refusal::Protected).error, error::EPERM);
+        assert_eq!(refusal(Op::Read, Refusal::NotReady).error, error::EIO);
         assert_eq!(refusal(Op::Read, Refusal::Closed).error, error::ESHUTDOWN);
     }
 }

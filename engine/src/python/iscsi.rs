@@ -53,7 +53,7 @@ pub struct ScsiGate(pub Arc<gate::ScsiGate>);
 impl ScsiGate {
     #[new]
     #[pyo3(signature = (*, block_size, descriptor_sense = false, software_write_protect = false, not_ready = None,
-        tas = false, limits = HashMap::new(), thin = true, canned = HashMap::new(), ports = HashMap::new()))]
+        tas = false, qerr = 0, limits = HashMap::new(), thin = true, canned = HashMap::new(), ports = HashMap::new()))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         block_size: u32,
@@ -61,6 +61,7 @@ impl ScsiGate {
         software_write_protect: bool,
         not_ready: Option<NotReady>,
         tas: bool,
+        qerr: u8,
         limits: HashMap<String, u64>,
         thin: bool,
         canned: HashMap<Vec<u8>, Vec<u8>>,
@@ -68,6 +69,9 @@ impl ScsiGate {
     ) -> PyResult<Self> {
         if !block_size.is_power_of_two() || block_size < 512 {
             return Err(PyValueError::new_err("block_size is a power of two, 512 or more"));
+        }
+        if !matches!(qerr, 0 | 1 | 3) {
+            return Err(PyValueError::new_err("qerr is 0, 1 or 3"));
         }
         let port = |(number, (alua, answers)): (u64, (String, _))| {
             let alua = Alua::of_name(&alua).ok_or_else(|| PyValueError::new_err(format!("no ALUA state {alua}")))?;
@@ -83,6 +87,7 @@ impl ScsiGate {
             software_write_protect,
             not_ready,
             tas,
+            qerr,
             limits: block_limits(limits)?,
             thin,
             canned: self::canned(canned)?,

@@ -90,6 +90,8 @@ pub struct ScsiGate {
     pub not_ready: Option<Sense>,
     /// TAS: tasks that another nexus's command aborts end with TASK ABORTED.
     pub tas: bool,
+    /// QERR: 0, 1 or 3.
+    pub qerr: u8,
     pub limits: BlockLimits,
     /// UNMAP and WRITE SAME with UNMAP are known.
     pub thin: bool,
@@ -122,6 +124,7 @@ impl ScsiGate {
             software_write_protect: false,
             not_ready: None,
             tas: false,
+            qerr: 0,
             limits: BlockLimits { compare_and_write_blocks: 255, unmap_descriptors: 256, ..BlockLimits::default() },
             thin: true,
             canned: Canned::new(),

@@ -34,6 +34,7 @@ pub fn scsi_gate(generation: u64, size: u64) -> Gate {
         software_write_protect: false,
         not_ready: None,
         tas: false,
+        qerr: 0,
         limits: BlockLimits { compare_and_write_blocks: 255, unmap_descriptors: 256, ..BlockLimits::default() },
         thin: true,
         canned,

@@ -156,6 +156,7 @@ def _scsi_gate(parts: GateParts) -> _engine.ScsiGate:
         software_write_protect=parts.software_write_protect,
         not_ready=_not_ready(parts.not_ready) if parts.not_ready is not None else None,
         tas=parts.tas,
+        qerr=parts.qerr,
         limits={
             "transfer_blocks": limits.transfer,
             "compare_and_write_blocks": limits.compare_and_write,
