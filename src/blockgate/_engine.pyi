@@ -619,7 +619,9 @@ class Engine:
     def next_events(self, limit: int = 256) -> list[Event]:
         """Up to `limit` events; `Lost`, `Degraded` and `Fenced` come first. Never waits.
 
-        The one exception to that order: `Lost` never overtakes events of its own connection.
+        The exception to that order: until its handshake or login is over, the `Lost` of a
+        connection never overtakes an event of the same connection. Afterwards it may, so what comes
+        of it (a `Logout`, a `Command`, a `TextPdu`) can speak of a connection that is gone.
         """
 
     def limits(self) -> dict[str, int]: ...

@@ -291,8 +291,13 @@ class DataPlane(Protocol):
         """Replace all targets that log-ins and discovery see; returns when that is in force.
 
         Sessions that exist get the LUN map that their initiator has now; none is ended for a
-        secret that is another one now.
+        secret that is another one now. A target with a unit that cannot be had is not ready until
+        it can, which the data plane tries by itself.
         """
+        ...
+
+    def target_troubles(self) -> Mapping[str, str]:
+        """The targets that are not ready for that reason, and why."""
         ...
 
     def keep_units_in(self, units: UnitStore) -> None:

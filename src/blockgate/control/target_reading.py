@@ -95,6 +95,7 @@ class TargetReading:
 
     def _info(self, target: Target, sessions: Counter[str]) -> TargetInfo:
         offer = self._core.offers.get(target.name)
+        trouble = self._core.data_plane.target_troubles().get(target.name, "")
         ready = offer is not None and offer.ready
         return TargetInfo(
             name=target.name,
@@ -106,8 +107,8 @@ class TargetReading:
             mutual_chap=target.mutual,
             portals=tuple(str(portal) for portal in target.portals),
             parameters=target.parameters.plain(),
-            ready=ready,
-            reason=self._reason(target, ready),
+            ready=ready and not trouble,
+            reason=" ".join(filter(None, [trouble, self._reason(target, ready)])),
             sessions=sessions[target.name],
             moved_to=str(target.moved_to) if target.moved_to is not None else None,
         )

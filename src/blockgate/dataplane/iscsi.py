@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -20,6 +21,10 @@ from blockgate.dataplane.units import Mapped
 from blockgate.dataplane.wire import Wire
 from blockgate.iscsi import Catalog, Target
 
+log = logging.getLogger(__name__)
+
+# After so long a unit that could not be had is tried again.
+RETRY_SECONDS: Final = 5
 # Units that are looked at before the loop gets its turn again.
 UNITS_AT_ONCE: Final = 32
 
@@ -51,7 +56,11 @@ class Iscsi:
         self.management = TaskManager(
             wire, self.aborts, self.sessions.units_of, self.sessions.end_target_sessions
         )
+        # Targets that are not served although they are wanted: by name, why.
+        self.troubles: Mapping[str, str] = {}
         self._targets: Mapping[str, ports.TargetView] = {}
+        self._served: Mapping[str, ports.TargetView] = {}
+        self._retrying: asyncio.Task[None] | None = None
         self._converted: Mapping[str, Target] = {}
         self._discovery = ports.DiscoveryView()
         self._portals: dict[int, str] = {}
@@ -63,20 +72,55 @@ class Iscsi:
     ) -> None:
         """See :meth:`ports.DataPlane.set_targets`. Units come before the sessions that use them."""
         async with self._turn:
-            former = self._targets
             self._targets, self._discovery = dict(targets), discovery
-            self._converted = {
-                name: self._converted[name]
-                if former.get(name) == view
-                else convert.target(view, self._limits)
-                for name, view in targets.items()
-            }
-            for count, mapped in enumerate(self._mapped().values()):
-                if count % UNITS_AT_ONCE == 0:
-                    await asyncio.sleep(0)
+            await self._renew()
+        if self.troubles and self._retrying is None:
+            self._retrying = asyncio.get_running_loop().create_task(self._try_again())
+
+    async def _renew(self) -> None:
+        failed = await self._introduce()
+        former = self._served
+        self._served = {name: convert.without(view, failed) for name, view in self._targets.items()}
+        self._converted = {
+            name: self._converted[name]
+            if former.get(name) == view
+            else convert.target(view, self._limits)
+            for name, view in self._served.items()
+        }
+        self.troubles = {
+            name: "; ".join(
+                failed[volume] for volume in sorted(convert.volumes(view) & set(failed))
+            )
+            for name, view in self._targets.items()
+            if not convert.volumes(view).isdisjoint(failed)
+        }
+        await self.sessions.retarget(self._served, self._catalog())
+        self.pools.wake()
+
+    async def _introduce(self) -> Mapping[int, str]:
+        """Has every mapped unit as it should be now; by handle why one is not. The others, and the
+        targets that do without it, are served all the same."""
+        failed: dict[int, str] = {}
+        for count, (volume, mapped) in enumerate(self._mapped().items()):
+            if count % UNITS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            try:
                 await self.units.introduce(mapped)
-            await self.sessions.retarget(self._targets, self._catalog())
-            self.pools.wake()
+            except OSError as error:
+                failed[volume] = f"Volume {mapped.view.volume}: {error.strerror or error}."
+                log.error("iscsi: no unit is made. %s", failed[volume])
+        return failed
+
+    async def _try_again(self) -> None:
+        try:
+            while self.troubles:
+                await asyncio.sleep(RETRY_SECONDS)
+                async with self._turn:
+                    await self._renew()
+        except OSError:
+            log.exception("iscsi: targets are not served again before their next change")
+        finally:
+            self._retrying = None
 
     def volumes_of(self, session: int) -> tuple[int, ...]:
         """The volumes that a session reaches."""
@@ -103,6 +147,8 @@ class Iscsi:
 
     def stop(self) -> None:
         """Gives up whatever waits: the engine has been stopped."""
+        if self._retrying is not None:
+            self._retrying.cancel()
         self.connections.stop()
         self.management.stop()
         self.sessions.stop()

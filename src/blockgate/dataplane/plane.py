@@ -306,6 +306,10 @@ class EngineDataPlane:
         """See :meth:`ports.DataPlane.set_targets`."""
         await self._iscsi.set_targets(targets, discovery)
 
+    def target_troubles(self) -> Mapping[str, str]:
+        """See :meth:`ports.DataPlane.target_troubles`."""
+        return self._iscsi.troubles
+
     def keep_units_in(self, units: ports.UnitStore) -> None:
         """See :meth:`ports.DataPlane.keep_units_in`."""
         self._iscsi.units.store = units

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from blockgate.control import ports
@@ -47,6 +47,25 @@ def target(view: ports.TargetView, limits: EngineLimits) -> Target:
         ready=view.ready,
         moved=Redirect(str(view.moved_to)) if view.moved_to is not None else None,
     )
+
+
+def volumes(view: ports.TargetView) -> set[int]:
+    """The handles of all volumes that a target maps for anybody."""
+    views = (view.luns, *(acl.luns for acl in view.acls))
+    return {lun.handle for luns in views for lun in luns.values()}
+
+
+def without(view: ports.TargetView, failed: Container[int]) -> ports.TargetView:
+    """The target without volumes that have no unit. Nobody logs in meanwhile, and would take a
+    disk that is late for one that is gone."""
+    if not any(volume in failed for volume in volumes(view)):
+        return view
+    acls = tuple(replace(acl, luns=_left(acl.luns, failed)) for acl in view.acls)
+    return replace(view, luns=_left(view.luns, failed), acls=acls, ready=False)
+
+
+def _left(luns: Mapping[int, ports.LunView], failed: Container[int]) -> dict[int, ports.LunView]:
+    return {number: lun for number, lun in luns.items() if lun.handle not in failed}
 
 
 def granted_luns(view: ports.TargetView, number: int) -> Mapping[int, ports.LunView]:

@@ -68,7 +68,15 @@ class UnitTable:
         """The unit of a mapped volume as it should be now, in force on return. Raises OSError."""
         unit = self._units.get(mapped.view.handle)
         if unit is None:
-            return await self._make(mapped)
+            former = self._closed.get(mapped.view.uuid)
+            try:
+                return await self._make(mapped)
+            except OSError:
+                # Half of a unit serves nobody: the next try begins where this one did.
+                self._units.pop(mapped.view.handle, None)
+                if former is not None:
+                    self._closed[mapped.view.uuid] = former
+                raise
         if unit.mapped == mapped:
             return unit
         effects = unit.logical.set_facts(self._facts(mapped.view, unit.gate.control))

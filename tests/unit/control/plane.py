@@ -119,6 +119,9 @@ class PlainDataPlane:
             assert gate is not None and gate.size == view.size, "published before its gate"
         self.exports = dict(exports)
 
+    def target_troubles(self) -> Mapping[str, str]:
+        return {}
+
     async def set_targets(
         self, targets: Mapping[str, TargetView], discovery: DiscoveryView
     ) -> None:

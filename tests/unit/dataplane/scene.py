@@ -125,12 +125,13 @@ class FakeStore:
 
     records: dict[str, bytes] = field(default_factory=dict)
     fails: bool = False
+    full: set[str] = field(default_factory=set)
 
     async def load(self, uuid: str) -> bytes | None:
         return self.records.get(uuid)
 
     async def save(self, uuid: str, record: bytes | None) -> None:
-        if self.fails:
+        if self.fails or uuid in self.full:
             raise OSError(28, "no space")
         assert record is not None
         self.records[uuid] = record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from blockgate.scsi import Attention, Situation
 from blockgate.scsi.task_management import Management, Verdict
 from tests.unit.dataplane.scene import (
     BOB,
+    DISK,
     LUN_1,
     UUID,
     Site,
@@ -26,6 +28,7 @@ from tests.unit.dataplane.scene import (
 )
 
 INQUIRY = "12000000ff00"
+SECOND = "22345678-1234-1234-1234-123456789abc"
 READ_KEYS = "5e000000000000ff0000"
 
 
@@ -165,6 +168,32 @@ async def test_reservations_that_cannot_be_read_let_nobody_in_until_they_are_cle
     await two_sessions(restarted)
     parts = restarted.wire.gates[3][2]
     assert parts is not None and parts.default_access is Situation.FREE
+
+
+async def test_a_unit_that_cannot_be_had_is_the_trouble_of_its_target_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("blockgate.dataplane.iscsi.RETRY_SECONDS", 0.01)
+    gateway = Site()
+    await gateway.set_targets()
+    session = await gateway.login()
+    other = "iqn.2024-01.com.example:other"
+    both = target_view({1: lun_view(), 2: lun_view(4, uuid=SECOND)})
+    alone = {other: replace(target_view()[DISK], name=other, luns={1: lun_view()})}
+    gateway.store.full = {SECOND}
+    await gateway.set_targets(both | alone)
+    # Who is there keeps what it has; who comes is told to try again; the other target is served.
+    assert set(gateway.iscsi.troubles) == {DISK} and "no space" in gateway.iscsi.troubles[DISK]
+    assert set(gateway.iscsi.sessions.units_of(session)) == {3}
+    gateway.begin_login(BOB)
+    assert gateway.wire.named("login_reply")[-1][1][36:38] == b"\x03\x01"
+    await gateway.login(BOB, TargetName=other)
+    gateway.store.full = set()
+    await asyncio.sleep(0.1)
+    await settle()
+    assert gateway.iscsi.troubles == {}
+    assert set(gateway.iscsi.sessions.units_of(session)) == {3, 4}
+    gateway.iscsi.stop()
 
 
 async def test_a_volume_that_grows() -> None:
