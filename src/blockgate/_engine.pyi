@@ -720,9 +720,20 @@ class Engine:
         """
 
     def text_reply(
-        self, conn: int, itt: int, ttt: int, final: bool, continued: bool, data: bytes
+        self,
+        conn: int,
+        itt: int,
+        ttt: int,
+        final: bool,
+        continued: bool,
+        data: bytes,
+        max_send_data: int | None = None,
     ) -> None:
-        """A Text Response (RFC 7143 11.11); `data` fits the initiator's data segments."""
+        """A Text Response (RFC 7143 11.11); `data` fits the initiator's data segments.
+
+        With `max_send_data` the initiator has declared its MaxRecvDataSegmentLength anew (13.12):
+        what follows this answer on the connection is framed by it.
+        """
 
     def reject(self, conn: int, bhs: bytes, reason: int) -> None:
         """A Reject (RFC 7143 11.17) of the PDU with this header. For a Text Request `bhs` may be

@@ -33,6 +33,8 @@ pub struct TextReply {
     pub last: bool,
     pub continued: bool,
     pub data: Vec<u8>,
+    /// What the initiator takes in a data segment from this answer on, where it has said so anew.
+    pub max_send_data: Option<u32>,
 }
 
 impl Session {
@@ -115,6 +117,10 @@ impl Session {
         let len = reply.data.len().min(self.conn(at).max_send_data);
         let head = wire::text_response(reply.itt, reply.ttt, reply.last, reply.continued, len, numbers);
         self.conn(at).send(&head, &reply.data[..len]);
+        if let Some(bytes) = reply.max_send_data {
+            // RFC 7143 13.12: not less than this; with 0 no data would ever leave.
+            self.conn(at).max_send_data = bytes.max(512) as usize;
+        }
         self.kick(ctx, at);
     }
 

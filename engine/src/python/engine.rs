@@ -176,8 +176,19 @@ impl Engine {
         self.0.resume(task);
     }
 
-    fn text_reply(&self, conn: u64, itt: u32, ttt: u32, r#final: bool, continued: bool, data: Vec<u8>) {
-        self.0.text_reply(conn, TextReply { itt, ttt, last: r#final, continued, data });
+    #[allow(clippy::too_many_arguments)] // the fields of a Text Response
+    #[pyo3(signature = (conn, itt, ttt, r#final, continued, data, max_send_data = None))]
+    fn text_reply(
+        &self,
+        conn: u64,
+        itt: u32,
+        ttt: u32,
+        r#final: bool,
+        continued: bool,
+        data: Vec<u8>,
+        max_send_data: Option<u32>,
+    ) {
+        self.0.text_reply(conn, TextReply { itt, ttt, last: r#final, continued, data, max_send_data });
     }
 
     fn reject(&self, conn: u64, bhs: Vec<u8>, reason: u8) {

@@ -140,14 +140,7 @@ class IscsiConnections:
             self._log(conn, known, f"text rejected: {answer.note}")
             self._wire.reject(conn, b"", answer.reason)
             return
-        self._wire.text_reply(
-            conn,
-            itt,
-            answer.ttt,
-            final=answer.final,
-            continued=answer.continued,
-            data=answer.data,
-        )
+        self._wire.text_reply(conn, itt, answer)
 
     def lost(self, conn: int, reason: str) -> bool:
         """A connection is gone; False: it is none of these."""

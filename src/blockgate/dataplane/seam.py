@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from blockgate import _engine
 from blockgate.control import ports
 from blockgate.dataplane.wire import Attending, FullFeature, LoginThen, Luns
+from blockgate.iscsi import TextAnswer
 from blockgate.scsi import Attention, CopyJob, FillJob, FlushJob, GateParts, Job, Sense, ZeroJob
 from blockgate.scsi.sense import Progress
 
@@ -43,10 +44,16 @@ class EngineWire:
     def login_done(self, conn: int, pdu: bytes, params: FullFeature) -> None:
         self._engine.login_done(conn, pdu, _params(params))
 
-    def text_reply(
-        self, conn: int, itt: int, ttt: int, *, final: bool, continued: bool, data: bytes
-    ) -> None:
-        self._engine.text_reply(conn, itt, ttt, final, continued, data)
+    def text_reply(self, conn: int, itt: int, answer: TextAnswer) -> None:
+        self._engine.text_reply(
+            conn,
+            itt,
+            answer.ttt,
+            answer.final,
+            answer.continued,
+            answer.data,
+            answer.max_send_data,
+        )
 
     def reject(self, conn: int, bhs: bytes, reason: int) -> None:
         self._engine.reject(conn, bhs, reason)

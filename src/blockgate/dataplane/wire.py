@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 from blockgate.control import ports
-from blockgate.iscsi import Agreed
+from blockgate.iscsi import Agreed, TextAnswer
 from blockgate.scsi import Attention, GateParts, Job
 
 # NBD connections are nexuses by their own numbers, which begin at 1 (see the seam).
@@ -62,9 +62,7 @@ class Wire(Protocol):
 
     def login_done(self, conn: int, pdu: bytes, params: FullFeature) -> None: ...
 
-    def text_reply(
-        self, conn: int, itt: int, ttt: int, *, final: bool, continued: bool, data: bytes
-    ) -> None: ...
+    def text_reply(self, conn: int, itt: int, answer: TextAnswer) -> None: ...
 
     def reject(self, conn: int, bhs: bytes, reason: int) -> None: ...
 

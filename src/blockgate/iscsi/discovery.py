@@ -32,6 +32,7 @@ class TextAnswer:
     ttt: int
     final: bool
     continued: bool
+    max_send_data: int | None = None  # what the initiator takes in a segment after this response
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,7 @@ class TextExchange:
     def __init__(self, session: Session, local: str) -> None:
         self._session = session
         self._local = local
-        limit = session.parameters.max_send_data
-        self._piece = min(limit, _PIECE_BYTES)
+        self._limit = session.parameters.max_send_data
         self._tag = 0
         self._reset()
 
@@ -59,6 +59,7 @@ class TextExchange:
         self._open_tag = c.RESERVED_TAG  # the target transfer tag that a next request must have
         self._itt = c.RESERVED_TAG
         self._seen: set[str] = set()
+        self._declared: int | None = None
 
     def request(
         self, itt: int, ttt: int, data: bytes, catalog: Catalog, *, final: bool, continued: bool
@@ -93,12 +94,15 @@ class TextExchange:
         return self._send(final)
 
     def _send(self, final: bool) -> TextAnswer:
-        data = self._outgoing[: self._piece]
-        self._outgoing = self._outgoing[self._piece :]
+        piece = min(self._limit, self._declared or self._limit, _PIECE_BYTES)
+        data = self._outgoing[:piece]
+        self._outgoing = self._outgoing[piece:]
         more = bool(self._outgoing)
         if final and not more:
+            declared = self._declared
+            self._limit = declared or self._limit
             self._reset()
-            return TextAnswer(data, c.RESERVED_TAG, final=True, continued=False)
+            return TextAnswer(data, c.RESERVED_TAG, True, False, max_send_data=declared)
         return TextAnswer(data, self._new_tag(), final=False, continued=more)
 
     def _new_tag(self) -> int:
@@ -127,16 +131,11 @@ class TextExchange:
                 # 6.4: "MUST NOT be negotiated in full feature phase"
                 return self._reject(RejectReason.PROTOCOL_ERROR, f"{key} after the login")
             elif key == RECEIVE_LENGTH:
-                self._check_receive_length(value)
+                # 13.12: it may be declared again, and holds once this negotiation is over
+                self._declared = receive_length(value)
             elif key not in _DECLARATIONS:
                 answers.append((key, c.NOT_UNDERSTOOD))
         return answers
-
-    def _check_receive_length(self, value: str) -> None:
-        """13.12 may be declared again. More than before changes nothing: what is sent stays as
-        short as it was, which always fits. Less is refused, since data may be on its way."""
-        if receive_length(value) < self._session.parameters.max_send_data:
-            raise NegotiationError(f"{RECEIVE_LENGTH} cannot become less in this phase")
 
     def _send_targets(self, value: str, catalog: Catalog) -> text.Pairs | None:
         """13.3: "All" only where the session is for discovery, no value only where it has a target;

@@ -13,6 +13,7 @@ from typing import Any
 from blockgate.control import ports
 from blockgate.dataplane.iscsi import Iscsi
 from blockgate.dataplane.wire import Attending, FullFeature, LoginThen, Luns
+from blockgate.iscsi import TextAnswer
 from blockgate.model.parameters import TargetParameters
 from blockgate.model.units import UnitIdentity
 from blockgate.scsi import Attention, Command, GateParts, Job
@@ -50,10 +51,8 @@ class FakeWire:
     def login_done(self, conn: int, pdu: bytes, params: FullFeature) -> None:
         self.note("login_done", conn, pdu, params)
 
-    def text_reply(
-        self, conn: int, itt: int, ttt: int, *, final: bool, continued: bool, data: bytes
-    ) -> None:
-        self.note("text_reply", conn, itt, ttt, final, continued, data)
+    def text_reply(self, conn: int, itt: int, answer: TextAnswer) -> None:
+        self.note("text_reply", conn, itt, answer)
 
     def reject(self, conn: int, bhs: bytes, reason: int) -> None:
         self.note("reject", conn, reason)

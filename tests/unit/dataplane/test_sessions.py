@@ -8,6 +8,7 @@ import pytest
 
 from blockgate.control import ports
 from blockgate.dataplane.wire import FIRST_NEXUS
+from blockgate.iscsi import TextAnswer
 from blockgate.scsi import Attention
 from tests.unit.dataplane.scene import ALICE, BOB, DISK, LUN_1, Site, lun_view, settle, target_view
 
@@ -123,7 +124,8 @@ async def test_discovery() -> None:
         1, 9, 0xFFFFFFFF, b"SendTargets=All\0", final=True, continued=False
     )
     expected = f"TargetName={DISK}\0TargetAddress=192.0.2.1:3260,1\0".encode()
-    assert gateway.wire.named("text_reply") == [(1, 9, 0xFFFFFFFF, True, False, expected)]
+    answer = TextAnswer(expected, 0xFFFFFFFF, final=True, continued=False)
+    assert gateway.wire.named("text_reply") == [(1, 9, answer)]
     gateway.iscsi.connections.text(1, 9, 5, b"", final=True, continued=False)
     assert gateway.wire.named("reject") == [(1, 9)]
     gateway.iscsi.connections.lost(1, "logout")

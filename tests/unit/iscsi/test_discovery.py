@@ -120,7 +120,7 @@ def test_a_normal_session_learns_of_its_own_target() -> None:
         (None, text(HeaderDigest="None")),
         (None, text(AuthMethod="None")),
         (None, text(TargetName=DISK)),
-        (None, text(MaxRecvDataSegmentLength="8191")),
+        (None, text(MaxRecvDataSegmentLength="511")),
         (None, text(MaxRecvDataSegmentLength="many")),
         (None, b"SendTargets"),
         (None, b"\xff=\xff\0"),
@@ -137,7 +137,20 @@ def test_other_keys() -> None:
         TextExchange(session(), LOCAL),
         text(InitiatorAlias="a", MaxRecvDataSegmentLength="65536", **{"X-com.example": "1"}),
     )
-    assert answer == TextAnswer(b"X-com.example=NotUnderstood\0", NONE, final=True, continued=False)
+    assert answer == TextAnswer(
+        b"X-com.example=NotUnderstood\0", NONE, final=True, continued=False, max_send_data=65536
+    )
+
+
+def test_a_receive_length_that_is_declared_anew() -> None:
+    """13.12: either way; it holds when its negotiation is over, for text as well as for data."""
+    exchange = TextExchange(session(MaxRecvDataSegmentLength="65536"), LOCAL)
+    first = ask(exchange, text(MaxRecvDataSegmentLength="512"), final=False)
+    assert isinstance(first, TextAnswer) and first.max_send_data is None
+    last = ask(exchange, b"", first.ttt)
+    assert last == TextAnswer(b"", NONE, final=True, continued=False, max_send_data=512)
+    long = ask(exchange, text(SendTargets="All"))
+    assert isinstance(long, TextAnswer) and len(long.data) == 512 and long.max_send_data is None
 
 
 def test_a_request_in_parts() -> None:
