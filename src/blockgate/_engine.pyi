@@ -773,7 +773,8 @@ class Engine:
         parameter3: int = 0,
         sense: bytes = b"",
     ) -> None:
-        """Sends an Asynchronous Message (RFC 7143 11.9) on one connection of the session."""
+        """Sends an Asynchronous Message (RFC 7143 11.9) on one connection of the session; event 1,
+        the request to log out, on each."""
 
     def set_tls(
         self,

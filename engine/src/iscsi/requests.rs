@@ -16,6 +16,9 @@ mod logout {
     pub const NO_RECOVERY: u8 = 2;
 }
 
+/// The event of an Asynchronous Message: "target requests logout" (11.9.1).
+const REQUEST_LOGOUT: u8 = 1;
+
 /// An Asynchronous Message; see `async_message` in `_engine.pyi`.
 #[derive(Debug)]
 pub struct Message {
@@ -161,9 +164,17 @@ impl Session {
         }
     }
 
-    /// Tells the initiator something that it did not ask for.
+    /// Tells the initiator something that it did not ask for. To log out it is asked on each
+    /// connection, since that holds for the one that it comes by (11.9.1).
     pub fn message(&mut self, ctx: &mut Ctx, message: &Message) {
-        let Some(at) = self.conns.iter().find(|(_, conn)| conn.closing.is_none()).map(|(at, _)| at) else { return };
+        let open = self.conns.iter().filter(|(_, conn)| conn.closing.is_none()).map(|(at, _)| at);
+        let wanted = if message.event == REQUEST_LOGOUT { usize::MAX } else { 1 };
+        for at in open.take(wanted).collect::<Vec<_>>() {
+            self.message_on(ctx, at, message);
+        }
+    }
+
+    fn message_on(&mut self, ctx: &mut Ctx, at: TaskHandle, message: &Message) {
         let mut data = Vec::new();
         if !message.sense.is_empty() {
             data.extend_from_slice(&(message.sense.len() as u16).to_be_bytes());

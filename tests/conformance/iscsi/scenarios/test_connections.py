@@ -151,13 +151,16 @@ def test_drain_of_one_that_stays(start_gateway: Callable[..., Gateway], iscsi: G
 
 
 def test_a_target_that_is_removed(iscsi: Gateway) -> None:
-    """Its sessions are asked to log out, too, and closed when they do not."""
-    target = add_target(iscsi)
-    session = Session(target.address, target.name).login()
+    """Its sessions are asked to log out, too, on each connection, and closed when they do not."""
+    target = add_target(iscsi, parameters={"max_connections": 2})
+    session = Session(target.address, target.name, keys=SEVERAL).login()
+    second = session.add_connection()
     with ThreadPoolExecutor() as threads:
         removed = threads.submit(iscsi.run_cli, "target", "remove", target.name, "--force")
         asked, _ = session.connection.receive_until(lambda p: p.opcode == Opcode.ASYNC_MESSAGE, 20)
         assert (asked.get(36, 1), asked.get(42, 2) >= 1) == (1, True)
+        asked, _ = second.receive_until(lambda p: p.opcode == Opcode.ASYNC_MESSAGE, 20)
+        assert asked.get(36, 1) == 1
         assert session.ping() == b"ping"
         session.connection.wait_closed(30)
         assert removed.result().returncode == 0
