@@ -128,8 +128,9 @@ class EngineSection(_Section):
     shards: int = Field(default=0, ge=0, le=64)
     """0: one per core, at most 8."""
     limits: dict[str, Annotated[int, Field(ge=0, lt=1 << 64)]] = Field(default_factory=dict)
-    lease_seconds: float | None = Field(default=None, ge=0.1, le=3600)
-    """For tests: a lease that the gateway gives itself. One that serves alone has none."""
+    lease_seconds: float | None = Field(default=None, ge=0.1, le=3600, exclude=True)
+    """For tests, and so in no page: a lease that the gateway gives itself. One that serves alone
+    has none."""
 
 
 class LogSection(_Section):

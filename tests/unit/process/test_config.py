@@ -57,6 +57,7 @@ def test_portals_have_the_port_of_iscsi() -> None:
         ("[nbd]\nverify_client = true\n", "takes `ca`"),
         ('[iscsi]\nlisten = ["unix:/run/x"]\n', "a portal is a TCP address"),
         ("[engine]\nshards = -1\n", "engine.shards"),
+        ("[engine]\nlease_seconds = 0\n", "engine.lease_seconds"),
         ('[engine]\nio = "aio"\n', "engine.io"),
         ("[engine.limits]\nconnections = -5\n", "engine.limits.connections"),
         ('api = "unix:/x"\n', "api"),
