@@ -19,7 +19,7 @@ from blockgate.dataplane.lease import Lease
 from tests.unit.dataplane.scene import DISK, FakeStore, lun_view, target_view
 
 SIZE = 1 << 20
-LEASE_S = 0.5
+LEASE_S = 1.0
 
 
 @pytest.fixture

@@ -105,6 +105,7 @@ RULES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
             "test_a_loop_that_stands_still_for_a_whole_lease_fences",
             "test_reads_and_writes_go_on_while_something_holds_it",
         ),
+        "tests/daemon/test_lease.py": ("test_a_gateway_that_stood_still_renews_what_has_lapsed",),
         "tests/daemon/test_api.py": ('"blockgate_event_loop_stall_seconds"',),
     },
 }

@@ -1,0 +1,36 @@
+"""A gateway with a lease: one that was stopped for longer than that finds it lapsed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.conformance.nbdclient import Client
+from tests.lab.processes import Gateway
+
+LEASE_S = 2.0
+
+
+def test_a_gateway_that_stood_still_renews_what_has_lapsed(
+    start_gateway: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    config = tmp_path / "blockgated.toml"
+    config.write_text(f"[engine]\nlease_seconds = {LEASE_S}\n")
+    gateway = start_gateway(config=config)
+    export = gateway.serve()
+    with Client.open(f"127.0.0.1:{gateway.nbd_port}", export) as client:
+        for _ in range(6):
+            client.write(0, b"kept alive".ljust(512, b"\0"))
+            time.sleep(LEASE_S / 4)
+        assert "lapsed" not in gateway.log()
+        os.kill(gateway.pid, signal.SIGSTOP)
+        time.sleep(1.5 * LEASE_S)  # CLOCK_BOOTTIME does not wait for whoever is stopped
+        os.kill(gateway.pid, signal.SIGCONT)
+        deadline = time.monotonic() + 20
+        while "the lease had lapsed, and is renewed" not in gateway.log():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert client.read(0, 10) == b"kept alive"
