@@ -159,7 +159,8 @@ fn answer(connection: &Connection, ctx: &mut Ctx, event: Event) {
             session.released(ctx);
         }
         Event::Text(text) => {
-            let reply = TextReply { itt: text.itt, ttt: u32::MAX, last: true, continued: false, data: vec![b'x'; 9] };
+            let (itt, ttt, data) = (text.itt, u32::MAX, vec![b'x'; 9]);
+            let reply = TextReply { itt, ttt, last: true, continued: false, data, max_send_data: None };
             session.text_reply(ctx, at, &reply);
         }
         _ => {}
