@@ -386,7 +386,8 @@ class TaskManagement:
 
 @final
 class Logout:
-    """A Logout Request; the engine answers it. The `Lost` of what it closes follows."""
+    """A Logout Request. One that closes the session (reason 0) is answered by `logout_done`, the
+    others by the engine. The `Lost` of what it closes follows."""
 
     @property
     def conn(self) -> int: ...
@@ -734,6 +735,10 @@ class Engine:
         With `max_send_data` the initiator has declared its MaxRecvDataSegmentLength anew (13.12):
         what follows this answer on the connection is framed by it.
         """
+
+    def logout_done(self, conn: int) -> None:
+        """The session that this connection has asked to close is over, its nexus lost: the Logout
+        Response (RFC 7143 11.15), and the end of its connections."""
 
     def reject(self, conn: int, bhs: bytes, reason: int) -> None:
         """A Reject (RFC 7143 11.17) of the PDU with this header. For a Text Request `bhs` may be

@@ -69,6 +69,8 @@ pub struct Conn {
     /// Nothing more is read; the connection ends when all has been sent.
     pub closing: Option<End>,
     pub closing_since_ms: u64,
+    /// A logout that closes the session, and waits for that: its Initiator Task Tag.
+    pub logout: Option<u32>,
     /// By a logout: its session's other connections stay.
     pub logged_out: bool,
     /// Our direction has been closed; so much of what still comes is read and thrown away.
@@ -104,6 +106,7 @@ impl Conn {
             paused_since_ms: None,
             closing: None,
             closing_since_ms: 0,
+            logout: None,
             logged_out: false,
             finished: false,
             closing_left: CLOSING_BYTES,

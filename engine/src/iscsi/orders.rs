@@ -50,6 +50,9 @@ pub enum Order {
         conn: u64,
         reply: TextReply,
     },
+    LogoutDone {
+        conn: u64,
+    },
     Reject {
         conn: u64,
         bhs: Vec<u8>,

@@ -143,19 +143,34 @@ impl Session {
         let conn = self.conn(at).link.id;
         ctx.lanes.post(Event::Logout { conn, session, reason, cid });
         let closes: Vec<TaskHandle> = match reason {
-            logout::CLOSE_SESSION => self.conns.iter().map(|(other, _)| other).collect(),
+            // What comes of the nexus's loss is in force before the initiator hears that it is over.
+            logout::CLOSE_SESSION => {
+                self.conn(at).logout = Some(bhs.itt());
+                return;
+            }
             logout::CLOSE_CONNECTION => {
                 self.conns.iter().filter(|(_, conn)| conn.cid == cid).map(|(other, _)| other).collect()
             }
             _ => Vec::new(),
         };
         let response = match reason {
-            logout::CLOSE_SESSION | logout::CLOSE_CONNECTION if !closes.is_empty() => logout::CLOSED,
+            logout::CLOSE_CONNECTION if !closes.is_empty() => logout::CLOSED,
             logout::CLOSE_CONNECTION => logout::NO_SUCH_CID,
             _ => logout::NO_RECOVERY,
         };
+        self.logged_out(ctx, at, bhs.itt(), response, closes);
+    }
+
+    /// The session that this connection has asked to close is closed: answers, if it still waits for that.
+    pub fn logout_done(&mut self, ctx: &mut Ctx, at: TaskHandle) {
+        let Some(itt) = self.conns.get_mut(at).and_then(|conn| conn.logout.take()) else { return };
+        let all = self.conns.iter().map(|(other, _)| other).collect();
+        self.logged_out(ctx, at, itt, logout::CLOSED, all);
+    }
+
+    fn logged_out(&mut self, ctx: &mut Ctx, at: TaskHandle, itt: u32, response: u8, closes: Vec<TaskHandle>) {
         let numbers = self.take_numbers(ctx, at);
-        self.conn(at).send(&wire::logout_response(bhs.itt(), response, numbers), &[]);
+        self.conn(at).send(&wire::logout_response(itt, response, numbers), &[]);
         let now_ms = ctx.now_ms();
         for other in closes {
             self.conn(other).close("logged out", now_ms);

@@ -191,6 +191,10 @@ impl Engine {
         self.0.text_reply(conn, TextReply { itt, ttt, last: r#final, continued, data, max_send_data });
     }
 
+    fn logout_done(&self, conn: u64) {
+        self.0.logout_done(conn);
+    }
+
     fn reject(&self, conn: u64, bhs: Vec<u8>, reason: u8) {
         self.0.reject(conn, bhs, reason);
     }

@@ -78,13 +78,12 @@ class Dispatch:
         self._iscsi.sessions.ended_by_number(event.session)
 
     def _logout(self, event: _engine.Logout) -> None:
-        """The engine answers it, and the connections that it closes are told as lost.
-
-        A session that is closed ends now: this comes before the answer, so what its initiator does
-        next (another login, or a word to another initiator) finds its nexus gone.
+        """A session that is closed ends before that is answered: what its initiator does next
+        (another login, or a word to another initiator) finds its nexus gone. The other kinds are
+        answered by the engine. The connections that are closed are told as lost.
         """
         if event.reason == CLOSE_SESSION:
-            self._iscsi.sessions.ended_by_number(event.session)
+            self._iscsi.sessions.logged_out(event.session, event.conn)
 
     def _fenced(self, event: _engine.Fenced) -> None:
         """The engine has seen to what waited; until the lease is renewed it refuses the rest."""

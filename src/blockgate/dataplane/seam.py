@@ -55,6 +55,9 @@ class EngineWire:
             answer.max_send_data,
         )
 
+    def logout_done(self, conn: int) -> None:
+        self._engine.logout_done(conn)
+
     def reject(self, conn: int, bhs: bytes, reason: int) -> None:
         self._engine.reject(conn, bhs, reason)
 

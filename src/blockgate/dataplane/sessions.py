@@ -196,6 +196,16 @@ class Sessions:
         if active is not None:
             self.ended(active.session)
 
+    def logged_out(self, number: int, conn: int) -> None:
+        """An initiator closes its session: it hears of the end when its nexus is lost."""
+        active = self._active.get(number)
+        self.ended_by_number(number)
+        ending = self._ending.get(active.session.port) if active is not None else None
+        if ending is None:
+            self._wire.logout_done(conn)
+        else:
+            ending.add_done_callback(lambda _: self._wire.logout_done(conn))
+
     def ended(self, session: Session) -> None:
         """A session is over. Its nexus is lost when its commands have drained."""
         active = self._active.pop(session.number, None)

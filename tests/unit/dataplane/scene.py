@@ -54,6 +54,9 @@ class FakeWire:
     def text_reply(self, conn: int, itt: int, answer: TextAnswer) -> None:
         self.note("text_reply", conn, itt, answer)
 
+    def logout_done(self, conn: int) -> None:
+        self.note("logout_done", conn)
+
     def reject(self, conn: int, bhs: bytes, reason: int) -> None:
         self.note("reject", conn, reason)
 

@@ -126,6 +126,11 @@ impl Engine {
         post(self.shared.mailbox_of(conn), Order::TextReply { conn, reply });
     }
 
+    /// Answers a logout that closes a session.
+    pub fn logout_done(&self, conn: u64) {
+        post(self.shared.mailbox_of(conn), Order::LogoutDone { conn });
+    }
+
     /// Rejects a PDU.
     pub fn reject(&self, conn: u64, bhs: Vec<u8>, reason: u8) {
         post(self.shared.mailbox_of(conn), Order::Reject { conn, bhs, reason });

@@ -54,6 +54,7 @@ impl Reactor {
             Order::TextReply { conn, reply } => {
                 self.with_conn(conn, |session, ctx, at| session.text_reply(ctx, at, &reply));
             }
+            Order::LogoutDone { conn } => self.with_conn(conn, Session::logout_done),
             Order::Reject { conn, bhs, reason } => {
                 self.with_conn(conn, |session, ctx, at| session.reject_for(ctx, at, &bhs, reason));
             }

@@ -31,7 +31,7 @@ class Unit:
     read_only: bool = False
     tests: tuple[str, ...] = ("*",)
     without: Mapping[str, str] = field(default_factory=dict)
-    direct: bool = False
+    slow: bool = False  # every write goes to the disk before it is answered
     limit_s: float = 60
 
     def chosen(self) -> list[str]:
@@ -48,8 +48,8 @@ class Unit:
             "physical_block_size": self.physical,
         }
         volume: dict[str, Any] = {"block_size": self.block_size, "scsi": face}
-        if self.direct:
-            volume["io"] = "direct"
+        if self.slow:
+            volume |= {"io": "direct", "cache": "write-through"}
         # The suite sleeps a minute without looking at its connection: it answers no NOP-In then.
         patient = {"nop_interval": 0}
         return add_target(
@@ -118,9 +118,9 @@ UNITS: Final = (
     Unit(
         "large",
         "an honest overwrite takes longer than the test waits; it looks again after a minute",
-        4096 * MIB,
+        10240 * MIB,
         tests=("SCSI.Sanitize.Reset",),
-        direct=True,
+        slow=True,
         limit_s=300,
     ),
 )
