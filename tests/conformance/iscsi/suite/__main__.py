@@ -10,6 +10,7 @@ import argparse
 import collections
 import sys
 import threading
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from tests.conformance.iscsi.suite import expected
@@ -48,8 +49,9 @@ def main() -> int:
         summary("given", {test: run.outcome for test, run in runs.items()})
         return 0
     names = options.units.split(",") if options.units else [unit.name for unit in UNITS]
+    chosen = [_matching(unit, options.match) for unit in UNITS if unit.name in names]
     with Gateway(iscsi=list(PORTALS)) as gateway:
-        campaign = Campaign(gateway, [u for u in UNITS if u.name in names], progress)
+        campaign = Campaign(gateway, chosen, progress)
         outcomes = {unit.name: campaign.outcomes(unit.name) for unit in campaign.units}
         campaign.close()
     for name, by_test in outcomes.items():
@@ -61,6 +63,10 @@ def main() -> int:
     if options.record:
         expected.write(outcomes)
     return 0
+
+
+def _matching(unit: Unit, pattern: str) -> Unit:
+    return replace(unit, tests=tuple(t for t in unit.chosen() if fnmatchcase(t, pattern)))
 
 
 def summary(unit: str, outcomes: dict[str, Outcome]) -> None:

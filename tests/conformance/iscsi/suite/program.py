@@ -59,7 +59,8 @@ def run_test(test: str, urls: Sequence[str], timeout_s: float) -> Run:
         with (Path(directory) / "log").open("w+b") as log:
             timed_out = False
             process = subprocess.Popen(
-                ["stdbuf", "-oL", PROGRAM, *options, *urls],
+                # It spins for ever once its target is gone: it must not outlive who runs it.
+                ["setpriv", "--pdeathsig", "KILL", "stdbuf", "-oL", PROGRAM, *options, *urls],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
