@@ -86,7 +86,8 @@ def test_from_a_pool_to_a_session_and_back(gateway: Gateway) -> None:
     drawn = text(gateway, "tree")
     assert "pool main" in drawn and "volume main/web" in drawn and "export web" in drawn
     status = gateway.cli("status")
-    assert status["counts"] == {"pools": 1, "volumes": 1, "exports": 1, "sessions": 0}
+    counts = {"pools": 1, "volumes": 1, "exports": 1, "targets": 0, "sessions": 0}
+    assert status["counts"] == counts
     assert "I/O path" in text(gateway, "status")
 
     fails(gateway, 4, "volume", "delete", "main/web", "--yes")
