@@ -32,7 +32,7 @@ class Unit:
     tests: tuple[str, ...] = ("*",)
     without: Mapping[str, str] = field(default_factory=dict)
     slow: bool = False  # every write goes to the disk before it is answered
-    limit_s: float = 60
+    limit_s: float = 240
 
     def chosen(self) -> list[str]:
         """Its tests. SANITIZE comes last: a unit that fails it lets nothing else be done."""
@@ -118,7 +118,7 @@ UNITS: Final = (
     Unit(
         "large",
         "an honest overwrite takes longer than the test waits; it looks again after a minute",
-        10240 * MIB,
+        6144 * MIB,
         tests=("SCSI.Sanitize.Reset",),
         slow=True,
         limit_s=300,
