@@ -16,7 +16,6 @@ from tests.lab.processes import (
     Target,
     add_target,
     free_port,
-    gateway_has_iscsi,
 )
 
 SCRIPTS = Path(__file__).with_name("scripts")
@@ -27,8 +26,6 @@ SIZE = 310 << 20  # XFS wants 300 MiB
 @pytest.fixture
 def gateway(start_gateway: Callable[..., Gateway]) -> Gateway:
     """A gateway whose ports stay the same when it starts again."""
-    if not gateway_has_iscsi():
-        pytest.skip("this gateway has no iSCSI")
     return start_gateway(iscsi=[f"{host}:{free_port(host)}" for host in HOSTS])
 
 

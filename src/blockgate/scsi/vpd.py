@@ -80,7 +80,7 @@ def _characteristics(facts: Facts) -> bytes:
 def _provisioning(facts: Facts) -> bytes:
     """Logical Block Provisioning (SBC-3 6.5.4): UNMAP and both WRITE SAMEs give blocks back,
     which then read as zeroes; nothing is anchored. THRESHOLD EXPONENT zero: there are no
-    thresholds, since nobody looks how full the pool is."""
+    thresholds where nobody looks how full the pool is."""
     if not facts.thin:
         return bytes(4)
     lbpu, lbpws, lbpws10, lbprz = 0x80, 0x40, 0x20, 0x04

@@ -14,7 +14,7 @@ from tests.lab.processes.gateway import (
     GatewayFailed,
 )
 from tests.lab.processes.notify import NotifySocket, ProcessEnded
-from tests.lab.processes.targets import PORTALS, Target, add_target, gateway_has_iscsi
+from tests.lab.processes.targets import PORTALS, Target, add_target
 from tests.lab.processes.tgt import Tgt, free_port
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "add_target",
     "cpu_seconds",
     "free_port",
-    "gateway_has_iscsi",
     "open_files",
     "resident_bytes",
     "thread_count",

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,13 +9,6 @@ from typing import Any, Final
 from tests.lab.processes.gateway import Gateway
 
 PORTALS: Final = ("127.0.0.1:0", "127.0.0.2:0")
-
-
-@functools.cache
-def gateway_has_iscsi() -> bool:
-    """Whether the engine that is built carries iSCSI."""
-    probe = "import blockgate._engine as e; e.IscsiAccepted"
-    return subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode == 0
 
 
 @dataclass(frozen=True)

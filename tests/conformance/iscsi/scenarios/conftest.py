@@ -8,13 +8,11 @@ import pytest
 
 from tests.conformance.iscsi.client import Session
 from tests.conformance.iscsi.scenarios import cdbs
-from tests.lab.processes import PORTALS, Gateway, Target, add_target, gateway_has_iscsi
+from tests.lab.processes import PORTALS, Gateway, Target, add_target
 
 
 @pytest.fixture(scope="module")
 def iscsi(start_module_gateway: Callable[..., Gateway]) -> Gateway:
-    if not gateway_has_iscsi():
-        pytest.skip("this gateway has no iSCSI")
     return start_module_gateway(iscsi=list(PORTALS))
 
 

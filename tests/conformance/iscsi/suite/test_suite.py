@@ -10,7 +10,7 @@ from tests.conformance.iscsi.suite import expected
 from tests.conformance.iscsi.suite.campaign import Campaign
 from tests.conformance.iscsi.suite.outcome import Verdict
 from tests.conformance.iscsi.suite.units import UNITS, Unit
-from tests.lab.processes import PORTALS, Gateway, gateway_has_iscsi
+from tests.lab.processes import PORTALS, Gateway
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -18,8 +18,6 @@ pytestmark = pytest.mark.timeout(900)
 @pytest.fixture(scope="session")
 def campaign(start_session_gateway: Callable[..., Gateway], io_path: str) -> Iterator[Campaign]:
     """Every unit on the first I/O path; what depends on it shows on one unit of the other."""
-    if not gateway_has_iscsi():
-        pytest.skip("this gateway has no iSCSI")
     units = UNITS[:1] if io_path == "epoll" else UNITS
     running = Campaign(start_session_gateway(iscsi=list(PORTALS)), units)
     yield running

@@ -63,8 +63,8 @@ class Unit:
 
 # It looks at a SANITIZE that began three seconds ago: LARGE is where it still runs.
 _RESET: Final = {"SCSI.Sanitize.Reset": "done before the test looks"}
-# It asks for blocks of FFh to be written with UNMAP, and wants zeroes. With LBPRZ that is a write
-# (SBC-3 5.44: blocks are unmapped where they then read as what was sent); see `expected.NOWHERE`.
+# It sends a block of FFh with UNMAP, and wants zeroes. After WRITE SAME a read gives what was
+# sent, whether blocks were unmapped or not; see `expected.NOWHERE`.
 _EVERYWHERE: Final = _RESET | {
     "SCSI.WriteSame10.UnmapUntilEnd": "it wants other data than it sends"
 }
