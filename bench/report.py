@@ -24,7 +24,11 @@ def median(figures: Sequence[Figure], field: str) -> float:
 
 
 def summarise(rows: Sequence[Row], results: Results) -> list[dict[str, Any]]:
-    """One dictionary for each row: medians, ratios, what is wanted and whether it is met."""
+    """One dictionary for each row: medians, ratios, what is wanted and whether it is met.
+
+    A ratio is the median of the rounds' own ratios: the two runs of a round follow one another at
+    once, while the machine's pace may differ by half from one round to the next.
+    """
     summary = []
     for row in rows:
         servers = results[row.name]
@@ -37,8 +41,13 @@ def summarise(rows: Sequence[Row], results: Results) -> list[dict[str, Any]]:
         }
         peers = [name for name in PEERS[row.protocol] if name in servers]
         if OURS in servers and peers:
-            entry["operations_ratio"] = {p: _ratio(operations[OURS], operations[p]) for p in peers}
-            entry["cpu_ratio"] = {p: _ratio(cpu[OURS], cpu[p]) for p in peers}
+            ours = servers[OURS]
+            entry["operations_ratio"] = {
+                p: _ratio(ours, servers[p], "operations_per_s") for p in peers
+            }
+            entry["cpu_ratio"] = {
+                p: _ratio(ours, servers[p], "cpu_us_per_operation") for p in peers
+            }
             entry["operations_to_best_peer"] = min(entry["operations_ratio"].values())
             entry["cpu_to_best_peer"] = max(entry["cpu_ratio"].values())
             entry["reference"] = PEERS[row.protocol][0]
@@ -48,8 +57,10 @@ def summarise(rows: Sequence[Row], results: Results) -> list[dict[str, Any]]:
     return summary
 
 
-def _ratio(ours: float, theirs: float) -> float:
-    return ours / theirs if theirs else math.inf
+def _ratio(ours: Sequence[Figure], theirs: Sequence[Figure], field: str) -> float:
+    """The median over the rounds of ours divided by theirs; infinite where theirs is 0."""
+    pairs = [(getattr(a, field), getattr(b, field)) for a, b in zip(ours, theirs, strict=True)]
+    return statistics.median(a / b if b else math.inf for a, b in pairs)
 
 
 def _missed(row: Row, entry: Mapping[str, Any]) -> list[str]:
