@@ -101,6 +101,9 @@ class Scsi(Request):
     removable: StrictBool | None = None
     provisioning: Literal["thin", "full"] | None = None
     physical_block_size: BlockSize | None = None
+    unmap_zeroes_data: StrictBool | None = Field(
+        default=None, description="whether blocks given back are promised to read as zeroes"
+    )
 
 
 class PoolAdd(Request):

@@ -88,6 +88,13 @@ PhysicalOption = Annotated[
         "--physical-block-size", metavar="512|4096", help="What is told to initiators; 4096."
     ),
 ]
+ZeroesOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--unmap-zeroes-data/--no-unmap-zeroes-data",
+        help="Promise that blocks given back read as zeroes? As LIO's attribute.",
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Do it in spite of what it loses.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -117,6 +124,7 @@ def _scsi(
     removable: bool | None,
     provisioning: str | None,
     physical_block_size: str | None,
+    unmap_zeroes_data: bool | None,
 ) -> dict[str, Any]:
     """What options say of a volume's SCSI face, checked."""
     said: dict[str, Any] = {
@@ -127,6 +135,7 @@ def _scsi(
         "scsi_id": scsi_id,
         "removable": removable,
         "provisioning": provisioning,
+        "unmap_zeroes_data": unmap_zeroes_data,
     }
     if physical_block_size is not None:
         said["physical_block_size"] = _block_size(physical_block_size)
@@ -142,6 +151,7 @@ def _face(one: Any) -> str:
     words += [f"serial {one['serial']}"] if one["serial"] else []
     words += [f"ScsiId {one['scsi_id']}"] if one["scsi_id"] else []
     words += ["removable"] if one["removable"] else []
+    words += [] if one["unmap_zeroes_data"] else ["unmapped blocks not promised to be zeroes"]
     return ", ".join(words)
 
 
@@ -194,6 +204,7 @@ def create(
     removable: RemovableOption = None,
     provisioning: ProvisioningOption = None,
     physical_block_size: PhysicalOption = None,
+    unmap_zeroes_data: ZeroesOption = None,
 ) -> None:
     """Make a volume: empty, of a --size; or as a copy, with --from.
 
@@ -211,7 +222,15 @@ def create(
     if block_size is not None:
         body["block_size"] = _block_size(block_size)
     if scsi := _scsi(
-        vendor, product, revision, serial, scsi_id, removable, provisioning, physical_block_size
+        vendor,
+        product,
+        revision,
+        serial,
+        scsi_id,
+        removable,
+        provisioning,
+        physical_block_size,
+        unmap_zeroes_data,
     ):
         body["scsi"] = scsi
     made = change("POST", "volumes", body=body)
@@ -243,6 +262,7 @@ def set_volume(
     removable: RemovableOption = None,
     provisioning: ProvisioningOption = None,
     physical_block_size: PhysicalOption = None,
+    unmap_zeroes_data: ZeroesOption = None,
     force: Annotated[bool, typer.Option("--force", help="End the sessions that use it.")] = False,
 ) -> None:
     """Change a volume's modes, and what iSCSI initiators know it by; what is not named stays.
@@ -251,7 +271,15 @@ def set_volume(
     """
     at = _at(volume)
     scsi = _scsi(
-        vendor, product, revision, serial, scsi_id, removable, provisioning, physical_block_size
+        vendor,
+        product,
+        revision,
+        serial,
+        scsi_id,
+        removable,
+        provisioning,
+        physical_block_size,
+        unmap_zeroes_data,
     )
     options = {"cache": cache, "io": io, "scsi": scsi or None}
     body: dict[str, Any] = {key: value for key, value in options.items() if value is not None}

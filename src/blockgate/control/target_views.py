@@ -88,6 +88,7 @@ def _lun_view(core: Core, unit: OfferedUnit) -> LunView:
             removable=face.removable,
             physical_block_size=face.physical_block_size,
             thin=face.provisioning is Provisioning.THIN,
+            unmap_zeroes_data=face.unmap_zeroes_data,
         ),
         space=path if pool.kind is PoolKind.DIRECTORY else "",
     )

@@ -116,6 +116,7 @@ class VolumeInfo:
     removable: bool = False
     provisioning: str = "thin"
     physical_block_size: int = 4096
+    unmap_zeroes_data: bool = True
 
 
 @dataclass(frozen=True, slots=True)

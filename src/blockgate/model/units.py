@@ -57,6 +57,7 @@ class UnitIdentity:
     rotational: bool = False
     physical_block_size: int = 4096
     thin: bool = True
+    unmap_zeroes_data: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ class Unit:
 
     The NAA designator follows from the UUID as LIO makes it. With a `scsi_id` there is a T10
     designator made of it and no other: udev takes an NAA name before any, and an initiator that
-    comes from iSCSI Enterprise Target must find its WWID again.
+    comes from iSCSI Enterprise Target must find its WWID again. `unmap_zeroes_data` is whether
+    initiators are promised that blocks given back read as zeroes (LBPRZ; LIO's attribute).
     """
 
     vendor: str = "BLKGATE"
@@ -76,6 +78,7 @@ class Unit:
     removable: bool = False
     provisioning: Provisioning = Provisioning.THIN
     physical_block_size: int = 4096
+    unmap_zeroes_data: bool = True
 
     def __post_init__(self) -> None:
         for name in UNIT_FIELDS:
@@ -114,7 +117,7 @@ def parse_unit_field(name: str, value: object) -> Any:
         if value not in list(Provisioning):
             raise InvalidInput(f"{shown(value)} is not a provisioning.", "Use 'thin' or 'full'.")
         return Provisioning(str(value))
-    if name == "removable":
+    if name in ("removable", "unmap_zeroes_data"):
         if not isinstance(value, bool):
             raise InvalidInput(f"{shown(value)} is neither true nor false.", "Use true or false.")
         return value

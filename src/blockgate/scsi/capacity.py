@@ -18,9 +18,10 @@ def read_capacity_10(facts: Facts) -> bytes:
 
 
 def read_capacity_16(facts: Facts) -> bytes:
-    """No protection, aligned at block 0; unmapped blocks read as zeroes."""
+    """No protection, aligned at block 0; LBPRZ if unmapped blocks are promised to be zeroes."""
     exponent = facts.blocks_per_physical.bit_length() - 1
-    provisioning = _LBPME | _LBPRZ if facts.thin else 0
+    provisioning = _LBPME if facts.thin else 0
+    provisioning |= _LBPRZ if facts.unmapped_read_as_zeroes else 0
     return struct.pack(
         ">QIBBBB16x", facts.blocks - 1, facts.block_size, 0, exponent, provisioning, 0
     )

@@ -40,6 +40,12 @@ class Facts:
         return self.identity.thin
 
     @property
+    def unmapped_read_as_zeroes(self) -> bool:
+        """Whether that is promised of blocks that were given back (LBPRZ, SBC-3 4.7.3.2). They do
+        in any case: without the promise, initiators do not count on it."""
+        return self.thin and self.identity.unmap_zeroes_data
+
+    @property
     def blocks_per_physical(self) -> int:
         """Logical blocks in a physical one; a power of two."""
         return max(1, self.identity.physical_block_size // self.block_size)

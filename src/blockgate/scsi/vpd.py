@@ -78,12 +78,13 @@ def _characteristics(facts: Facts) -> bytes:
 
 
 def _provisioning(facts: Facts) -> bytes:
-    """Logical Block Provisioning (SBC-3 6.5.4): UNMAP and both WRITE SAMEs give blocks back,
-    which then read as zeroes; nothing is anchored. THRESHOLD EXPONENT zero: there are no
-    thresholds where nobody looks how full the pool is."""
+    """Logical Block Provisioning (SBC-3 6.5.4): UNMAP and both WRITE SAMEs give blocks back, with
+    LBPRZ if these are promised to read as zeroes; nothing is anchored. THRESHOLD EXPONENT zero:
+    there are no thresholds where nobody looks how full the pool is."""
     if not facts.thin:
         return bytes(4)
-    lbpu, lbpws, lbpws10, lbprz = 0x80, 0x40, 0x20, 0x04
+    lbpu, lbpws, lbpws10 = 0x80, 0x40, 0x20
+    lbprz = 0x04 if facts.unmapped_read_as_zeroes else 0
     thin = 0x02
     exponent = THRESHOLD_EXPONENT if facts.watched else 0
     return bytes((exponent, lbpu | lbpws | lbpws10 | lbprz, thin, 0))

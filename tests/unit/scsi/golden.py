@@ -59,6 +59,7 @@ def make_unit(
     scsi_id: str = "",
     backend: str = "",
     thin: str = "yes",
+    zeroes: str = "yes",
     removable: str = "no",
     rotational: str = "no",
     read_only: str = "no",
@@ -83,6 +84,7 @@ def make_unit(
         rotational=rotational == "yes",
         physical_block_size=int(physical),
         thin=thin == "yes",
+        unmap_zeroes_data=zeroes == "yes",
     )
     facts = Facts(identity, int(blocks), int(block_size), write_back == "yes", read_only == "yes")
     unit = LogicalUnit(facts, Reservations(), TargetPortGroups.single([1]), neighbours)

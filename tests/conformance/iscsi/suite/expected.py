@@ -23,8 +23,6 @@ NOWHERE: Final[Mapping[str, str]] = {
     "SCSI.WriteAtomic16.WriteProtect": "WRITE ATOMIC is not announced",
     "SCSI.WriteAtomic16.DpoFua": "WRITE ATOMIC is not announced",
     "SCSI.WriteAtomic16.VPD": "WRITE ATOMIC is not announced",
-    "SCSI.WriteSame10.UnmapUntilEnd": "it sends FFh with UNMAP and wants zeroes back; here "
-    "what was sent is what is read. To be decided",
 }
 
 

@@ -28,6 +28,7 @@ class Unit:
     physical: int = 512
     removable: bool = False
     provisioning: str = "thin"
+    zeroes: bool = True  # promised of blocks that were given back
     read_only: bool = False
     tests: tuple[str, ...] = ("*",)
     without: Mapping[str, str] = field(default_factory=dict)
@@ -46,6 +47,7 @@ class Unit:
             "removable": self.removable,
             "provisioning": self.provisioning,
             "physical_block_size": self.physical,
+            "unmap_zeroes_data": self.zeroes,
         }
         volume: dict[str, Any] = {"block_size": self.block_size, "scsi": face}
         if self.slow:
@@ -63,8 +65,8 @@ class Unit:
 
 # It looks at a SANITIZE that began three seconds ago: LARGE is where it still runs.
 _RESET: Final = {"SCSI.Sanitize.Reset": "done before the test looks"}
-# It sends a block of FFh with UNMAP, and wants zeroes. After WRITE SAME a read gives what was
-# sent, whether blocks were unmapped or not; see `expected.NOWHERE`.
+# It sends a block of FFh with UNMAP and, where LBPRZ is set, wants zeroes back: a read gives what
+# was sent, whether blocks were unmapped or not. UNPROMISED has no LBPRZ, and runs all of it.
 _EVERYWHERE: Final = _RESET | {
     "SCSI.WriteSame10.UnmapUntilEnd": "it wants other data than it sends"
 }
@@ -109,6 +111,12 @@ UNITS: Final = (
     ),
     Unit("full", "fully provisioned", provisioning="full", without=_EVERYWHERE),
     Unit("removable", "a medium that can be ejected", removable=True, without=_EVERYWHERE),
+    Unit(
+        "unpromised",
+        "nothing is promised of what blocks read as that were given back",
+        zeroes=False,
+        tests=("SCSI.Unmap.*", "SCSI.WriteSame*", "SCSI.GetLBAStatus.*", "SCSI.ReadCapacity16.*"),
+    ),
     Unit(
         "read-only",
         "mapped read-only: writes are refused, reads are as anywhere",
