@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 
 from blockgate import __version__
 from blockgate.api.audit import Audit
@@ -45,7 +45,7 @@ def build_app(context: ApiContext) -> FastAPI:
     )
     app.state.context = context
     install_error_handlers(app)
-    v1 = APIRouter(prefix="/v1", responses=error_responses(400, 401, 403, 422, 503))
+    of_any = error_responses(400, 401, 403, 422, 503)
     for module in (
         gateway,
         pools,
@@ -58,9 +58,8 @@ def build_app(context: ApiContext) -> FastAPI:
         config,
         tls,
     ):
-        v1.include_router(module.router)
-    app.include_router(v1)
-    app.include_router(monitoring.router)
+        module.router.add_to(app, "/v1", of_any)
+    monitoring.router.add_to(app)
     # The last one added is the outermost.
     app.add_middleware(
         Audit, command_log=context.command_log, masker=Masker(harmless_fields(), known_fields())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from blockgate.api.context import Administer, View
 from blockgate.api.errors import error_responses
+from blockgate.api.route_table import RouteTable
 from blockgate.api.target_requests import ChapPart, ChapSecret, DiscoverySet
 from blockgate.control.views import ChapInfo, DiscoveryInfo
 
-router = APIRouter(tags=["targets"])
+router = RouteTable(tag="targets")
 
 
 @router.get("/discovery")

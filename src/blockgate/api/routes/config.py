@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Request
+from fastapi import Body, Request
 
 from blockgate.api.context import Administer, View
 from blockgate.api.errors import error_responses
 from blockgate.api.requests import ConfigRestore, NumberPart
+from blockgate.api.route_table import RouteTable
 from blockgate.control.views import Diff, HistoryEntry
 from blockgate.model.callers import Role
 
-router = APIRouter(tags=["configuration"])
+router = RouteTable(tag="configuration")
 
 
 @router.post("/apply", responses=error_responses(404, 409))

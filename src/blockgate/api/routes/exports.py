@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from blockgate.api.context import Administer, View
 from blockgate.api.errors import error_responses
 from blockgate.api.requests import ExportAdd, ExportPart, ExportUpdate
+from blockgate.api.route_table import RouteTable
 from blockgate.control.views import ExportInfo
 
-router = APIRouter(prefix="/exports", tags=["exports"])
+router = RouteTable(prefix="/exports", tag="exports")
 
 
 @router.get("")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import BaseModel
 
 from blockgate.api.command_log import CommandEntry
 from blockgate.api.context import Administer, GatewayInfo, OperateRead, View
 from blockgate.api.requests import LogLevelSet
+from blockgate.api.route_table import RouteTable
 
-router = APIRouter(tags=["gateway"])
+router = RouteTable(tag="gateway")
 
 
 class LogLevelInfo(BaseModel):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from blockgate.api.context import Administer, View
 from blockgate.api.errors import error_responses
+from blockgate.api.route_table import RouteTable
 from blockgate.api.target_requests import GroupCreate, GroupPart, GroupUpdate
 from blockgate.control.views import GroupInfo
 
-router = APIRouter(prefix="/groups", tags=["targets"])
+router = RouteTable(prefix="/groups", tag="targets")
 
 
 @router.get("")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import BaseModel
 
 from blockgate.api.context import View, context_of
 from blockgate.api.errors import error_responses
+from blockgate.api.route_table import RouteTable
 
-router = APIRouter(tags=["monitoring"])
+router = RouteTable(tag="monitoring")
 
 
 class Health(BaseModel):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from blockgate.api.context import Administer, View
 from blockgate.api.errors import error_responses
 from blockgate.api.requests import PoolAdd, PoolPart, PoolScan
+from blockgate.api.route_table import RouteTable
 from blockgate.control.views import FoundVolume, PoolInfo
 
-router = APIRouter(prefix="/pools", tags=["pools"])
+router = RouteTable(prefix="/pools", tag="pools")
 
 
 @router.get("")

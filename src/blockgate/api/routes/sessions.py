@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from blockgate.api.context import Operate, View
 from blockgate.api.errors import error_responses
 from blockgate.api.requests import OperationPart, SessionPart
+from blockgate.api.route_table import RouteTable
 from blockgate.api.trees import TreeDocument, tree_document
 from blockgate.control.views import OperationInfo, SessionInfo, TaskInfo
 
-router = APIRouter(tags=["sessions"])
+router = RouteTable(tag="sessions")
 
 
 @router.get("/sessions")

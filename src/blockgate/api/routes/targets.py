@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
-
 from blockgate.api.context import Administer, View
 from blockgate.api.errors import error_responses
 from blockgate.api.requests import Request
+from blockgate.api.route_table import RouteTable
 from blockgate.api.target_requests import (
     AclEntry,
     AclUpdate,
@@ -21,7 +20,7 @@ from blockgate.api.target_requests import (
 )
 from blockgate.control.views import TargetInfo
 
-router = APIRouter(prefix="/targets", tags=["targets"])
+router = RouteTable(prefix="/targets", tag="targets")
 
 _CONFLICTS = error_responses(404, 409)
 

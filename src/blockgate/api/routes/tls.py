@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from blockgate.api.context import Administer, View
 from blockgate.api.errors import error_responses
 from blockgate.api.requests import PskAdd, UserPart
+from blockgate.api.route_table import RouteTable
 from blockgate.control.views import PskInfo
 
-router = APIRouter(tags=["tls"])
+router = RouteTable(tag="tls")
 
 
 @router.get("/tls/psk")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from blockgate.api.context import Administer, Operate, View
 from blockgate.api.errors import error_responses
@@ -17,9 +17,10 @@ from blockgate.api.requests import (
     VolumeResize,
     VolumeUpdate,
 )
+from blockgate.api.route_table import RouteTable
 from blockgate.control.views import VolumeInfo
 
-router = APIRouter(prefix="/volumes", tags=["volumes"])
+router = RouteTable(prefix="/volumes", tag="volumes")
 
 _ONE = "/{pool}/{volume}"
 
