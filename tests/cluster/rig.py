@@ -19,7 +19,7 @@ import httpx
 
 from tests.cluster.scenarios import Scenario, Send
 from tests.lab.faultfs import FaultFS
-from tests.lab.processes import Gateway
+from tests.lab.processes import ForkServer, Gateway
 
 CRASH_AT = "BLOCKGATE_CRASH_AT"
 _POINT = re.compile(r'event="(before|after) (\w+)"')
@@ -193,7 +193,7 @@ def new_id() -> str:
 
 
 @contextlib.contextmanager
-def rig_for(scenario: Scenario) -> Iterator[Rig]:
+def rig_for(scenario: Scenario, forks: ForkServer) -> Iterator[Rig]:
     """A rig with all that the scenario needs; everything is gone afterwards."""
     with contextlib.ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="bgk-"))
@@ -201,6 +201,6 @@ def rig_for(scenario: Scenario) -> Iterator[Rig]:
         fs = stack.enter_context(FaultFS()) if scenario.faults else None
         pool = (fs.root if fs is not None else directory) / "pool"
         pool.mkdir()
-        gateway = Gateway(directory=directory, io="epoll", shards=1)
+        gateway = Gateway(directory=directory, io="epoll", shards=1, launch=forks.launch)
         stack.callback(gateway.kill)
         yield Rig(scenario, gateway, pool, fs)

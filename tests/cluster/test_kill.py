@@ -7,6 +7,9 @@ second, and is taken once (but each step is killed after itself in some scenario
 everything is as before the operation or as after it, a retry with the same operation id ends as
 the undisturbed one did, and nothing half made is left.
 
+The daemons are forked off a process that has loaded their modules, see
+`tests/lab/processes/forked.py`; all other tests start the command itself.
+
 The last test compares the steps that were killed with the closed enumeration in control: a step
 that no scenario goes through fails it.
 """
@@ -26,6 +29,7 @@ from blockgate.control.crash import TRANSACTIONS
 from blockgate.control.steps import STEP_CLASSES
 from tests.cluster.rig import CRASH_AT, Point, Rig, State, new_id, rig_for
 from tests.cluster.scenarios import SCENARIOS, Scenario
+from tests.lab.processes import ForkServer
 
 WORKERS = 2
 """Gateways that are killed at the same time."""
@@ -39,15 +43,22 @@ planned_after: set[str] = set()
 pytestmark = pytest.mark.timeout(300)
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[ForkServer]:
+    """Where the daemons come from: there are more than a thousand starts."""
+    with ForkServer() as server:
+        yield server
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
-def test_killed_at_every_step(scenario: Scenario) -> None:
+def test_killed_at_every_step(scenario: Scenario, forks: ForkServer) -> None:
     points: queue.SimpleQueue[Point] = queue.SimpleQueue()
     known = threading.Event()
     failures: list[BaseException] = []
 
     def work(first: bool) -> None:
         try:
-            with rig_for(scenario) as rig:
+            with rig_for(scenario, forks) as rig:
                 before = rig.prepare()
                 if first:
                     for point in distinct(rig.points()):

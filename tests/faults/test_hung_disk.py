@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import signal
 import time
 from collections.abc import Callable
 
@@ -146,7 +147,7 @@ def test_a_stop_while_the_disk_hangs(
         nbd.submit(Cmd.WRITE, 0, payload=DATA)
         faults.wait_hung()
         assert gateway.process is not None
-        gateway.process.terminate()
+        gateway.process.send_signal(signal.SIGTERM)
         wait_until(lambda: not gateway.api_socket.exists(), 30)
         faults.remove()
         gateway.wait(30)
@@ -172,7 +173,7 @@ def test_a_stop_while_making_stable_hangs(
     rule = faults.hang("sync", path="/still/hung.img")
     assert gateway.process is not None
     start = time.monotonic()
-    gateway.process.terminate()
+    gateway.process.send_signal(signal.SIGTERM)
     wait_until(lambda: "still/hung.img: its data is still being made stable" in gateway.log(), 15)
     wait_until(lambda: not gateway.api_socket.exists(), 15)
     assert time.monotonic() - start < 15

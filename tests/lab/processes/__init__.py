@@ -6,6 +6,7 @@ from tests.lab.processes.cost import (
     resident_bytes,
     thread_count,
 )
+from tests.lab.processes.forked import ForkServer
 from tests.lab.processes.gateway import (
     BLOCKGATE,
     BLOCKGATED,
@@ -22,6 +23,7 @@ __all__ = [
     "BLOCKGATED",
     "PORTALS",
     "CliError",
+    "ForkServer",
     "Gateway",
     "GatewayFailed",
     "NotifySocket",

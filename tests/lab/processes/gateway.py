@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from tests.lab.processes import cost
+from tests.lab.processes.forked import Forked
 from tests.lab.processes.notify import NotifySocket, ProcessEnded
 
 SCRIPTS = Path(sys.executable).parent
@@ -54,7 +55,8 @@ class Gateway:
 
     Flags of blockgated are keyword arguments: `shards=2` becomes `--shards 2`, `log_level="debug"`
     `--log-level debug`, True a flag without value, a list one flag for each entry. `nbd` replaces
-    the two default listeners (127.0.0.1:0 and a Unix socket).
+    the two default listeners (127.0.0.1:0 and a Unix socket). `launch` is how the process is made:
+    `subprocess.Popen`, or `ForkServer.launch` for a gateway that is started very often.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Gateway:
         io: str = "auto",
         directory: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        launch: Callable[..., subprocess.Popen[bytes] | Forked] = subprocess.Popen,
         **flags: Any,
     ) -> None:
         # A short path: a Unix socket's address holds 107 bytes.
@@ -75,7 +78,8 @@ class Gateway:
         self.io = io
         self.environment = dict(environment or {})
         self.flags = flags
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
+        self._launch = launch
         self._client: httpx.Client | None = None
         self._numbers = iter(range(1, 1 << 30))
 
@@ -87,7 +91,7 @@ class Gateway:
         self.state_dir.mkdir(mode=0o700, exist_ok=True)
         command = self.command(**flags)
         with NotifySocket(self.directory / "notify") as notify, self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = self._launch(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -211,7 +215,8 @@ class Gateway:
         """An HTTP client of the daemon's API; raises nothing by itself."""
         if self._client is None:
             self._client = httpx.Client(
-                transport=httpx.HTTPTransport(uds=str(self.api_socket)),
+                # verify=False: no TLS here, and loading the CAs takes 30 ms.
+                transport=httpx.HTTPTransport(uds=str(self.api_socket), verify=False),
                 base_url="http://blockgate",
                 timeout=60.0,
             )

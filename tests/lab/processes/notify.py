@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from tests.lab.processes.forked import Forked
+
 
 class ProcessEnded(Exception):
     """The process ended before it said what was waited for."""
@@ -24,7 +26,9 @@ class NotifySocket:
         self._socket.bind(str(path))
         self.messages: list[str] = []
 
-    def wait(self, wanted: str, process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    def wait(
+        self, wanted: str, process: subprocess.Popen[bytes] | Forked, timeout_s: float
+    ) -> None:
         """Returns when a message holds the line `wanted`.
 
         Raises ProcessEnded when the process ends first, TimeoutError when the time is over.
