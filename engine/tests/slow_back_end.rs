@@ -10,10 +10,12 @@ use support::*;
 
 const MIB: u64 = 1 << 20;
 
+/// With so much memory that a READ of 8 MiB may be gathered, and one of 32 MiB must be streamed.
 fn on_all(test: impl Fn(&Server, &Arc<Held>)) {
     for path in paths() {
         let held = Held::new(64 * MIB);
-        let server = Server::start_with(path, &[("connection_bytes", 2 << 20)], |engine| held.volume(engine));
+        let limits = [("connection_bytes", 2 << 20), ("shard_soft_bytes", 24 << 20)];
+        let server = Server::start_with(path, &limits, |engine| held.volume(engine));
         test(&server, &held);
         held.finish(Err(libc::EIO));
     }
@@ -175,6 +177,13 @@ fn large_requests_end_as_they_should_when_a_piece_fails() {
         server.eventually("four pieces", |_| held.count() == 4);
         held.finish(Err(libc::ENODEV));
         assert_eq!(client.answer(), 5);
+        // The same where it is more than a connection may hold, whichever piece it is.
+        client.send(&client.request(0, 0, 1, 0, 8 * MIB));
+        server.eventually("a window of pieces", |_| held.count() == 4);
+        held.finish(Ok(()));
+        server.eventually("the next pieces", |_| held.count() == 4);
+        held.finish(Err(libc::ENODEV));
+        assert_eq!(client.answer(), 5);
         // Chunks: ERROR_OFFSET tells where.
         let mut client = server.connect(STRUCTURED);
         client.send(&client.request(0, 0, 1, 0, 3 * MIB));
@@ -184,7 +193,7 @@ fn large_requests_end_as_they_should_when_a_piece_fails() {
         assert_eq!((chunk.kind, chunk.error()), (Some((0x8002, 1)), 5));
         // Streamed: once the head is out, only closing is left.
         let mut client = server.connect(SIMPLE);
-        client.send(&client.request(0, 0, 1, 0, 8 * MIB));
+        client.send(&client.request(0, 0, 1, 0, 32 * MIB));
         server.eventually("a window of pieces", |_| held.count() == 4);
         held.finish(Ok(()));
         server.eventually("the next pieces", |_| held.count() > 0);
@@ -208,7 +217,9 @@ fn large_requests_end_as_they_should_when_a_piece_fails() {
 #[test]
 fn streamed_and_gathered_reads_come_whole_and_in_order() {
     on_all(|server, held| {
-        for (mode, len) in [(SIMPLE, MIB), (SIMPLE, 5 * MIB + 3), (STRUCTURED, 5 * MIB + 3), (EXTENDED, 32 * MIB)] {
+        for (mode, len) in
+            [(SIMPLE, MIB), (SIMPLE, 5 * MIB + 3), (SIMPLE, 32 * MIB), (STRUCTURED, 5 * MIB + 3), (EXTENDED, 32 * MIB)]
+        {
             let mut client = server.connect(mode);
             client.send(&client.request(0, 0, 1, 100, len));
             // Another's reply must not get into the middle of it.
@@ -243,6 +254,29 @@ fn streamed_and_gathered_reads_come_whole_and_in_order() {
             }
             assert!(reader.join().unwrap() == pattern(100, len as usize), "{mode:?} {len}");
         }
+    });
+}
+
+#[test]
+fn a_long_read_that_hangs_delays_no_other_of_its_connection() {
+    on_all(|server, held| {
+        let mut client = server.connect(SIMPLE);
+        client.send(&client.request(0, 0, 1, 0, 8 * MIB));
+        server.eventually("a window of pieces", |_| held.count() == 4);
+        // Its beginning is there already.
+        held.finish(Ok(()));
+        server.eventually("the next pieces", |_| held.count() == 4);
+        client.send(&client.request(0, 0, 2, 64 * MIB, 512));
+        let beyond = client.reply(0);
+        assert_eq!(beyond.cookie, 2, "answered while the other hangs");
+        assert_ne!(beyond.error(), 0, "it is behind the end");
+        server.eventually("all its pieces", |engine| {
+            held.finish(Ok(()));
+            engine.tasks().iter().all(|task| task.op == "reply")
+        });
+        let read = client.reply(8 * MIB as usize);
+        assert_eq!((read.cookie, read.error()), (1, 0));
+        assert!(read.payload == pattern(0, 8 * MIB as usize));
     });
 }
 

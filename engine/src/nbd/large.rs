@@ -1,10 +1,12 @@
 //! Requests longer than one piece: cut up, carried out piece by piece, and put together again.
 //!
 //! A READ's pieces leave as chunks of their own in whatever order they end, where the reply has
-//! chunks. Where it must be one (simple replies, DF) there are two ways: up to 1 MiB all pieces
-//! are gathered before the first byte leaves, so that an error can still be said; longer ones are
-//! streamed in order, and an error after the reply's head ends the connection, as the protocol
-//! text demands ("Simple replies").
+//! chunks. Where it must be one (simple replies, DF) all pieces are gathered before the first byte
+//! leaves, so that an error can still be said, and that nothing else of the connection waits for a
+//! piece that blocks. Above 1 MiB that is more than a connection may hold: one such READ at a time
+//! gets its buffers apart, out of the shard's soft bound. Where there is no room for that, it is
+//! streamed in order, and an error after the reply's head ends the connection, as the protocol text
+//! demands ("Simple replies").
 
 use std::collections::VecDeque;
 
@@ -15,7 +17,7 @@ use crate::shard::limits::PIECE_BYTES;
 
 /// Most pieces of one request that are in flight at a time.
 pub const WINDOW: usize = 4;
-/// The longest READ whose pieces are gathered, bytes.
+/// The longest READ whose pieces are gathered in what a connection may hold, bytes.
 pub const GATHER_BYTES: u64 = (WINDOW * PIECE_BYTES) as u64;
 
 /// How the pieces become a reply.
@@ -27,7 +29,7 @@ pub enum Mode {
     Chunks,
     /// One reply when all are there.
     Gather,
-    /// One reply, begun when its first piece is there.
+    /// One reply, begun when its first piece is there; gathered apart if there is room for it.
     Stream,
 }
 
@@ -45,6 +47,10 @@ pub struct Large {
     slots: VecDeque<Option<IoBuf>>,
     /// Bytes that have been handed over in order.
     emitted: u64,
+    /// Buffers for the pieces that are not started, the next one last.
+    reserved: Vec<IoBuf>,
+    /// Its buffers do not count among what the connection holds.
+    pub apart: bool,
     pub head_sent: bool,
     pub started_ns: u64,
 }
@@ -66,9 +72,25 @@ impl Large {
             error: None,
             slots: VecDeque::new(),
             emitted: 0,
+            reserved: Vec::new(),
+            apart: false,
             head_sent: false,
             started_ns: now_ns,
         }
+    }
+
+    /// From now on it gathers; `take` gives a buffer for each of its pieces.
+    pub fn gather_apart(&mut self, take: impl FnMut(usize) -> IoBuf) {
+        debug_assert!(self.mode == Mode::Stream && self.started == 0);
+        let (whole, rest) = (self.asked.len / PIECE_BYTES as u64, (self.asked.len % PIECE_BYTES as u64) as usize);
+        let lengths = (rest > 0).then_some(rest).into_iter().chain((0..whole).map(|_| PIECE_BYTES));
+        self.reserved = lengths.map(take).collect();
+        (self.mode, self.apart) = (Mode::Gather, true);
+    }
+
+    /// The buffer of the piece to be started next, if it was taken at the beginning.
+    pub fn take_reserved(&mut self) -> Option<IoBuf> {
+        self.reserved.pop()
     }
 
     /// Length of the piece to be started next; `None`: all have been, or an error makes more of
@@ -118,9 +140,14 @@ impl Large {
         self.emitted == self.asked.len
     }
 
-    /// Pieces that are kept.
+    /// Pieces that are kept, and buffers of those that were not started.
     pub fn take_kept(&mut self) -> impl Iterator<Item = IoBuf> + '_ {
-        self.slots.drain(..).flatten()
+        self.slots.drain(..).flatten().chain(self.reserved.drain(..))
+    }
+
+    /// Bytes of the buffers of both.
+    pub fn kept_bytes(&self) -> usize {
+        self.slots.iter().flatten().chain(&self.reserved).map(IoBuf::capacity).sum()
     }
 }
 
@@ -173,7 +200,15 @@ mod tests {
     }
 
     #[test]
-    fn long_single_replies_are_streamed() {
-        assert_eq!(large(GATHER_BYTES + 1, true).mode, Mode::Stream);
+    fn long_single_replies_are_streamed_or_gathered_apart() {
+        let mut large = large(GATHER_BYTES + 1, true);
+        assert_eq!(large.mode, Mode::Stream);
+        large.gather_apart(IoBuf::zeroed);
+        assert_eq!((large.mode, large.apart), (Mode::Gather, true));
+        while let Some(len) = large.next_piece() {
+            large.start(len);
+            assert_eq!(large.take_reserved().map(|buf| buf.len()), Some(len));
+        }
+        assert!(large.take_reserved().is_none());
     }
 }

@@ -41,7 +41,7 @@ impl Transmission {
             self.collect_pieces(handle, len);
             return Ok(());
         }
-        if mode == Mode::Stream {
+        if mode == Mode::Stream && !self.gather_apart(ctx, handle) {
             self.stream = Some(handle);
         }
         // Not `pump`: what was promised to this one must not go to others.
@@ -49,6 +49,20 @@ impl Transmission {
             self.active.push(handle);
         }
         Ok(())
+    }
+
+    /// Takes the buffers of a long READ that must be one reply. False: there is no room for that.
+    fn gather_apart(&mut self, ctx: &mut Ctx, handle: TaskHandle) -> bool {
+        let large = self.larges.get_mut(handle).expect("begun just now");
+        let whole = (large.asked.len as usize).next_multiple_of(PIECE_BYTES);
+        // As one that holds something already: what goes above the soft bound is one piece for each.
+        let room = ctx.may_take_within(usize::MAX, Some(&self.attachment.entry), 1, whole);
+        if self.apart || !room {
+            return false;
+        }
+        large.gather_apart(|len| ctx.bufs.take(len));
+        self.apart = true;
+        true
     }
 
     /// Starts pieces of large READs, as far as there is room for them.
@@ -68,22 +82,24 @@ impl Transmission {
         loop {
             let Some(large) = self.larges.get(handle) else { return Ok(false) };
             let Some(len) = large.next_piece() else { return Ok(false) };
-            let (mode, in_flight) = (large.mode, large.in_flight);
+            let (mode, in_flight, apart) = (large.mode, large.in_flight, large.apart);
             if link.out.bytes() >= FLUSH_BYTES {
                 link.flush(ctx)?;
             }
             let waits = self.turn_left == 0 || self.is_clogged(link);
             let room = match mode {
-                // The room was taken at the beginning.
-                Mode::Gather => true,
+                // The room was taken at the beginning; of one apart, that of the buffers.
+                Mode::Gather => !apart || ctx.task_room() > 0,
                 // What others hold may be waiting for this very reply: one piece always fits.
                 Mode::Stream if in_flight == 0 => ctx.task_room() > 0,
                 _ => self.has_room(link, ctx, BufPool::cost(len), 1),
             };
-            if in_flight >= WINDOW || (waits && mode != Mode::Gather) || !room {
+            let must_go_on = mode == Mode::Gather && !apart;
+            if in_flight >= WINDOW || (waits && !must_go_on) || !room {
                 return Ok(true);
             }
-            let buf = self.take(ctx, len);
+            let reserved = self.larges.get_mut(handle).and_then(Large::take_reserved);
+            let buf = reserved.unwrap_or_else(|| self.take(ctx, len));
             let large = self.larges.get_mut(handle).expect("looked at above");
             let offset = large.start(len);
             let asked = Asked { offset, len: len as u64, ..large.asked };
@@ -141,8 +157,10 @@ impl Transmission {
                 if let Err(errno) = result {
                     large.fail(errno, piece.offset);
                 }
-                if let Some(buf) = buf {
-                    self.give(ctx, buf);
+                match buf {
+                    Some(buf) if large.apart => ctx.bufs.give(buf),
+                    Some(buf) => self.give(ctx, buf),
+                    None => {}
                 }
             }
         }
@@ -196,6 +214,11 @@ impl Transmission {
         let mut large = self.larges.remove(handle).expect("ends once");
         let asked = large.asked;
         self.active.retain(|other| *other != handle);
+        if large.apart {
+            // What leaves now counts as any reply that waits to be sent.
+            self.held += large.kept_bytes();
+            self.apart = false;
+        }
         self.count_task(ctx, &asked, large.error.is_some(), large.started_ns);
         if self.stream == Some(handle) {
             self.stream = None;

@@ -44,6 +44,8 @@ pub struct Transmission {
     pub(super) active: Vec<TaskHandle>,
     /// A READ whose one reply is being streamed; nothing more is parsed meanwhile.
     pub(super) stream: Option<TaskHandle>,
+    /// A READ longer than what the connection may hold is being gathered.
+    pub(super) apart: bool,
     /// Its head is out: other replies wait here.
     pub(super) aside: Option<OutQueue>,
     pub(super) in_flight: usize,
@@ -78,6 +80,7 @@ impl Transmission {
             larges: Slab::new(1024),
             active: Vec::new(),
             stream: None,
+            apart: false,
             aside: None,
             in_flight: 0,
             held: 0,
