@@ -33,6 +33,9 @@ CHAP_BINARY_BYTES: Final = 1024
 PAIRS: Final = 512
 # Requests of one login phase, continuations and empty ones for our own continuations included.
 LOGIN_REQUESTS: Final = 256
+# Requests of one text negotiation in full feature phase, but for those that fetch the rest of an
+# answer: the answer bounds these.
+TEXT_REQUESTS: Final = 256
 
 # 4.2.7.1: an iSCSI name, in bytes of UTF-8
 NAME_BYTES: Final = 223

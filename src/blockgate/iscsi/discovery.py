@@ -59,6 +59,7 @@ class TextExchange:
         self._open_tag = c.RESERVED_TAG  # the target transfer tag that a next request must have
         self._itt = c.RESERVED_TAG
         self._seen: set[str] = set()
+        self._requests = 0
         self._declared: int | None = None
 
     def request(
@@ -84,6 +85,9 @@ class TextExchange:
             if data or continued:
                 return self._reject(RejectReason.PROTOCOL_ERROR, "text before ours has been sent")
             return self._send(final)
+        self._requests += 1
+        if self._requests > c.TEXT_REQUESTS:
+            raise text.TextError(f"more than {c.TEXT_REQUESTS} requests")
         self._collector.add(data)
         if continued:
             return TextAnswer(b"", self._new_tag(), final=False, continued=False)
@@ -119,6 +123,8 @@ class TextExchange:
         for key, value in pairs:
             if key in self._seen:
                 return self._reject(RejectReason.PROTOCOL_ERROR, f"{key} comes twice")
+            if len(self._seen) == c.PAIRS:
+                return self._reject(RejectReason.PROTOCOL_ERROR, f"more than {c.PAIRS} keys")
             self._seen.add(key)
             if key == "SendTargets":
                 found = self._send_targets(value, catalog)

@@ -31,14 +31,12 @@ class TextError(Exception):
 
 
 class Collector:
-    """Joins the data of a sequence of PDUs, up to the limit of one negotiation."""
+    """Joins the data of a sequence of PDUs, and counts all that one negotiation brings: what was
+    taken counts on, or a negotiation without an end would bring text without an end."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._length = 0
-
-    def __len__(self) -> int:
-        return self._length
 
     def add(self, data: bytes) -> None:
         """One more data segment."""
@@ -49,10 +47,9 @@ class Collector:
             self._parts.append(data)
 
     def take(self) -> bytes:
-        """All of it; the collector is empty afterwards."""
+        """What has come since it was last taken."""
         data = b"".join(self._parts)
         self._parts.clear()
-        self._length = 0
         return data
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from blockgate.iscsi import (
@@ -211,3 +213,52 @@ def test_bits_that_exclude_each_other_and_endless_text() -> None:
     answer = ask(exchange, bytes(60000), final=False, continued=True)
     assert isinstance(answer, TextAnswer)
     assert isinstance(ask(exchange, bytes(60000), answer.ttt), TextRejected)
+
+
+def negotiate(exchange: TextExchange, datas: Iterable[bytes]) -> int:
+    """Goes on with one negotiation, F and C 0 in each request; gives how many were answered."""
+    ttt = NONE
+    for count, data in enumerate(datas):
+        answer = ask(exchange, data, ttt, final=False)
+        if isinstance(answer, TextRejected):
+            assert answer.reason is RejectReason.PROTOCOL_ERROR
+            # Nothing of it is left: its tag is none any more.
+            assert isinstance(ask(exchange, b"", ttt), TextRejected)
+            return count
+        ttt = answer.ttt
+    raise AssertionError("a negotiation without an end")
+
+
+EIGHT_KEYS_EACH = [
+    b"".join(text(**{f"X-com.example.{n}.{k}": "1"}) for k in range(8)) for n in range(1000)
+]
+
+
+@pytest.mark.parametrize(
+    ("datas", "answered"),
+    [([bytes(4096)] * 1000, 16), (EIGHT_KEYS_EACH, 64), ([b""] * 1000, 256)],
+    ids=["64 KiB", "512 keys", "256 requests"],
+)
+def test_a_negotiation_that_does_not_end(datas: list[bytes], answered: int) -> None:
+    """6.1: 64 KiB of text in one negotiation, however it is spread."""
+    exchange = TextExchange(session(), LOCAL)
+    assert negotiate(exchange, datas) == answered
+    # The next one begins anew.
+    assert isinstance(ask(exchange, text(SendTargets="All")), TextAnswer)
+
+
+def test_an_answer_may_take_as_many_requests_as_it_needs() -> None:
+    """Who fetches it in pieces of 512 bytes has not begun to talk without an end."""
+    name = "iqn.2024-01.com.example:" + "x" * 150
+    catalog = Catalog.of(
+        [Target(f"{name}{n:04}", open_access=True) for n in range(800)],
+        portals=("192.0.2.10:3260",),
+    )
+    exchange = TextExchange(session(MaxRecvDataSegmentLength="512"), LOCAL)
+    answer = ask(exchange, text(SendTargets="All"), catalog=catalog)
+    fetched = 1
+    while isinstance(answer, TextAnswer) and not answer.final:
+        answer = ask(exchange, b"", answer.ttt, catalog)
+        fetched += 1
+    assert isinstance(answer, TextAnswer)
+    assert fetched > 256
