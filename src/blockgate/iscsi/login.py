@@ -145,7 +145,7 @@ class Login:
     def refuse(self, bhs: bytes, status: Status, note: str) -> LoginAnswer:
         """Another end than FULL_FEATURE, whose response has not been sent: something came between.
         ``bhs`` is the request's."""
-        self._stat_sn -= 1
+        self._stat_sn = (self._stat_sn - 1) & 0xFFFFFFFF
         request = LoginRequest.parse(bhs, b"")
         assert request is not None
         return self._refuse(request, _Refused(status, note))

@@ -114,11 +114,12 @@ class Initiator:
         tsih: int = 0,
         cid: int = 1,
         local: str = LOCAL,
+        exp_stat_sn: int = 0x200,
     ) -> None:
         self.catalog = catalog
         self.table = table if table is not None else SessionTable()
         self.login = Login(self.table, local, fixed_random)
-        self.isid, self.tsih, self.cid = isid, tsih, cid
+        self.isid, self.tsih, self.cid, self.exp_stat_sn = isid, tsih, cid, exp_stat_sn
         self.answer: LoginAnswer | None = None
 
     def header(
@@ -136,7 +137,7 @@ class Initiator:
         return struct.pack(
             ">BBBBI6sHIHHIIQQ",
             *(0x43, flags, version, version_min, 0, self.isid, self.tsih, 0x11223344),
-            *(self.cid, 0, 0x100, 0x200, 0, 0),
+            *(self.cid, 0, 0x100, self.exp_stat_sn, 0, 0),
         )
 
     def send(self, stage: int, to: int | None, data: bytes = b"", **flags: object) -> Response:

@@ -19,6 +19,7 @@ from tests.unit.iscsi.scene import (
     MOVED,
     WIDE,
     Initiator,
+    Response,
     status_of,
     text,
     who,
@@ -217,11 +218,16 @@ def test_a_key_that_comes_twice() -> None:
     assert later.say(1, 3, InitialR2T="No").status == 0x0200
 
 
-def test_more_text_than_64_kib() -> None:
+@pytest.mark.parametrize("continued", [True, False])
+def test_more_text_than_64_kib(continued: bool) -> None:
+    """In one sequence of requests, or spread over many that are each complete."""
     initiator = Initiator()
-    for _ in range(8):
-        assert initiator.send(1, None, bytes(8192), continued=True).status == 0
-    assert initiator.send(1, None, b"\0", continued=True).status == 0x0200
+    who_it_is = text(**who())
+    first = who_it_is + bytes(8192 - len(who_it_is))
+    assert initiator.send(1, None, first, continued=continued).status == 0
+    for _ in range(7):
+        assert initiator.send(1, None, bytes(8192), continued=continued).status == 0
+    assert initiator.send(1, None, b"\0", continued=continued).status == 0x0200
 
 
 @pytest.mark.parametrize(("stage", "to"), [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2), (2, 3), (3, 3)])
@@ -373,3 +379,11 @@ def test_an_agreement_that_could_not_be_carried_out() -> None:
     assert answer.pdu[24:28] == good.raw[24:28]
     assert answer.pdu[8:14] == ISID
     assert table.reserve() != 0
+
+
+def test_the_number_of_a_refusal_wraps() -> None:
+    """The agreement's response had the last StatSN there is; its successor was 0."""
+    initiator = Initiator(exp_stat_sn=0xFFFFFFFF)
+    assert initiator.say(1, 3, **who()).stat_sn == 0xFFFFFFFF
+    refusal = initiator.login.refuse(initiator.header(1, 3), Status.TARGET_ERROR, "too late")
+    assert Response(refusal.pdu).stat_sn == 0xFFFFFFFF
