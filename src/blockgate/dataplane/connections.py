@@ -104,7 +104,7 @@ class IscsiConnections:
                 still_there=lambda: self._connections.get(conn) is known,
             )
         except Gone as gone:
-            refusal = login.refuse(bhs, Status.SERVICE_UNAVAILABLE, f"{gone}")
+            refusal = login.refuse(bhs, gone.status, f"{gone}")
         except (OSError, asyncio.CancelledError) as error:
             refusal = login.refuse(bhs, Status.TARGET_ERROR, f"not opened: {error}")
         except Exception:

@@ -19,7 +19,16 @@ from blockgate.dataplane import targets as convert
 from blockgate.dataplane.aborts import Aborts
 from blockgate.dataplane.units import Seat, Unit
 from blockgate.dataplane.wire import FIRST_NEXUS, Attending, FullFeature, Wire
-from blockgate.iscsi import Agreed, Catalog, Port, Session, SessionTable
+from blockgate.iscsi import (
+    Agreed,
+    Authentication,
+    Catalog,
+    Grant,
+    Port,
+    Session,
+    SessionTable,
+    Status,
+)
 from blockgate.model.parameters import TargetParameters
 from blockgate.scsi import Attention, Nexus, NexusName
 from blockgate.scsi.copy_manager import Neighbour
@@ -52,8 +61,12 @@ class Active:
 
 
 class Gone(Exception):
-    """The connection was lost, its target went, or the gateway began to stop, while its session was
-    being opened."""
+    """What a login has come to is not to be had any more: the connection was lost, its target went
+    or is another one now, the gateway began to stop. Most of it is worth another try."""
+
+    def __init__(self, note: str, status: Status = Status.SERVICE_UNAVAILABLE) -> None:
+        super().__init__(note)
+        self.status = status
 
 
 class Sessions:
@@ -98,7 +111,7 @@ class Sessions:
         self, agreed: Agreed, conn: int, pdu: bytes, *, still_there: Callable[[], bool]
     ) -> Session:
         """Carries out what a login has come to, and sends its last response. Raises Gone."""
-        self._check(still_there)
+        self._check(agreed, still_there)
         if agreed.joins is not None:
             return await self._join(agreed, agreed.joins, conn, pdu)
         if agreed.discovery:
@@ -106,14 +119,25 @@ class Sessions:
         turn = self._turns.setdefault(agreed.port, asyncio.Lock())
         async with turn:  # of several logins of one port each takes the place of the one before
             await self._reinstate(agreed.port)
-            self._check(still_there)
+            self._check(agreed, still_there)
             return await self._open_normal(agreed, conn, pdu, still_there)
 
-    def _check(self, still_there: Callable[[], bool]) -> None:
+    def _check(self, agreed: Agreed, still_there: Callable[[], bool]) -> None:
+        """Asked again after each wait. An initiator that was let in without what is required now,
+        or with what is not good enough any more, has to show it: no session began before that."""
         if not still_there():
             raise Gone("the connection was lost")
         if self.catalog.closing:
             raise Gone("the gateway is being shut down")
+        if self._asked_of(agreed) != agreed.grant.authentication:
+            raise Gone("what its initiator has to show has changed meanwhile")
+
+    def _asked_of(self, agreed: Agreed) -> Authentication | None:
+        """What such a login has to show now; None: it would not be let in."""
+        if agreed.discovery:
+            return self.catalog.discovery
+        grant = self._grant(agreed.port)
+        return grant.authentication if grant is not None else None
 
     async def _reinstate(self, port: Port) -> None:
         """Ends the session that has this port, and waits for the commands of its predecessor."""
@@ -140,7 +164,9 @@ class Sessions:
         self._active[session.number] = active
         try:
             attentions = await self._seat(active, luns)
-            self._check(still_there)
+            self._check(agreed, still_there)
+            if active.luns != luns:
+                raise Gone("its LUN map has changed meanwhile")
             params = self._full_feature(active, agreed, view.parameters)
             params = replace(params, luns=convert.lun_map(luns), attentions=attentions)
             self._wire.login_done(conn, pdu, params)
@@ -162,6 +188,9 @@ class Sessions:
         active = self._active.get(session.number)
         if active is None or self.table.named(session.port, session.tsih) is not session:
             raise Gone("the session has ended")
+        if not session.has_room_for(agreed.cid):
+            # Each of several logins at once has found room: this is where one of them takes it.
+            raise Gone("more than MaxConnections", Status.TOO_MANY_CONNECTIONS)
         view = self._targets.get(session.port.target)
         parameters = view.parameters if view is not None else TargetParameters()
         self._wire.login_done(conn, pdu, self._full_feature(active, agreed, parameters))
@@ -259,11 +288,14 @@ class Sessions:
 
     # What sessions see.
 
+    def _grant(self, port: Port) -> Grant | None:
+        target = self.catalog.targets.get(port.target)
+        return target.grant(port.initiator) if target is not None else None
+
     def _granted(self, port: Port) -> tuple[ports.TargetView | None, Mapping[int, ports.LunView]]:
         """What an initiator gets at a target now."""
         view = self._targets.get(port.target)
-        target = self.catalog.targets.get(port.target)
-        grant = target.grant(port.initiator) if target is not None else None
+        grant = self._grant(port)
         if view is None or grant is None:
             return None, {}
         return view, convert.granted_luns(view, grant.view)
@@ -327,12 +359,17 @@ class Sessions:
         reached = {volume for volume, _ in after.luns.values()}
         for volume in set(active.units) - reached:
             unit = active.units.pop(volume)
-            self._spawn(self._unseat(unit, active.nexus))
+            if (seat := unit.seats.get(active.nexus)) is not None:
+                self._spawn(self._unseat(unit, seat))
 
-    async def _unseat(self, unit: Unit, nexus: int) -> None:
-        """A unit that is not mapped any more: what was begun is over before its nexus is lost."""
+    async def _unseat(self, unit: Unit, seat: Seat) -> None:
+        """A unit that is not mapped any more: what was begun is over before its nexus is lost. On a
+        disk that hangs that takes its time; the nexus of one that is mapped again by then has a new
+        seat, and is not lost."""
+        nexus = seat.nexus.number
         await self._aborts.abort(unit.volume, nexus)
-        await unit.detach(nexus)
+        if unit.seats.get(nexus) is seat:
+            await unit.detach(nexus)
 
     async def dismiss(self, numbers: Iterable[int]) -> None:
         """These sessions are not admitted any more. On return they have logged out, or have had

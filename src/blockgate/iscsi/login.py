@@ -283,12 +283,11 @@ class Login:
         return _Identity(port, False, target, grant, target.offer, joins)
 
     def _joined(self, request: LoginRequest, port: Port) -> Session:
-        """The session that the TSIH names. Its CID may be there already: then this connection
-        takes the other's place (6.3.4)."""
+        """The session that the TSIH names."""
         session = self._sessions.named(port, request.tsih)
         if session is None:
             raise _Refused(Status.SESSION_DOES_NOT_EXIST, f"no session with TSIH {request.tsih}")
-        if request.cid not in session.connections and session.is_full:
+        if not session.has_room_for(request.cid):
             raise _Refused(Status.TOO_MANY_CONNECTIONS, "more than MaxConnections")
         return session
 

@@ -67,9 +67,10 @@ class Session:
     parameters: Parameters
     connections: dict[int, int] = field(default_factory=dict)  # CID -> engine's connection
 
-    @property
-    def is_full(self) -> bool:
-        return len(self.connections) >= self.parameters.max_connections
+    def has_room_for(self, cid: int) -> bool:
+        """Whether MaxConnections allows this one: a CID that is there already takes the other's
+        place (6.3.4)."""
+        return cid in self.connections or len(self.connections) < self.parameters.max_connections
 
 
 class SessionTable:

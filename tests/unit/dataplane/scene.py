@@ -198,11 +198,21 @@ class Site:
                         await self.iscsi.units.regate(lun.handle, gate)
         await self.iscsi.set_targets(targets, ports.DiscoveryView())
 
-    def begin_login(self, initiator: str = ALICE, isid: bytes = bytes(6), **keys: str) -> int:
+    def begin_login(
+        self,
+        initiator: str = ALICE,
+        isid: bytes = bytes(6),
+        *,
+        tsih: int = 0,
+        cid: int = 1,
+        **keys: str,
+    ) -> int:
         """Sends the one request of a login without authentication; gives its connection."""
         conn = next(self._conns)
         self.iscsi.connections.accepted(conn, "192.0.2.7:4711", "192.0.2.1:3260")
-        header = struct.pack(">BBBBI6sHIHHIIQQ", 0x43, 0x87, 0, 0, 0, isid, 0, 7, 1, 0, 0, 0, 0, 0)
+        header = struct.pack(
+            ">BBBBI6sHIHHIIQQ", 0x43, 0x87, 0, 0, 0, isid, tsih, 7, cid, 0, 0, 0, 0, 0
+        )
         pairs = {"InitiatorName": initiator, "TargetName": DISK} | keys
         data = b"".join(f"{key}={value}".encode() + b"\0" for key, value in pairs.items())
         self.iscsi.connections.login(conn, header, data)

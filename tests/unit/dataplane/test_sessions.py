@@ -116,6 +116,84 @@ async def test_a_target_that_goes_while_a_login_waits() -> None:
     assert (refused, pdu[36:38], then) == (conn, b"\x03\x01", "close")
 
 
+CHAP = ports.ChapView("alice", b"0123456789ab")
+
+
+def replies(gateway: Site) -> list[tuple[int, bytes]]:
+    """The connections whose login was refused, each with its status."""
+    return [(conn, pdu[36:38]) for conn, pdu, _ in gateway.wire.named("login_reply")]
+
+
+async def test_chap_that_is_asked_for_while_a_login_without_it_waits() -> None:
+    """It has shown nothing, so it comes again (0301h) and is asked."""
+    gateway = await site()
+    await gateway.login()
+    gateway.wire.hold_aborts = True
+    conn = gateway.begin_login()
+    await settle()
+    await gateway.set_targets(target_view(chap=CHAP))
+    gateway.wire.drain()
+    await settle()
+    assert replies(gateway) == [(conn, b"\x03\x01")]
+    assert len(gateway.wire.named("login_done")) == 1
+    assert len(gateway.iscsi.sessions.table) == 0
+
+
+READ_ONLY = lun_view(read_only=True)
+
+
+@pytest.mark.parametrize(
+    ("luns", "chap"),
+    [
+        ({1: READ_ONLY, 2: lun_view(4, uuid=OTHER)}, None),
+        ({}, None),
+        ({1: READ_ONLY}, CHAP),
+    ],
+    ids=["one LUN more", "one LUN less", "CHAP"],
+)
+async def test_a_target_that_changes_while_a_session_takes_its_seats(
+    luns: dict[int, ports.LunView], chap: ports.ChapView | None
+) -> None:
+    """The engine would never hear of what came before it knew the session."""
+    gateway = Site()
+    both = {1: lun_view(), 2: lun_view(4, uuid=OTHER)}
+
+    async def alice_has(luns: dict[int, ports.LunView], chap: ports.ChapView | None = None) -> None:
+        acl = ports.AclView(frozenset({ALICE}), luns, chap=chap)
+        await gateway.set_targets(target_view(both, acls=(acl,)))
+
+    await alice_has({1: READ_ONLY})
+    await gateway.login(BOB)
+    # Now one session may write and one may not: the gate is another one, and takes its time.
+    gateway.wire.pause_gates = asyncio.Event()
+    conn = gateway.begin_login()
+    await settle()
+    change = asyncio.create_task(alice_has(luns, chap))
+    await settle()
+    gateway.wire.pause_gates.set()
+    await change
+    await settle()
+    assert replies(gateway) == [(conn, b"\x03\x01")]
+    assert [one.port.initiator for one in gateway.iscsi.sessions.table.all()] == [BOB]
+
+
+async def test_no_more_connections_than_were_agreed_come_at_once() -> None:
+    gateway = await site()
+    session = await gateway.login(MaxConnections="2")
+    active = gateway.iscsi.sessions.get(session)
+    assert active is not None
+    tsih = active.session.tsih
+    joined, *refused = [gateway.begin_login(tsih=tsih, cid=cid) for cid in range(2, 7)]
+    await settle()
+    assert [what[0] for what in gateway.wire.named("login_done")] == [1, joined]
+    assert replies(gateway) == [(conn, b"\x02\x06") for conn in refused]
+    assert active.session.connections == {1: 1, 2: joined}
+    # One of a CID that is there takes its place.
+    again = gateway.begin_login(tsih=tsih, cid=2)
+    await settle()
+    assert active.session.connections == {1: 1, 2: again}
+
+
 async def test_discovery() -> None:
     gateway = await site()
     gateway.iscsi.add_portal(1, "192.0.2.1:3260")
@@ -168,6 +246,30 @@ async def test_a_changed_map_is_told() -> None:
     unit = gateway.iscsi.units.get(3)
     assert unit is not None and unit.seats == {}
     assert gateway.wire.named("abort") == [(3, FIRST_NEXUS + session, 0, 0, None, 0)]
+
+
+async def test_a_lun_that_is_mapped_again_before_its_commands_have_drained() -> None:
+    """The end of the former mapping must not take the new one's seat."""
+    gateway = Site()
+    both = target_view({1: lun_view(), 2: lun_view(4, uuid=OTHER)})
+    await gateway.set_targets(both)
+    session = await gateway.login()
+    gateway.wire.hold_aborts = True
+    await gateway.set_targets(target_view({2: lun_view(4, uuid=OTHER)}))
+    await settle()
+    await gateway.set_targets(both)
+    gateway.wire.drain()
+    await settle()
+    unit = gateway.iscsi.units.get(3)
+    assert unit is not None and set(unit.seats) == {FIRST_NEXUS + session}
+    reply = gateway.reply(gateway.command(session, "120000002400"))
+    assert reply is not None and reply[1][0] == 0, "peripheral qualifier 000b, a disk"
+    # And when it goes again, its own end is its end.
+    await gateway.set_targets(target_view({2: lun_view(4, uuid=OTHER)}))
+    await settle()
+    gateway.wire.drain()
+    await settle()
+    assert unit.seats == {}
 
 
 async def test_who_is_not_let_in_any_more_is_asked_to_leave_and_then_closed(
