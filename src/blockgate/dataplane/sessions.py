@@ -306,21 +306,18 @@ class Sessions:
         """Introduces the nexus to the units of a map that do not know it yet; gives the attentions
         that it finds there, by LUN field."""
         active.luns = luns
-        fields: dict[int, list[int]] = {}
-        writable = set()
+        fields: dict[int, dict[int, bool]] = {}
         for one, (volume, read_only) in active.fields.items():
-            fields.setdefault(volume, []).append(one)
-            if not read_only:
-                writable.add(volume)
+            fields.setdefault(volume, {})[one] = read_only
         arriving: list[tuple[Unit, Seat]] = []
         for volume, its in fields.items():
             unit = self._find_unit(volume)
             if unit is None:
                 continue
             active.units[volume] = unit
-            seat = _seat_at(unit, active, tuple(its), read_only=volume not in writable)
+            seat = _seat_at(unit, active, its)
             if active.nexus in unit.seats:
-                unit.seats[active.nexus] = seat
+                await unit.reseat(seat)
             else:
                 arriving.append((unit, seat))
         found = await asyncio.gather(*(unit.attach(seat) for unit, seat in arriving))
@@ -354,8 +351,7 @@ class Sessions:
         number = active.session.number
         attentions = await self._seat(active, luns)
         await self._wire.set_luns(number, after, attentions)
-        changed = Attention.REPORTED_LUNS_DATA_HAS_CHANGED
-        await self._wire.attend([Attending(number, None, changed)])
+        await self._wire.attend(_news(number, before, after.luns))
         reached = {volume for volume, _ in after.luns.values()}
         for volume in set(active.units) - reached:
             unit = active.units.pop(volume)
@@ -405,9 +401,24 @@ class Sessions:
             log.error("iscsi: %s", error)
 
 
-def _seat_at(unit: Unit, active: Active, luns: tuple[int, ...], *, read_only: bool) -> Seat:
+def _news(
+    session: int, before: Mapping[int, tuple[int, bool]], after: Mapping[int, tuple[int, bool]]
+) -> list[Attending]:
+    """What a session learns of another LUN map: that it is one, and of a LUN that has become
+    read-only, or is not any more, that MODE SENSE says so."""
+    return [
+        Attending(session, None, Attention.REPORTED_LUNS_DATA_HAS_CHANGED),
+        *(
+            Attending(session, lun, Attention.MODE_PARAMETERS_CHANGED)
+            for lun, (volume, read_only) in after.items()
+            if before.get(lun) == (volume, not read_only)
+        ),
+    ]
+
+
+def _seat_at(unit: Unit, active: Active, luns: Mapping[int, bool]) -> Seat:
     port = active.session.port
     relative = unit.record.relative_port(port.target_port)
     name = NexusName(port.initiator_port, port.target_port, relative)
     nexus = Nexus(active.nexus, active.port, name)
-    return Seat(nexus, active.session.number, luns, read_only)
+    return Seat(nexus, active.session.number, luns)

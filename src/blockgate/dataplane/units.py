@@ -15,7 +15,7 @@ import contextlib
 import errno
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
@@ -67,12 +67,22 @@ _FAILURE: Final = Sense(Key.HARDWARE_ERROR, 0x44, 0x00)
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A nexus at a unit: by which session and LUN fields it reaches it."""
+    """A nexus at a unit: by which session it reaches it, and by which LUN fields, each with whether
+    it is read-only there."""
 
     nexus: Nexus
     session: int
-    luns: tuple[int, ...]
-    read_only: bool
+    luns: Mapping[int, bool]
+
+    @property
+    def read_only(self) -> bool:
+        """By none of its LUNs it may write."""
+        return all(self.luns.values())
+
+    @property
+    def write_protected(self) -> bool:
+        """By one of them at least it may not: there MODE SENSE says so."""
+        return any(self.luns.values())
 
 
 @dataclass(slots=True)
@@ -239,12 +249,18 @@ class Unit:
         attentions that it finds there: they are set when the engine has the session."""
         self.seats[seat.nexus.number] = seat
         found = Attention(0)
-        for effect in self.logical.attach(seat.nexus, read_only=seat.read_only):
+        for effect in self.logical.attach(seat.nexus, read_only=seat.write_protected):
             if isinstance(effect, Attend) and effect.nexuses == frozenset({seat.nexus.number}):
                 found |= effect.attentions
             else:
                 await self._effect(effect, 0)
         return found
+
+    async def reseat(self, seat: Seat) -> None:
+        """A session that reaches it does so by other LUNs, or read-only now; over when the gate
+        knows it."""
+        self.seats[seat.nexus.number] = seat
+        await self.carry_out(self.logical.remap(seat.nexus, read_only=seat.write_protected))
 
     async def detach(self, nexus: int) -> None:
         """It does not any more. Its commands have drained."""

@@ -193,13 +193,18 @@ class LogicalUnit:
         attention = new_nexus(returning=nexus.name in self._names)
         if len(self._names) < NAMES_REMEMBERED:
             self._names.add(nexus.name)
+        return (
+            *self.reservations.attach(nexus),
+            *self.remap(nexus, read_only=read_only),
+            Attend(attention, frozenset((nexus.number,))),
+        )
+
+    def remap(self, nexus: Nexus, *, read_only: bool) -> tuple[Effect, ...]:
+        """A nexus may only read now, or may write again. Who maps it tells it so: MODE PARAMETERS
+        CHANGED (SPC-4 5.7.1) must not come before what it speaks of."""
         alike = self.mapped_alike
         self._read_only_of[nexus.number] = read_only
-        effects: list[Effect] = list(self.reservations.attach(nexus))
-        if alike != self.mapped_alike:
-            effects.append(GateChanged())
-        effects.append(Attend(attention, frozenset((nexus.number,))))
-        return tuple(effects)
+        return (GateChanged(),) if alike != self.mapped_alike else ()
 
     def detach(self, nexus: Nexus) -> tuple[Effect, ...]:
         """A session has ended: what it prevented is allowed, its copies stop (SAM-5 6.3.4)."""

@@ -248,6 +248,48 @@ async def test_a_changed_map_is_told() -> None:
     assert gateway.wire.named("abort") == [(3, FIRST_NEXUS + session, 0, 0, None, 0)]
 
 
+async def test_a_lun_that_becomes_read_only_for_one_initiator_and_writable_again() -> None:
+    """WP of MODE SENSE (SPC-4 7.4.3) is another one for it alone, and it is told when it is so."""
+    gateway = Site()
+
+    async def alice_has(*, read_only: bool) -> None:
+        acl = ports.AclView(frozenset({ALICE}), {1: lun_view(read_only=read_only)})
+        await gateway.set_targets(target_view(acls=(acl,)))
+
+    def wp_is_ready() -> bool:
+        """Whether the gate answers MODE SENSE (6) of all pages, to everybody alike."""
+        parts = gateway.wire.gates[3][2]
+        assert parts is not None
+        return any(key.startswith(b"\x1a") for key in parts.canned)
+
+    await alice_has(read_only=False)
+    alice, _ = await gateway.login(), await gateway.login(BOB)
+    assert wp_is_ready()
+    for read_only in (True, False):
+        del gateway.wire.calls[:]
+        await alice_has(read_only=read_only)
+        assert wp_is_ready() is not read_only
+        assert gateway.wire.named("attend") == [
+            (alice, None, Attention.REPORTED_LUNS_DATA_HAS_CHANGED),
+            (alice, LUN_1, Attention.MODE_PARAMETERS_CHANGED),
+        ]
+        assert gateway.wire.names() == ["swap_gate", "set_luns", "attend", "attend"]
+    await alice_has(read_only=False)
+    assert gateway.wire.names() == ["swap_gate", "set_luns", "attend", "attend"], "no change"
+
+
+async def test_a_volume_that_has_one_lun_to_write_and_one_to_read() -> None:
+    gateway = Site()
+    await gateway.set_targets(target_view({1: lun_view()}))
+    session = await gateway.login()
+    await gateway.set_targets(target_view({1: lun_view(), 2: lun_view(read_only=True)}))
+    parts = gateway.wire.gates[3][2]
+    assert parts is not None and not any(key.startswith(b"\x1a") for key in parts.canned)
+    unit = gateway.iscsi.units.get(3)
+    assert unit is not None
+    assert not unit.seats[FIRST_NEXUS + session].read_only, "copies may write to it"
+
+
 async def test_a_lun_that_is_mapped_again_before_its_commands_have_drained() -> None:
     """The end of the former mapping must not take the new one's seat."""
     gateway = Site()

@@ -311,6 +311,16 @@ class TestGate:
         assert "gate" in names(unit.detach(nexus("B")))
         assert control in unit.gate().canned
 
+    def test_write_protection_that_comes_and_goes_during_a_session(self) -> None:
+        unit = make_unit()
+        control = octets("1a 08 0a 00 00 00")
+        unit.attach(nexus("B"))
+        assert names(unit.remap(nexus("B"), read_only=True)) == ["gate"]
+        assert control not in unit.gate().canned
+        assert names(unit.remap(nexus("B"), read_only=True)) == []
+        assert names(unit.remap(nexus("B"), read_only=False)) == ["gate"]
+        assert control in unit.gate().canned
+
 
 def test_a_nexus_that_may_only_read_cannot_sanitize() -> None:
     unit = make_unit()
