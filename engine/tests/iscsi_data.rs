@@ -82,6 +82,75 @@ fn residuals_are_counted_both_ways() {
     });
 }
 
+/// PARAMETER LIST LENGTH says how much of it there is (SPC-4 4.2.5.5), whatever the initiator would send.
+#[test]
+fn residuals_of_parameter_lists() {
+    const MODE_SELECT_16: [u8; 6] = [0x15, 0x10, 0, 0, 16, 0];
+    const MODE_SELECT_NONE: [u8; 6] = [0x15, 0x10, 0, 0, 0, 0];
+    const PERSISTENT_RESERVE_OUT: [u8; 10] = [0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0];
+    const RESERVE_6: [u8; 6] = [0x16, 0, 0, 0, 0, 0];
+    const TEST_UNIT_READY: [u8; 6] = [0; 6];
+    let of = |short: &[u8]| {
+        let mut cdb = [0; 16];
+        cdb[..short.len()].copy_from_slice(short);
+        cdb
+    };
+    let (under, over) = (2, 4);
+    // CDB, expected, what Python gets of it, flags, residual count.
+    for (cdb, expected, taken, flag, residual) in [
+        (of(&MODE_SELECT_16), 16, Some(16), 0, 0),
+        (of(&MODE_SELECT_16), 512, Some(16), under, 496),
+        (of(&MODE_SELECT_NONE), 512, Some(0), under, 512),
+        (of(&PERSISTENT_RESERVE_OUT), 512, Some(24), under, 488),
+        (of(&PERSISTENT_RESERVE_OUT), 8, Some(8), over, 16),
+        (of(&RESERVE_6), 512, Some(0), under, 512),
+        (of(&TEST_UNIT_READY), 512, None, under, 512),
+    ] {
+        on_all(|target, _| {
+            for immediate in [true, false] {
+                let mut agreed = Agreed::session(1 + u64::from(immediate));
+                agreed.terms.immediate_data = immediate;
+                let mut it = target.login(&agreed);
+                let bhs = it.command(0xa1, expected, cdb);
+                let data = vec![7; expected as usize];
+                it.send(bhs, if immediate { &data } else { &[] });
+                if let (false, Some(taken @ 1..)) = (immediate, taken) {
+                    let r2t = it.recv();
+                    assert_eq!((r2t.opcode(), r2t.word(44)), (0x31, taken), "nothing beyond it is asked for");
+                    it.data_out(r2t.itt(), r2t.word(20), 0, 0, true, &data[..taken as usize]);
+                }
+                if immediate || taken.is_some() {
+                    let (task, _, data) = target.wait_command();
+                    assert_eq!(data, vec![7; taken.unwrap_or(0) as usize]);
+                    target.engine.complete(task, 0, vec![], vec![]);
+                }
+                let status = it.recv();
+                assert_eq!((status.opcode(), status.status()), (0x21, 0));
+                assert_eq!((status.bhs[1] & 6, status.word(44)), (flag, residual), "{cdb:?} {expected}");
+            }
+        });
+    }
+}
+
+/// SBC-3 5.42: GOOD says that every block compared equal.
+#[test]
+fn a_verify_compares_all_or_is_refused() {
+    on_all(|target, _| {
+        let mut it = target.login(&Agreed::session(1));
+        let mut cdb = rw10(0x2f, 0, 8);
+        cdb[1] = 0x02;
+        for expected in [0, 512] {
+            let bhs = it.command(if expected == 0 { 0x81 } else { 0xa1 }, expected, cdb);
+            it.send(bhs, &vec![0; expected as usize]);
+            let status = it.recv();
+            assert_eq!((status.opcode(), status.status(), status.sense()), (0x21, 2, (5, 0x0e, 3)), "{expected}");
+        }
+        let bhs = it.command(0xa1, 4096, cdb);
+        it.send(bhs, &[0; 4096]);
+        assert_eq!(it.recv().status(), 0);
+    });
+}
+
 #[test]
 fn writes_in_every_mode() {
     on_all(|target, image| {

@@ -65,8 +65,8 @@ pub enum Plan {
     None,
     /// The engine executes it.
     Media(&'static Row, Media),
-    /// Python does.
-    HandUp,
+    /// Python does, with so many bytes of parameter data (PARAMETER LIST LENGTH).
+    HandUp(u32),
     /// Its end is known: it is told when no data is on its way any more.
     Fail(Answer),
 }
@@ -166,8 +166,9 @@ impl Command {
     pub fn wants(&self) -> u32 {
         match &self.plan {
             Plan::Media(_, media) => media.data_out.min(u64::from(self.expected_out)) as u32,
+            Plan::HandUp(list) => self.expected_out.min(*list),
             Plan::Fail(_) => 0,
-            Plan::None | Plan::HandUp => self.expected_out,
+            Plan::None => self.expected_out,
         }
     }
 
@@ -176,8 +177,7 @@ impl Command {
     pub fn residuals(&self, data_in: u64) -> (Residual, Residual) {
         let data_out = match &self.plan {
             Plan::Media(_, media) => media.data_out,
-            // Python takes all that comes.
-            Plan::HandUp => u64::from(self.expected_out),
+            Plan::HandUp(list) => u64::from(*list),
             Plan::None | Plan::Fail(_) => 0,
         };
         let write = Residual::of(self.expected_out, data_out);

@@ -239,7 +239,7 @@ impl Session {
             // Data that nobody wants is on its way: seen off before the answer. Such commands have none.
             _ if open => {
                 let command = self.commands.get_mut(handle).expect("it advances");
-                command.plan = Plan::HandUp;
+                command.plan = Plan::HandUp(0);
                 true
             }
             Verdict::Ready(data, most) => {
@@ -287,8 +287,8 @@ impl Session {
             return Err(Answer::check(Sense::new(0x0b, 0x49, 0x00)));
         }
         let plan = match row.action {
-            Action::Handed => Plan::HandUp,
-            Action::Canned => return Ok(self.ready(scsi, row, cdb).unwrap_or(Verdict::Plan(Plan::HandUp, 0))),
+            Action::Handed => Plan::HandUp(row.parameter_list.map_or(0, |field| field.of(cdb) as u32)),
+            Action::Canned => return Ok(self.ready(scsi, row, cdb).unwrap_or(Verdict::Plan(Plan::HandUp(0), 0))),
             _ => Plan::Media(row, check::media(gate, scsi, row, cdb, lun.read_only)?),
         };
         Ok(Verdict::Plan(plan, gate.generation))
@@ -310,9 +310,9 @@ impl Session {
                 let row = row::find(cdb).map_err(Answer::unknown)?;
                 let ready = self.luns.report_luns.get(row, cdb);
                 let ready = ready.map(|data| Verdict::Ready(data.clone(), allocation(row, cdb)));
-                Ok(ready.unwrap_or(Verdict::Plan(Plan::HandUp, 0)))
+                Ok(ready.unwrap_or(Verdict::Plan(Plan::HandUp(0), 0)))
             }
-            INQUIRY | REQUEST_SENSE => Ok(Verdict::Plan(Plan::HandUp, 0)),
+            INQUIRY | REQUEST_SENSE => Ok(Verdict::Plan(Plan::HandUp(0), 0)),
             _ => Err(Answer::check(Sense::LOGICAL_UNIT_NOT_SUPPORTED)),
         }
     }

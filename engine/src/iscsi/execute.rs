@@ -62,10 +62,10 @@ impl Session {
                     self.end_failed(ctx, handle, answer);
                 }
             }
-            Plan::HandUp if command.expected_out as usize > PIECE_BYTES => {
+            Plan::HandUp(_) if command.wants() as usize > PIECE_BYTES => {
                 self.refuse(ctx, handle, Answer::check(Sense::PARAMETER_LIST_LENGTH_ERROR));
             }
-            Plan::HandUp => {
+            Plan::HandUp(_) => {
                 if self.collect(ctx, handle) {
                     self.hand_up(ctx, handle);
                 }
@@ -157,6 +157,10 @@ impl Session {
                 return self.refuse(ctx, handle, answer);
             }
             let (wants, base) = (command.wants(), command.base);
+            // A WRITE is done as far as its data goes; GOOD for a VERIFY says that all of it was compared.
+            if media.op == Op::Verify && u64::from(wants) < media.data_out {
+                return self.refuse(ctx, handle, Answer::check(sense::TOO_LITTLE_EXPECTED));
+            }
             if base >= wants {
                 if command.in_flight == 0 && !command.inflow.is_open() {
                     self.end_good(ctx, handle, 0);

@@ -22,8 +22,9 @@ impl Session {
         };
         let (session, nexus, port) = (self.number, self.nexus, self.port);
         let command = self.commands.get_mut(handle).expect("it is being carried out");
-        let received = command.inflow.received() as usize;
-        let data = command.buf.as_ref().map_or(Vec::new(), |buf| buf[..received.min(buf.len())].to_vec());
+        // What comes beyond the parameter list is nobody's.
+        let len = command.inflow.received().min(command.wants()) as usize;
+        let data = command.buf.as_ref().map_or(Vec::new(), |buf| buf[..len.min(buf.len())].to_vec());
         if let Some(buf) = &command.buf {
             if std::mem::take(&mut command.collecting) {
                 ctx.end_collecting(buf.capacity());
