@@ -173,6 +173,5 @@ class Iscsi:
             for luns in (view.luns, *(acl.luns for acl in view.acls)):
                 for lun in luns.values():
                     mapped = found.setdefault(lun.handle, Mapped(lun))
-                    mapped.by_ports[port] = number
-                    mapped.threshold = max(mapped.threshold, view.parameters.pool_threshold)
+                    mapped.reach(port, number, view.parameters)
         return found

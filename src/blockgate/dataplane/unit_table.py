@@ -14,8 +14,8 @@ from blockgate.dataplane.jobs import JobTable
 from blockgate.dataplane.records import Record
 from blockgate.dataplane.units import Mapped, Unit
 from blockgate.dataplane.wire import Wire
-from blockgate.scsi import Effect, Facts, GateChanged, LogicalUnit, Nexus, Part, Port
-from blockgate.scsi.alua import PortGroup, TargetPortGroups
+from blockgate.scsi import Effect, Facts, GateChanged, LogicalUnit, Nexus, Part, Persist, Port
+from blockgate.scsi.alua import Access, PortGroup, TargetPortGroups
 from blockgate.scsi.copy_manager import Neighbour
 from blockgate.scsi.reservations import RecordError, Reservations
 
@@ -134,8 +134,7 @@ class UnitTable:
             logical.set_facts(facts)
         else:
             record = await Record.load(view.uuid, self.store)
-            relative = [record.relative_port(name) for name in mapped.by_ports]
-            groups = TargetPortGroups.single(relative)
+            groups = TargetPortGroups(_access(record, mapped))
             logical = LogicalUnit(facts, _reservations(record), groups, self._neighbours)
             effects = logical.restore(record.parts)
         unit = Unit(
@@ -147,7 +146,9 @@ class UnitTable:
             jobs=self.jobs,
             others=self._others,
         )
-        self._set_ports(unit, mapped)
+        # There is no gate yet, and nobody to be told.
+        kept = [one for one in self._set_ports(unit, mapped) if isinstance(one, Persist)]
+        await unit.carry_out(kept)
         await record.save()
         gate.parts = logical.gate
         self._units[view.handle] = unit
@@ -170,15 +171,26 @@ class UnitTable:
 
     @staticmethod
     def _set_ports(unit: Unit, mapped: Mapped) -> tuple[Effect, ...]:
-        """The ports of the unit, each with an identifier that it keeps over restarts. All of them
-        are one group: one gateway has the unit for itself."""
+        """The ports of the unit, each with an identifier that it keeps over restarts."""
         found = [
             Port(number, name, unit.record.relative_port(name))
             for name, number in mapped.by_ports.items()
         ]
         found.sort(key=lambda port: port.relative)
-        groups = [PortGroup(1, tuple(port.relative for port in found))]
-        return (*unit.logical.port_groups.configure(groups), *unit.logical.set_ports(found))
+        access = _access(unit.record, mapped)
+        return (*unit.logical.port_groups.configure(access), *unit.logical.set_ports(found))
+
+
+def _access(record: Record, mapped: Mapped) -> Access:
+    """Each target's port is a target port group of its own, under the port's number: so paths can
+    have states of their own."""
+    groups = [
+        PortGroup(relative, (relative,), mapped.states[name])
+        for name in mapped.by_ports
+        if (relative := record.relative_port(name))
+    ]
+    groups.sort(key=lambda group: group.number)
+    return Access(tuple(groups), implicit=mapped.implicit, explicit=mapped.explicit)
 
 
 def _reservations(record: Record) -> Reservations:

@@ -25,6 +25,7 @@ from blockgate.dataplane.aborts import Aborts
 from blockgate.dataplane.gates import VolumeGate
 from blockgate.dataplane.records import Record
 from blockgate.dataplane.wire import Attending, Wire
+from blockgate.model.parameters import TargetParameters
 from blockgate.scsi import (
     AbortNexus,
     Attend,
@@ -44,6 +45,7 @@ from blockgate.scsi import (
     Sense,
     StartJob,
 )
+from blockgate.scsi.alua import AccessState
 
 log = logging.getLogger(__name__)
 
@@ -88,12 +90,25 @@ class Seat:
 @dataclass(slots=True)
 class Mapped:
     """A volume as all targets together map it: the target ports by which it is reached, as the
-    engine numbers them, by name. ``threshold``: its pool is low when less than so many percent are
-    free; 0: never."""
+    engine numbers them, by name, and the access states that the gateway gives them. ``threshold``:
+    its pool is low when less than so many percent are free; 0: never. ``implicit``, ``explicit``:
+    whether the gateway, and whether initiators change access states."""
 
     view: ports.LunView
     threshold: int = 0
     by_ports: dict[str, int] = field(default_factory=dict)
+    states: dict[str, AccessState] = field(default_factory=dict)
+    implicit: bool = False
+    explicit: bool = False
+
+    def reach(self, port: str, number: int, parameters: TargetParameters) -> None:
+        """A target maps it, too. Where targets differ the volume is still one unit: who has a say
+        by one of them has it, and the highest threshold holds."""
+        self.by_ports[port] = number
+        self.states[port] = AccessState.of_word(parameters.access_state.replace("-", "_"))
+        self.threshold = max(self.threshold, parameters.pool_threshold)
+        self.implicit |= parameters.alua in ("implicit", "both")
+        self.explicit |= parameters.alua in ("explicit", "both")
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,33 @@ class Digests:
         return tuple(names)
 
 
-Kind = Number | Switch | Digests
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of several words."""
+
+    words: tuple[str, ...]
+    about: str
+
+    @property
+    def takes(self) -> str:
+        """What may be written."""
+        return f"{', '.join(self.words[:-1])} or {self.words[-1]}"
+
+    def parse(self, value: object) -> str:
+        """The value, or `ValueError`."""
+        if not isinstance(value, str) or value not in self.words:
+            raise ValueError(value)
+        return value
+
+
+Kind = Number | Switch | Digests | Choice
+
+# Who changes the access states of ports (TPGS, SPC-4 6.6.2), and those states (SPC-4 5.15.2.4)
+ALUA = ("implicit", "explicit", "both", "none")
+ACCESS_STATES = (
+    *("active-optimized", "active-nonoptimized", "standby", "unavailable", "offline"),
+    "transitioning",
+)
 
 _DATA_MAX = 2**24 - 1
 
@@ -98,6 +124,8 @@ PARAMETERS: Mapping[str, Kind] = {
         0, 99, "%", "free space of a pool, below it initiators of thin volumes are warned; 0: never"
     ),
     "recovery_time": Number(1, 3600, "s", "how long a gateway may take to be safe to replace"),
+    "alua": Choice(ALUA, "who changes the access state of paths: the gateway, initiators, both"),
+    "access_state": Choice(ACCESS_STATES, "the access state that the gateway gives this path"),
 }
 
 
@@ -121,6 +149,8 @@ class TargetParameters:
     nop_timeout: int = 5
     pool_threshold: int = 10
     recovery_time: int = 30
+    alua: str = "implicit"
+    access_state: str = ACCESS_STATES[0]
 
     def __post_init__(self) -> None:
         for name in PARAMETERS:
@@ -130,6 +160,12 @@ class TargetParameters:
                 f"first_burst_length {self.first_burst_length} is more than max_burst_length "
                 f"{self.max_burst_length}.",
                 "Make it at most as large.",
+            )
+        if self.access_state != ACCESS_STATES[0] and self.alua not in ("implicit", "both"):
+            raise InvalidInput(
+                f"access_state is {self.access_state}, and alua={self.alua} says that the gateway "
+                "sets none.",
+                "Set alua=implicit or alua=both.",
             )
 
     def changed(self, values: Mapping[str, Any]) -> TargetParameters:

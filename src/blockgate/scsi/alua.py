@@ -44,6 +44,11 @@ class AccessState(IntEnum):
         """The state as a gate names it."""
         return self.name.lower()
 
+    @classmethod
+    def of_word(cls, word: str) -> AccessState:
+        """The state of that name."""
+        return cls[word.upper()]
+
 
 class StatusCode(IntEnum):
     """What the last change of a state was due to (SPC-4 table 278)."""
@@ -150,6 +155,7 @@ class TargetPortGroups:
         self.access = access
         self._implicit_transition_s = implicit_transition_s
         self._asked: dict[int, AccessState] = {}  # by initiators, by group
+        self._configured = {group.number: group.state for group in access.groups}
         self._before = access, self._asked
 
     @classmethod
@@ -216,9 +222,9 @@ class TargetPortGroups:
         return json.dumps({str(n): state.word for n, state in sorted(self._asked.items())}).encode()
 
     def restore(self, record: bytes) -> None:
-        """After a start: takes what :meth:`record` gave, unless initiators have no say any more. A
-        state that a group does not support now is as if nobody had asked for it."""
-        if record and self.access.explicit:
+        """After a start: takes what :meth:`record` gave. While initiators have no say, or a group
+        does not support its state now, it is as if nobody had asked for it."""
+        if record:
             requestable = {state.word: state for state in REQUESTABLE}
             self._asked = {int(n): requestable[word] for n, word in json.loads(record).items()}
             self.access = replace(
@@ -227,7 +233,7 @@ class TargetPortGroups:
 
     def _as_asked(self, group: PortGroup) -> PortGroup:
         state = self._asked.get(group.number)
-        if state is None or state not in group.supported:
+        if state is None or state not in group.supported or not self.access.explicit:
             return group
         return replace(group, state=state, status=StatusCode.EXPLICIT)
 
@@ -246,26 +252,59 @@ class TargetPortGroups:
         nexus is told."""
         return self._become(self.access.in_states(states, StatusCode.IMPLICIT))
 
-    def configure(self, groups: Iterable[PortGroup]) -> tuple[Effect, ...]:
-        """Ports and groups as configured now. A group that stays keeps the state it is in, one that
-        comes has the state that was asked for."""
-        before = {group.number: group for group in self.access.groups}
-        kept = tuple(
-            replace(group, state=old.state, status=old.status)
-            if (old := before.get(group.number)) is not None and old.state in group.supported
-            else self._as_asked(group)
-            for group in groups
+    def configure(self, access: Access) -> tuple[Effect, ...]:
+        """Ports and groups as configured now. A group that stays keeps the state it is in unless
+        its configured one is another now: then that is the last word, whatever initiators asked for
+        before. One that comes has the state that was asked for."""
+        former, self.access = self.access, replace(access, generation=self.access.generation)
+        effects: tuple[Effect, ...] = ()
+        if overruled := self._asked.keys() & self._changed(access.groups):
+            self._asked = {n: state for n, state in self._asked.items() if n not in overruled}
+            effects = (Persist(Part.PORT_GROUPS, self.record()),)
+        before = {group.number: group for group in former.groups}
+        changed = self._changed(access.groups)
+        groups = tuple(
+            replace(group, status=StatusCode.IMPLICIT)
+            if group.number in changed
+            else self._as_before(group, before.get(group.number), former.explicit)
+            for group in access.groups
         )
-        if kept == self.access.groups:
-            return ()
-        generation = self.access.generation + 1
-        return self._become(replace(self.access, groups=kept, generation=generation))
+        self._configured |= {group.number: group.state for group in access.groups}
+        now = replace(self.access, groups=groups)
+        self.access = former
+        if now == former:
+            return effects
+        news = Attention.ASYMMETRIC_ACCESS_STATE_CHANGED
+        if (now.implicit, now.explicit) != (former.implicit, former.explicit):
+            news |= Attention.INQUIRY_DATA_HAS_CHANGED  # TPGS
+        now = replace(now, generation=now.generation + 1)
+        return effects + self._become(now, news=news)
 
-    def _become(self, access: Access, but: frozenset[int] = frozenset()) -> tuple[Effect, ...]:
+    def _changed(self, groups: Iterable[PortGroup]) -> frozenset[int]:
+        """Groups that have been configured with another state before."""
+        states = self._configured
+        return frozenset(g.number for g in groups if states.get(g.number, g.state) is not g.state)
+
+    def _as_before(self, group: PortGroup, old: PortGroup | None, were_heard: bool) -> PortGroup:
+        """A group in the state that it is in. What initiators have set holds while they have a say,
+        and is there again when they have one again: nobody else could change it back."""
+        kept = old is not None and old.state in group.supported
+        if old is None or not kept or (self.access.explicit and not were_heard):
+            return self._as_asked(group)
+        if old.status is StatusCode.EXPLICIT and not self.access.explicit:
+            return group
+        return replace(group, state=old.state, status=old.status)
+
+    def _become(
+        self,
+        access: Access,
+        but: frozenset[int] = frozenset(),
+        news: Attention = Attention.ASYMMETRIC_ACCESS_STATE_CHANGED,
+    ) -> tuple[Effect, ...]:
         if access == self.access:
             return ()
         self.access = access
-        return (GateChanged(), Attend(Attention.ASYMMETRIC_ACCESS_STATE_CHANGED, None, but))
+        return (GateChanged(), Attend(news, None, but))
 
     def _group_of(self, relative_port: int) -> PortGroup | None:
         for group in self.access.groups:

@@ -90,8 +90,9 @@ def _cdbs(unit: LogicalUnit) -> Iterator[bytes]:
     yield bytes.fromhex("9e10" + "00" * 14)
     for options in (0x00, 0x80):  # all commands, with and without timeouts
         yield bytes((0xA3, 0x0C, options, *bytes(9)))
-    for formats in (0x0A, 0x2A):  # both forms of REPORT TARGET PORT GROUPS
-        yield bytes((0xA3, formats, *bytes(10)))
+    if unit.port_groups.tpgs:
+        for formats in (0x0A, 0x2A):  # both forms of REPORT TARGET PORT GROUPS
+            yield bytes((0xA3, formats, *bytes(10)))
     if unit.mapped_alike:
         # WP tells a nexus that may only read; with both sorts there is no one answer.
         yield from mode_sense.useful_cdbs(unit.pages)

@@ -31,7 +31,7 @@ ACTIONS: Final = frozenset(
         *("write_same", "compare_and_write", "orwrite", "prefetch", "lba_status"),
     )
 )
-NEEDS: Final = frozenset(("thin", "explicit_alua"))
+NEEDS: Final = frozenset(("thin", "alua", "explicit_alua"))
 ALUA_STATES: Final = ("standby", "unavailable", "transitioning")
 
 # GROUP CODE, the opcode's upper three bits, says how long a CDB is (SPC-4 4.2.5.1).

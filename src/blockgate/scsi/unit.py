@@ -131,6 +131,8 @@ class LogicalUnit:
             met.add("thin")
         if self.port_groups.access.explicit:
             met.add("explicit_alua")
+        if self.port_groups.tpgs:
+            met.add("alua")
         return met
 
     def _row(self, cdb: bytes) -> CommandRow:

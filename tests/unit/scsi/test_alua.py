@@ -180,7 +180,8 @@ class TestRestart:
         stpg(unit, (STANDBY, 2))
         again = TargetPortGroups(Access((PortGroup(1, (1,)),), explicit=True))
         again.restore(unit.record())
-        again.configure([PortGroup(1, (1,)), PortGroup(2, (2,))])
+        later = (PortGroup(1, (1,)), PortGroup(2, (2,)))
+        again.configure(Access(later, explicit=True))
         assert states(again) == {1: AO, 2: STANDBY}
 
     def test_what_is_not_had_any_more(self):
@@ -226,10 +227,47 @@ class TestImplicit:
     def test_new_ports_keep_the_groups_state(self):
         unit = two()
         unit.become({1: AccessState.STANDBY})
-        effects = unit.configure([PortGroup(1, (1, 2, 7)), PortGroup(5, (9,))])
+        groups = (PortGroup(1, (1, 2, 7)), PortGroup(5, (9,)))
+        effects = unit.configure(Access(groups, explicit=True))
         assert effects == (GateChanged(), Attend(CHANGED))
         assert unit.state(7) == "standby" and unit.state(9) == "active_optimized"
-        assert unit.configure(unit.access.groups) == ()
+        assert unit.configure(Access(groups, explicit=True)) == ()
+
+
+class TestConfigured:
+    """What the operator says of states, and of who else has a say."""
+
+    @staticmethod
+    def access(state: AccessState = AccessState.ACTIVE_OPTIMIZED, explicit: bool = True) -> Access:
+        return Access((PortGroup(1, (1,), state), PortGroup(2, (2,))), explicit=explicit)
+
+    def test_a_state_that_is_another_now(self):
+        unit = TargetPortGroups(self.access())
+        assert unit.configure(self.access(AccessState.STANDBY)) == (GateChanged(), Attend(CHANGED))
+        assert states(unit) == {1: STANDBY, 2: AO}
+        assert [int(group.status) for group in unit.access.groups] == [2, 0]
+        assert unit.configure(self.access(AccessState.STANDBY)) == ()
+
+    def test_who_spoke_last_has_the_last_word(self):
+        unit = TargetPortGroups(self.access())
+        unit.configure(self.access(AccessState.STANDBY))
+        stpg(unit, (AN, 1), (UNAVAILABLE, 2))
+        assert unit.configure(self.access(AccessState.STANDBY)) == ()
+        assert states(unit) == {1: AN, 2: UNAVAILABLE}
+        kept, *_ = unit.configure(self.access(AccessState.OFFLINE))
+        assert states(unit) == {1: OFFLINE, 2: UNAVAILABLE}
+        again = TargetPortGroups(self.access(AccessState.OFFLINE))
+        again.restore(kept.record)
+        assert states(again) == {1: OFFLINE, 2: UNAVAILABLE}
+
+    def test_what_initiators_asked_for_while_they_have_a_say(self):
+        unit = TargetPortGroups(self.access())
+        stpg(unit, (STANDBY, 2))
+        told = Attend(CHANGED | Attention.INQUIRY_DATA_HAS_CHANGED)
+        assert unit.configure(self.access(explicit=False)) == (GateChanged(), told)
+        assert states(unit) == {1: AO, 2: AO} and unit.tpgs == 1
+        assert unit.configure(self.access()) == (GateChanged(), told)
+        assert states(unit) == {1: AO, 2: STANDBY} and unit.tpgs == 3
 
 
 @pytest.mark.parametrize(
