@@ -1,4 +1,5 @@
-"""How much room the pools under thin units have: looked at every few seconds, told to the units.
+"""How much room the pools under thin units have: looked at every few seconds, and the sooner the
+less there is; told to the units.
 
 What a unit makes of it, the Logical Block Provisioning log page and the unit attention THIN
 PROVISIONING SOFT THRESHOLD REACHED (SBC-3 4.7.3.8), is its own affair.
@@ -22,6 +23,11 @@ from blockgate.scsi import PoolUsage
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 3.0
+# An initiator is to be warned before its writes find no room, so the next look comes before half of
+# what is left could be gone: no disk, and hardly a page cache, takes more than this. The last few
+# hundred MiB may go faster than anybody looks.
+FILLED_BYTES_PER_SECOND: Final = 4 << 30
+LEAST_SECONDS: Final = 0.2
 # A pool that was low is low until this much more of it is free: one that stands at its threshold
 # must not be told of again with every file that comes and goes.
 RELIEF_PERCENT: Final = 1
@@ -42,6 +48,12 @@ class Room:
             return False
         percent = threshold + (RELIEF_PERCENT if was_low else 0)
         return self.available * 100 < self.size * percent
+
+    @property
+    def look_seconds(self) -> float:
+        """When to look again at a pool that is not low."""
+        half_gone = self.available / 2 / FILLED_BYTES_PER_SECOND
+        return min(LOOK_SECONDS, max(LEAST_SECONDS, half_gone))
 
 
 Measure = Callable[[Sequence[str]], Awaitable[Mapping[str, Room]]]
@@ -92,7 +104,6 @@ class PoolWatch:
             look.cancel()
 
     def _look(self) -> None:
-        self._timer = None
         pools: dict[str, list[Unit]] = defaultdict(list)
         for unit in self._units():
             if unit.logical.facts.watched and unit.mapped is not None:
@@ -103,8 +114,15 @@ class PoolWatch:
                 look = loop.create_task(self._look_at(units))
                 self._looks[pool] = look
                 look.add_done_callback(partial(self._looked, pool))
-        if pools:
-            self._timer = loop.call_later(LOOK_SECONDS, self._look)
+        self._timer = loop.call_later(LOOK_SECONDS, self._look) if pools else None
+
+    def _look_within(self, seconds: float) -> None:
+        """Brings the next look forward, if it would be later."""
+        loop = asyncio.get_running_loop()
+        when = loop.time() + seconds
+        if self._timer is not None and self._timer.when() > when:
+            self._timer.cancel()
+            self._timer = loop.call_at(when, self._look)
 
     def _looked(self, pool: str, _look: asyncio.Task[None]) -> None:
         del self._looks[pool]
@@ -121,3 +139,5 @@ class PoolWatch:
                 continue
             low = room.is_low(unit.mapped.threshold, was_low=unit.logical.pool_is_low)
             unit.pool_found(PoolUsage(room.available, room.used), low=low)
+            if unit.mapped.threshold and not low:
+                self._look_within(room.look_seconds)

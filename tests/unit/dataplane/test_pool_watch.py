@@ -81,6 +81,35 @@ async def test_told_once_for_each_time_that_it_runs_low(pools: Pools) -> None:
     site.iscsi.stop()
 
 
+async def test_the_less_there_is_the_sooner_it_is_looked_at_again(
+    pools: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The warning has to come before a write that finds no room, however fast the pool fills."""
+    monkeypatch.setattr(pool_watch, "LOOK_SECONDS", 3600)
+    monkeypatch.setattr(pool_watch, "LEAST_SECONDS", 0.01)
+    monkeypatch.setattr(pool_watch, "FILLED_BYTES_PER_SECOND", 1000 * GIB)
+    site = await start(pools, "/pool/a")
+    await site.login()
+    await looked(pools)
+    assert told(site) == 0
+    pools.available = 9
+    await looked(pools, 1)
+    assert told(site) == 1
+    looks = len(pools.looks)
+    await asyncio.sleep(0.1)
+    assert len(pools.looks) == looks, "once told there is no hurry any more"
+    site.iscsi.stop()
+
+
+@pytest.mark.parametrize(
+    ("available", "seconds"),
+    [(1 << 50, 3), (24 * GIB, 3), (16 * GIB, 2), (8 * GIB, 1), (GIB, 0.2), (0, 0.2)],
+)
+def test_when_a_pool_is_looked_at_again(available: int, seconds: float) -> None:
+    """Before half of what is left is gone, at 4 GiB a second."""
+    assert Room(1 << 50, available, 0).look_seconds == seconds
+
+
 async def test_no_threshold_no_warning(pools: Pools) -> None:
     site = await start(pools, "/pool/a", threshold=0)
     await site.login()
