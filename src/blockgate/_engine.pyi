@@ -386,19 +386,14 @@ class TaskManagement:
 
 @final
 class Logout:
-    """A Logout Request. One that closes the session (reason 0) is answered by `logout_done`, the
-    others by the engine. The `Lost` of what it closes follows."""
+    """A Logout Request that closes the session (RFC 7143 11.14.1, reason 0), at most one of a
+    connection; `logout_done` answers it. The other kinds are answered by the engine. The `Lost` of
+    what is closed follows."""
 
     @property
     def conn(self) -> int: ...
     @property
     def session(self) -> int: ...
-    @property
-    def reason(self) -> int:
-        """RFC 7143 11.14.1: 0 close the session, 1 close the connection, 2 recovery (refused)."""
-
-    @property
-    def cid(self) -> int: ...
 
 @final
 class Aborted:

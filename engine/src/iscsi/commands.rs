@@ -45,10 +45,7 @@ impl Session {
         if collects && !(ctx.may_collect(BufPool::cost(first)) && self.has_room(ctx, None, BufPool::cost(first))) {
             return None;
         }
-        let order = match bhs.is_immediate() {
-            true => Order::Now,
-            false => self.window.take(bhs.cmd_sn()),
-        };
+        let order = self.take_turn(bhs);
         if order == Order::Ignore {
             return Some(Sink::Skip);
         }
@@ -155,19 +152,31 @@ impl Session {
         Ok(handle)
     }
 
-    /// Puts a PDU among those that come before their turn.
-    pub(super) fn wait_for_turn(&mut self, cmd_sn: u32, early: Early) {
-        let ahead = |(sn, _): &(u32, Early)| super::wire::sn_lt(*sn, cmd_sn);
-        let at = self.early.partition_point(ahead);
-        match self.early.get(at) {
-            // There already: a duplicate is ignored (4.2.2.1).
-            Some((sn, _)) if *sn == cmd_sn => {
-                if let Early::Command(handle) = early {
-                    self.commands.remove(handle);
-                }
-            }
-            _ => self.early.insert(at, (cmd_sn, early)),
+    /// Where a PDU's CmdSN stands; takes it if it is the next. One that waits for its turn already is a
+    /// duplicate, and ignored like one that has had it (4.2.2.1): seen here, before anything is had for it.
+    pub(super) fn take_turn(&mut self, bhs: &Bhs) -> Order {
+        if bhs.is_immediate() {
+            return Order::Now;
         }
+        match self.window.take(bhs.cmd_sn()) {
+            Order::Early if self.place_of(bhs.cmd_sn()).is_ok() => Order::Ignore,
+            order => order,
+        }
+    }
+
+    /// Among those that come before their turn: where a CmdSN is (`Ok`), or would be.
+    fn place_of(&self, cmd_sn: u32) -> Result<usize, usize> {
+        let at = self.early.partition_point(|(sn, _)| super::wire::sn_lt(*sn, cmd_sn));
+        match self.early.get(at) {
+            Some((sn, _)) if *sn == cmd_sn => Ok(at),
+            _ => Err(at),
+        }
+    }
+
+    /// Puts a PDU, whose turn was found to be early, among those that come before theirs.
+    pub(super) fn wait_for_turn(&mut self, cmd_sn: u32, early: Early) {
+        let at = self.place_of(cmd_sn).expect_err("a duplicate is ignored");
+        self.early.insert(at, (cmd_sn, early));
     }
 
     /// Delivers what has waited for the commands before it.

@@ -298,7 +298,7 @@ impl Session {
         if !numbered || bhs.is_immediate() {
             return self.deliver_other(ctx, at, &bhs, data);
         }
-        match self.window.take(bhs.cmd_sn()) {
+        match self.take_turn(&bhs) {
             Order::Ignore => Ok(()),
             Order::Now => {
                 self.deliver_other(ctx, at, &bhs, data)?;

@@ -1,5 +1,6 @@
 //! PDUs beside commands and their data: NOP, text, logout, reject, asynchronous messages, SNACK.
 
+use super::conn::Conn;
 use super::session::{Session, SESSION_OVER};
 use super::wire::{self, opcode, reason, Bhs, NO_TAG};
 use crate::shard::context::Ctx;
@@ -139,17 +140,12 @@ impl Session {
     }
 
     fn logout(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs) {
-        let (session, reason, cid) = (self.number, bhs.low7(), bhs.cid());
-        let conn = self.conn(at).link.id;
-        ctx.lanes.post(Event::Logout { conn, session, reason, cid });
+        let (reason, cid) = (bhs.low7(), bhs.cid());
         let closes: Vec<TaskHandle> = match reason {
-            // What comes of the nexus's loss is in force before the initiator hears that it is over.
-            logout::CLOSE_SESSION => {
-                self.conn(at).logout = Some(bhs.itt());
-                return;
-            }
+            logout::CLOSE_SESSION => return self.logout_session(ctx, at, bhs),
             logout::CLOSE_CONNECTION => {
-                self.conns.iter().filter(|(_, conn)| conn.cid == cid).map(|(other, _)| other).collect()
+                let named = |conn: &Conn| conn.cid == cid && !conn.logged_out;
+                self.conns.iter().filter(|(_, conn)| named(conn)).map(|(other, _)| other).collect()
             }
             _ => Vec::new(),
         };
@@ -159,6 +155,18 @@ impl Session {
             _ => logout::NO_RECOVERY,
         };
         self.logged_out(ctx, at, bhs.itt(), response, closes);
+    }
+
+    /// Python closes the session: what comes of the nexus's loss is in force before the initiator hears that it
+    /// is over. It is told once by each connection; the other logouts are none of its business.
+    fn logout_session(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs) {
+        let session = self.number;
+        let conn = self.conn(at);
+        if conn.logout.is_some() {
+            return self.reject(ctx, at, bhs, reason::PROTOCOL);
+        }
+        conn.logout = Some(bhs.itt());
+        ctx.lanes.post(Event::Logout { conn: conn.link.id, session });
     }
 
     /// The session that this connection has asked to close is closed: answers, if it still waits for that.

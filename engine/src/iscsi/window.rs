@@ -36,16 +36,24 @@ impl Window {
         self.most
     }
 
-    /// Where a CmdSN stands; takes it if it is the next.
-    pub fn take(&mut self, cmd_sn: u32) -> Turn {
+    /// Where a CmdSN stands.
+    pub fn look(&self, cmd_sn: u32) -> Turn {
         if sn_lt(cmd_sn, self.expected) || sn_lt(self.most, cmd_sn) {
             return Turn::Ignore;
         }
-        if cmd_sn != self.expected {
-            return Turn::Early;
+        match cmd_sn == self.expected {
+            true => Turn::Now,
+            false => Turn::Early,
         }
-        self.expected = self.expected.wrapping_add(1);
-        Turn::Now
+    }
+
+    /// The same; takes it if it is the next.
+    pub fn take(&mut self, cmd_sn: u32) -> Turn {
+        let turn = self.look(cmd_sn);
+        if turn == Turn::Now {
+            self.expected = self.expected.wrapping_add(1);
+        }
+        turn
     }
 
     /// Room for `credit` commands from the expected one on. What has been granted stays granted.

@@ -112,8 +112,8 @@ frozen! {
     }
 }
 frozen! {
-    /// A Logout Request.
-    Logout { conn: u64, session: u64, reason: u8, cid: u16 }
+    /// A Logout Request that closes its session.
+    Logout { conn: u64, session: u64 }
 }
 frozen! {
     /// An abort is over.
@@ -213,7 +213,7 @@ pub fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             },
         )?
         .into_any(),
-        Event::Logout { conn, session, reason, cid } => Py::new(py, Logout { conn, session, reason, cid })?.into_any(),
+        Event::Logout { conn, session } => Py::new(py, Logout { conn, session })?.into_any(),
         Event::Aborted { request } => Py::new(py, Aborted { request })?.into_any(),
         Event::SessionEnded { session } => Py::new(py, SessionEnded { session })?.into_any(),
         Event::Lost { conn, reason } => Py::new(py, Lost { conn, reason })?.into_any(),

@@ -63,11 +63,10 @@ pub enum Event {
     /// A SCSI command that is Python's.
     Command(Box<HandedUp>),
     TaskManagement(Management),
+    /// A Logout Request that closes its session.
     Logout {
         conn: u64,
         session: u64,
-        reason: u8,
-        cid: u16,
     },
     /// An abort is over.
     Aborted {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from blockgate import _engine
 from blockgate.dataplane.handshakes import Handshakes
@@ -13,8 +13,6 @@ from blockgate.scsi import Command
 from blockgate.scsi.task_management import Management, Verdict
 
 log = logging.getLogger(__name__)
-
-CLOSE_SESSION: Final = 0  # the reason of a Logout Request (RFC 7143 11.14.1)
 
 
 class Dispatch:
@@ -79,11 +77,10 @@ class Dispatch:
 
     def _logout(self, event: _engine.Logout) -> None:
         """A session that is closed ends before that is answered: what its initiator does next
-        (another login, or a word to another initiator) finds its nexus gone. The other kinds are
-        answered by the engine. The connections that are closed are told as lost.
+        (another login, or a word to another initiator) finds its nexus gone. The connections that
+        are closed are told as lost.
         """
-        if event.reason == CLOSE_SESSION:
-            self._iscsi.sessions.logged_out(event.session, event.conn)
+        self._iscsi.sessions.logged_out(event.session, event.conn)
 
     def _fenced(self, event: _engine.Fenced) -> None:
         """The engine has seen to what waited; until the lease is renewed it refuses the rest."""
