@@ -98,6 +98,19 @@ def test_multipath_with_one_path_cut(kernel_lab: KernelLab, gateway: Gateway) ->
     run(kernel_lab, "multipath", target, PORTAL2=target.portals[1])
 
 
+def test_the_optimized_path_is_preferred(kernel_lab: KernelLab, gateway: Gateway) -> None:
+    """scsi_dh_alua shows each path's state, dm-multipath goes by it; User-Mode Linux has neither."""
+    good = add_target(gateway, {1: "64MiB"}, parameters={"alua": "both"})
+    other = add_target(
+        gateway,
+        {1: good.volumes[1]},
+        parameters={"alua": "both", "access_state": "active-nonoptimized"},
+    )
+    portals = good.portals
+    variables = {"TARGET2": other.name, "PORTAL2": portals[1]}
+    run(kernel_lab, "alua", good, engine="qemu", **variables)
+
+
 def test_killed_and_restarted_under_load(kernel_lab: KernelLab, gateway: Gateway) -> None:
     target = add_target(gateway, {1: "64MiB"})
     portals = target.portals
