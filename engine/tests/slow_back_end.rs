@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use _engine::block::gate::Gate;
+use _engine::block::jobs::Work;
+use _engine::shard::events::Event;
 use support::*;
 
 const MIB: u64 = 1 << 20;
@@ -510,5 +512,32 @@ fn answers_about_blocks_count_before_they_are_there() {
         server.wait_lost();
         held.finish(Ok(()));
         server.eventually("nothing is left", |_| server.buffer_bytes_in_use() < 256 << 10);
+    });
+}
+
+#[test]
+fn a_copy_that_is_stopped_waits_for_its_write_and_not_for_its_read() {
+    on_all(|server, held| {
+        let volume = || server.engine.volume(server.volume).unwrap();
+        let copy = || Work::Copy { source: volume(), source_offset: 0, target: volume(), offset: MIB, len: MIB };
+        let stopped =
+            |job| server.wait_event(|event| *event == Event::JobDone { job, errno: libc::ECANCELED, done_bytes: 0 });
+        server.engine.jobs().start(1, copy()).unwrap();
+        server.eventually("its read is held", |_| held.count() == 1);
+        server.engine.jobs().cancel(1);
+        stopped(1);
+        assert_eq!(held.finish(Ok(())), 1);
+        server.eventually("it is none of the volume's any more", |_| volume().in_flight() == 0);
+        assert_eq!(held.count(), 0, "nothing is written of what was read too late");
+
+        server.engine.jobs().start(2, copy()).unwrap();
+        server.eventually("its read is held", |_| held.count() == 1);
+        held.finish(Ok(()));
+        server.eventually("its write is held", |_| held.count() == 1);
+        server.engine.jobs().cancel(2);
+        assert_eq!(server.engine.jobs().progress(2), Some(0), "its fate is not known");
+        held.finish(Ok(()));
+        server.wait_event(|event| matches!(event, Event::JobDone { job: 2, errno: libc::ECANCELED, .. }));
+        assert_eq!(held.count(), 0);
     });
 }

@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
-use super::command::{Errno, Outcome, Request};
+use super::command::{Errno, Op, Outcome, Request};
 use super::ranges::Place;
 use super::volume::{Step, Volume};
 use crate::shard::context::boottime_ns;
@@ -27,26 +27,28 @@ impl Caller {
         Ok(Caller { mailbox: Mailbox::new(1)?, lease })
     }
 
-    /// Carries a request out; it comes back with its result, its range given up. `cancelled`: a request that still
-    /// waits for its range is not begun (`ECANCELED`); the fate of one that was begun is waited for.
+    /// Carries a request out; it comes back when it has succeeded, its range given up. `cancelled`: a request that
+    /// still waits for its range is not begun (`ECANCELED`). The fate of one that was begun is waited for, unless it
+    /// only reads: nothing comes of a read that ends later, and its storage may hang while others wait for this end.
+    /// (The caller is of no more use then: what comes late would come to its next request.)
     /// `ESHUTDOWN`: the lease has lapsed.
-    pub fn run(&self, volume: &Arc<Volume>, request: Request, cancelled: &AtomicBool) -> (Request, Result<(), Errno>) {
+    pub fn run(&self, volume: &Arc<Volume>, request: Request, cancelled: &AtomicBool) -> Result<Request, Errno> {
         if self.is_fenced() {
-            return ended(request, Err(libc::ESHUTDOWN));
+            return Err(libc::ESHUTDOWN);
         }
+        let only_reads = request.op == Op::Read;
         let mut step = volume.start(request, false, || self.completion());
         loop {
-            let place = match step {
+            let at = match step {
                 Step::Done(request, result) => return ended(request, result),
                 Step::Ring(..) => unreachable!("there is no ring here"),
-                Step::Pending => None,
-                Step::Waiting(place) => Some(place),
+                Step::Pending => At::BackEnd { only_reads },
+                Step::Waiting(place) => At::Range(place),
             };
-            match self.wait(volume, place, cancelled) {
-                Ok(News::Ended(Outcome { request, result })) => return ended(request, result),
-                Ok(News::Granted(request)) if self.is_fenced() => return ended(request, Err(libc::ESHUTDOWN)),
-                Ok(News::Granted(request)) => step = volume.resume(request, false, || self.completion()),
-                Err(request) => return ended(*request, Err(libc::ECANCELED)),
+            match self.wait(volume, &at, cancelled)? {
+                News::Ended(Outcome { request, result }) => return ended(request, result),
+                News::Granted(_) if self.is_fenced() => return Err(libc::ESHUTDOWN),
+                News::Granted(request) => step = volume.resume(request, false, || self.completion()),
             }
         }
     }
@@ -59,17 +61,21 @@ impl Caller {
         Completion::new(self.mailbox.clone(), TaskHandle(0))
     }
 
-    /// `Err`: it was withdrawn.
-    fn wait(&self, volume: &Volume, place: Option<Place>, cancelled: &AtomicBool) -> Result<News, Box<Request>> {
+    /// `ECANCELED`: it was withdrawn, or is not waited for.
+    fn wait(&self, volume: &Volume, at: &At, cancelled: &AtomicBool) -> Result<News, Errno> {
         loop {
             if let Some(done) = self.mailbox.next_done() {
                 self.mailbox.awake();
                 return Ok(done.news);
             }
-            if let (Some(place), true) = (place, cancelled.load(Ordering::Relaxed)) {
-                // Too late to withdraw: its turn is on its way here.
-                if let Some(request) = volume.withdraw(place) {
-                    return Err(Box::new(request));
+            if cancelled.load(Ordering::Relaxed) {
+                let over = match at {
+                    // Else it is too late to withdraw: its turn is on its way here.
+                    At::Range(place) => volume.withdraw(*place).is_some(),
+                    At::BackEnd { only_reads } => *only_reads,
+                };
+                if over {
+                    return Err(libc::ECANCELED);
                 }
             }
             if self.mailbox.may_sleep() {
@@ -80,9 +86,18 @@ impl Caller {
     }
 }
 
-fn ended(mut request: Request, result: Result<(), Errno>) -> (Request, Result<(), Errno>) {
+/// Where a request is that has not ended.
+enum At {
+    /// Waits for its range.
+    Range(Place),
+    BackEnd {
+        only_reads: bool,
+    },
+}
+
+fn ended(mut request: Request, result: Result<(), Errno>) -> Result<Request, Errno> {
     request.permit = None;
-    (request, result)
+    result.map(|()| request)
 }
 
 fn sleep(fd: RawFd) {

@@ -190,8 +190,7 @@ impl Job {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(libc::ECANCELED);
         }
-        let (request, result) = caller.run(volume, request, &self.cancelled);
-        result.map(|()| request)
+        caller.run(volume, request, &self.cancelled)
     }
 
     fn flush(&self, caller: &Caller, volume: &Arc<Volume>) -> Result<(), Errno> {

@@ -11,6 +11,7 @@ from typing import Final
 from blockgate.dataplane.units import Unit
 from blockgate.dataplane.wire import Wire
 from blockgate.scsi import CopyJob, Job
+from blockgate.scsi.sanitizer import STOPPED
 
 # How often units are told how far their jobs are.
 PROGRESS_SECONDS: Final = 0.5
@@ -20,6 +21,7 @@ PROGRESS_SECONDS: Final = 0.5
 class _Running:
     unit: Unit
     key: int
+    job: Job
     over: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -44,7 +46,7 @@ class JobTable:
                 raise OSError(errno.ENOENT, "a unit of the copy is not there any more")
         self._last += 1
         self._wire.start_job(self._last, job, source, destination)
-        self._running[self._last] = _Running(unit, key)
+        self._running[self._last] = _Running(unit, key, job)
         self._look_later()
 
     async def cancel(self, unit: Unit, key: int) -> None:
@@ -54,6 +56,22 @@ class JobTable:
                 self._wire.cancel_job(number)
                 await asyncio.shield(running.over)
                 return
+
+    async def outlaw(self, unit: Unit) -> None:
+        """Stops copies that reach a unit and could not begin any more: their nexus has lost its
+        rights there, or the medium is not to be had. Returns when the back end's fate of all that
+        they have written is known; a read that hangs is not waited for."""
+        unlawful = [
+            (number, running)
+            for number, running in self._running.items()
+            if isinstance(running.job, CopyJob)
+            and unit.record.uuid in (running.job.source, running.job.destination)
+            and not running.unit.logical.copies.may_go_on(running.key)
+        ]
+        for number, _ in unlawful:
+            self._wire.cancel_job(number)
+        for _, running in unlawful:
+            await asyncio.shield(running.over)
 
     def stop(self) -> None:
         """Looks at nothing any more: the engine has been stopped."""
@@ -80,3 +98,6 @@ class JobTable:
         if running is not None:
             running.over.set_result(None)
             running.unit.job_done(running.key, error, done_bytes)
+            if error in STOPPED:
+                loop = asyncio.get_running_loop()
+                loop.call_later(PROGRESS_SECONDS, running.unit.go_on)

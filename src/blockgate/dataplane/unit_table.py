@@ -111,6 +111,7 @@ class UnitTable:
         if unit is None:
             return
         unit.stop()
+        unit.logical.sanitizer.closed()
         for seat in unit.seats.values():
             unit.logical.detach(seat.nexus)
         self._closed[unit.record.uuid] = unit
@@ -132,6 +133,7 @@ class UnitTable:
         if former is not None:
             record, logical = former.record, former.logical
             logical.set_facts(facts)
+            effects = logical.sanitizer.resume()
         else:
             record = await Record.load(view.uuid, self.store)
             groups = TargetPortGroups(_access(record, mapped))

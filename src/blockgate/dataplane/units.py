@@ -62,6 +62,8 @@ class Jobs(Protocol):
 
     async def cancel(self, unit: Unit, key: int) -> None: ...
 
+    async def outlaw(self, unit: Unit) -> None: ...
+
 
 # INTERNAL TARGET FAILURE: nothing that the initiator did is at fault.
 _FAILURE: Final = Sense(Key.HARDWARE_ERROR, 0x44, 0x00)
@@ -151,6 +153,7 @@ class Unit:
         self._queue: deque[_Turn] = deque()
         self._busy = False
         self._again = False
+        self._stopped = False
         self._answers: dict[int, _Turn] = {}  # jobs whose end answers a command, by their key
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -189,6 +192,12 @@ class Unit:
         if effects:
             self._spawn(self._follow(effects))
 
+    def go_on(self) -> None:
+        """A job was stopped, and not by its unit: what must not end with it is begun again."""
+        effects = () if self._stopped else self.logical.sanitizer.resume()
+        if effects:
+            self._spawn(self._follow(effects))
+
     def pool_found(self, usage: PoolUsage, *, low: bool) -> None:
         """How full the pool was found; what follows needs no command's turn."""
         effects = self.logical.set_pool(usage, low=low)
@@ -220,10 +229,17 @@ class Unit:
                 if held and isinstance(effect, AbortNexus):
                     held = False
                     self._release()
-                if isinstance(effect, StartJob) and reply is None:
-                    self._answers[effect.key] = turn
+                if isinstance(effect, StartJob):
+                    # What it writes must not be mixed with what others may write no more.
+                    await self._jobs.outlaw(self)
+                    if reply is None:
+                        self._answers[effect.key] = turn
                 await self._effect(effect, turn.task)
                 del undone[0]
+            if held:
+                held = False
+                self._release()
+            await self._jobs.outlaw(self)
         except OSError as error:
             log.error("unit %s: an effect could not be had: %s", self.record.uuid, error)
             reply = self.logical.refusal(_FAILURE)
@@ -300,9 +316,11 @@ class Unit:
         """Carries out effects that no command has asked for. Raises OSError."""
         for effect in effects:
             await self._effect(effect, 0)
+        await self._jobs.outlaw(self)
 
     def stop(self) -> None:
         """Gives up what is under way; the engine has been stopped or the volume closed."""
+        self._stopped = True
         self._queue.clear()
         for task in self._tasks:
             task.cancel()

@@ -129,6 +129,12 @@ class CopyManager:
         self._results.pop((run.nexus.number, run.copy.list_id), None)
         return (CancelJob(key),)
 
+    def may_go_on(self, key: int) -> bool:
+        """Whether the segment that a job carries out could begin now. Its nexus may have lost its
+        rights to a unit since, as by PREEMPT: whoever took them asks, and stops it if not."""
+        run = self._running.get(key)
+        return run is None or run.refused() is None
+
     def not_started(self, key: int) -> None:
         """The engine could not begin with a segment: the copy is over."""
         run = self._running.pop(key, None)
@@ -206,12 +212,23 @@ class _Run:
     def ended(self, error: int, done: int) -> Reaction:
         """The job of a segment is over."""
         self.result = replace(self.result, transferred=self.result.transferred + done)
+        if error == errno.ECANCELED or self.abandoned:
+            # It was stopped; or its segment was done before it could be.
+            return self._fail(self.refused() or THIRD_PARTY_DEVICE_FAILURE)
         if error == errno.ENOSPC:
             return self._fail(SPACE_ALLOCATION_FAILED)
         if error:
             return self._fail(THIRD_PARTY_DEVICE_FAILURE)
         self.result = replace(self.result, segments=self.result.segments + 1)
         return self.go_on()
+
+    def refused(self) -> Sense | None:
+        """What the segment whose turn it is would be refused with now; None: it may be done."""
+        try:
+            self._job(self.copy.segments[self.result.segments])
+        except CheckCondition as refused:
+            return refused.sense
+        return None
 
     def _fail(self, sense: Sense) -> Reaction:
         """COPY ABORTED; COMMAND-SPECIFIC INFORMATION is the number of the segment that failed

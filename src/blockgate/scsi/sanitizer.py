@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from blockgate.scsi import sanitize
 from blockgate.scsi.facts import Facts
@@ -25,6 +26,10 @@ from blockgate.scsi.sense import CheckCondition, Sense, invalid_cdb
 
 # A unit's gate has its progress; it is made anew when this much more of it is done.
 _PROGRESS_STEPS = 64
+
+# How a job ends that did not fail: the gateway is being stopped, the volume was closed, the lease
+# has lapsed; or the volume was not there any more when it was to begin.
+STOPPED: Final = (errno.ECANCELED, errno.ESHUTDOWN, errno.ENOENT)
 
 
 class Sanitizer:
@@ -80,9 +85,16 @@ class Sanitizer:
         self._operation = Operation.restored(record)
         self._awaited = False
 
+    def closed(self) -> None:
+        """The volume is closed: whatever its job may still say is of no account."""
+        self._key = 0
+
     def resume(self) -> tuple[Effect, ...]:
-        """Goes on with a restored operation: the pass it was in, from its first block."""
-        return self._begin_pass() if self.running else ()
+        """Goes on with the pass it was in, from its first block: after a start, when the volume is
+        open again, when the job was stopped. Nothing while a job is at it."""
+        if not self.running or self._key:
+            return ()
+        return (GateChanged(), self._start_pass())
 
     def progress(self, key: int, done_bytes: int) -> tuple[Effect, ...]:
         """How far the job is. The gate says so to path checkers, in steps."""
@@ -104,18 +116,27 @@ class Sanitizer:
         return Reaction(GOOD, (Persist(Part.SANITIZE, b""), GateChanged()))
 
     def _begin_pass(self) -> tuple[Effect, ...]:
+        job = self._start_pass()
         assert self._operation is not None, "a pass of no operation"
-        self._done_bytes = 0
-        job = self._start(self._operation.job(self._facts()), self._ended)
-        self._key = job.key
         return (Persist(Part.SANITIZE, self._operation.record()), GateChanged(), job)
 
-    def _ended(self, error: int, done_bytes: int) -> Reaction:
+    def _start_pass(self) -> StartJob:
+        assert self._operation is not None, "a pass of no operation"
+        self._done_bytes = 0
+        job = self._start(
+            self._operation.job(self._facts()), lambda error, _done: self._ended(job.key, error)
+        )
+        self._key = job.key
+        return job
+
+    def _ended(self, key: int, error: int) -> Reaction:
         operation = self._operation
-        assert operation is not None, "the end of no operation"
-        if error == errno.ECANCELED:
-            # The gateway is being stopped: the operation goes on when it is started again.
+        if operation is None or key != self._key:
+            # Of a volume that was closed meanwhile, and opened again: another job does its work.
             return Reaction(None)
+        self._key = 0
+        if error in STOPPED:
+            return Reaction(None)  # see :meth:`resume`
         if error:
             effects = self._fail(operation)
             return self._answer(self._refuse(sanitize.SANITIZE_COMMAND_FAILED), effects)

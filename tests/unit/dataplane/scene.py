@@ -262,20 +262,24 @@ def preempt_and_abort(key: int, other: int, kind: int = 5) -> tuple[str, bytes]:
     )
 
 
-def copy_of_eight_blocks() -> tuple[str, bytes]:
-    """EXTENDED COPY(LID1) of eight blocks within one unit (SPC-4 6.4): one identification CSCD
-    descriptor with the NAA designator of the scene, one block-to-block segment."""
-    cscd = (
+def copy_of_eight_blocks(*wwns: str) -> tuple[str, bytes]:
+    """EXTENDED COPY(LID1) of eight blocks (SPC-4 6.4): an identification CSCD descriptor for each
+    NAA designator (one unit's, that of the scene, or two), one block-to-block segment from the
+    first to the last of them."""
+    wwns = wwns or ("6" * 32,)
+    cscd = b"".join(
         b"\xe4\0\0\0"
         + b"\x01\x03\x00\x10"
-        + bytes.fromhex("6" * 32)
+        + bytes.fromhex(wwn)
         + bytes(4)
         + b"\0"
         + (512).to_bytes(3, "big")
+        for wwn in wwns
     )
     segment = (
         b"\x02\x00\x00\x18"
-        + bytes(4)
+        + bytes(2)
+        + (len(wwns) - 1).to_bytes(2, "big")
         + bytes(2)
         + (8).to_bytes(2, "big")
         + (0).to_bytes(8, "big")

@@ -345,6 +345,51 @@ async def test_a_copy_ends_with_its_command() -> None:
     assert gateway.wire.named("management_done") == [(900, 0)]
 
 
+async def test_a_reservation_is_answered_when_no_copy_writes_against_it_any_more() -> None:
+    gateway = Site()
+    other = lun_view(4, uuid=SECOND)
+    other = replace(other, identity=replace(other.identity, wwn="7" * 32))
+    await gateway.set_targets(target_view({1: lun_view(), 2: other}))
+    alice, bob = await gateway.login(), await gateway.login(BOB)
+    task = gateway.command(alice, *copy_of_eight_blocks("6" * 32, "7" * 32))
+    await settle()
+    ((number, _job, source, destination),) = gateway.wire.named("start_job")
+    assert (source, destination) == (3, 4)
+    gateway.command(bob, *register(1), volume=4)
+    await settle()
+    reserved = gateway.command(bob, *reserve(1), volume=4)
+    await settle()
+    assert gateway.wire.named("cancel_job") == [(number,)]
+    assert gateway.reply(reserved) is None, "what the copy has begun to write may be under way"
+    assert gateway.reply(gateway.command(bob, INQUIRY, volume=4)) is not None
+    gateway.iscsi.units.jobs.done(number, errno.ECANCELED, 0)
+    await settle()
+    assert gateway.reply(reserved) == (0, b"", b"")
+    reply = gateway.reply(task)
+    assert reply is not None and (reply[0], reply[2][2]) == (2, 0x0A)  # COPY ABORTED
+    assert len(gateway.wire.named("start_job")) == 1
+
+
+async def test_a_sanitize_operation_goes_on_when_its_volume_is_open_again() -> None:
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    gateway.command(alice, "48820000000000000000")  # BLOCK ERASE, IMMED (SBC-3 5.24)
+    await settle()
+    ((number, job, *_),) = gateway.wire.named("start_job")
+    await gateway.set_targets(target_view({}))
+    await settle()
+    gateway.iscsi.units.forget(3)
+    await gateway.set_targets(target_view({1: lun_view(4)}))
+    await settle()
+    (_, (again, same, volume, _)) = gateway.wire.named("start_job")
+    assert (same, volume) == (job, 4)
+    gateway.iscsi.units.jobs.done(number, errno.ESHUTDOWN, 512)
+    gateway.iscsi.units.jobs.done(again, 0, 1 << 20)
+    await settle()
+    _, _, parts = gateway.wire.gates[4]
+    assert parts is not None and parts.not_ready is None
+
+
 async def test_the_same_target_again_changes_nothing() -> None:
     gateway = Site()
     await gateway.set_targets(target_view())

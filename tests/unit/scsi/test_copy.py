@@ -195,6 +195,29 @@ def test_an_aborted_command_stops_its_copy_but_no_sanitizing() -> None:
     assert here.task_aborted(key + 1) == ()
 
 
+def test_a_copy_that_is_aborted_when_a_segment_ends_begins_no_other() -> None:
+    here = make_unit()
+    two = [segment(0, 0, 1, 0, 1), segment(0, 0, 1, 0, 2)]
+    key, _ = started(here.execute(nexus("A"), extended_copy([cscd(here)], two)))
+    here.task_aborted(key)
+    assert here.job_done(key, 0, 512).effects == ()
+
+
+def test_who_loses_the_right_to_a_unit_may_not_go_on_with_a_copy_to_it() -> None:
+    here, other = pair()
+    for unit in (here, other):
+        unit.attach(nexus("A"))
+        unit.attach(nexus("B"))
+    copy = extended_copy([cscd(here), cscd(other, 4096)], [segment(0, 1, 8, 0, 0)])
+    key, _ = started(here.execute(nexus("A"), copy))
+    assert here.copies.may_go_on(key)
+    other.execute(nexus("B"), Command(octets("16 00*5")))  # RESERVE(6)
+    assert not here.copies.may_go_on(key)
+    ended = here.job_done(key, errno.ECANCELED, 0)
+    assert sense(ended)[:14] == octets("70 00 0a 00*4 0a 00*4 0d 01")
+    assert here.copies.may_go_on(key), "there is none any more"
+
+
 def test_a_full_pool() -> None:
     here = make_unit()
     key, _ = started(

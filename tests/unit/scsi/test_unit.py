@@ -12,6 +12,7 @@ from blockgate.scsi import (
     LogicalUnit,
     Part,
     Port,
+    Reaction,
     Reply,
     Situation,
     Status,
@@ -168,10 +169,32 @@ def test_a_sanitize_operation_goes_on_after_a_restart() -> None:
     record = unit.sanitizer._operation.record()
     other = make_unit(blocks="2048")
     resumed = other.restore({Part.SANITIZE: record})
-    assert names(resumed) == ["persist sanitize", "gate", "fill 0 1048576 with 00000000 in 512"]
+    assert names(resumed) == ["gate", "fill 0 1048576 with 00000000 in 512"]
     assert other.gate().not_ready is not None
     over = other.job_done(1, 0, 1 << 20)
     assert over.reply is None and names(over.effects) == ["persist sanitize nothing", "gate"]
+
+
+@pytest.mark.parametrize("error", [errno.ESHUTDOWN, errno.ECANCELED, errno.ENOENT])
+def test_a_sanitize_operation_that_is_stopped_from_below_goes_on(error: int) -> None:
+    unit = make_unit(blocks="2048")
+    unit.execute(nexus("A"), Command(octets("48 82 00*8")))  # block erase, IMMED
+    assert unit.sanitizer.resume() == (), "a job is at it"
+    assert unit.job_done(1, error, 4096) == Reaction(None)
+    assert unit.not_ready is not None
+    assert names(unit.sanitizer.resume()) == ["gate", "punch 0 1048576"]
+    over = unit.job_done(2, 0, 1 << 20)
+    assert names(over.effects) == ["persist sanitize nothing", "gate"]
+    assert unit.not_ready is None
+
+
+def test_what_the_job_of_a_closed_volume_says_late_is_of_no_account() -> None:
+    unit = make_unit(blocks="2048")
+    unit.execute(nexus("A"), Command(octets("48 82 00*8")))
+    unit.sanitizer.closed()
+    assert len(unit.sanitizer.resume()) == 2
+    assert unit.job_done(1, 0, 1 << 20) == Reaction(None), "the second job still writes"
+    assert unit.not_ready is not None
 
 
 def test_a_gateway_that_stops_leaves_the_operation_recorded() -> None:

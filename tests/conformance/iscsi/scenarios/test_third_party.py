@@ -1,0 +1,137 @@
+"""EXTENDED COPY to a second unit: nothing of it is forced on that one's nexuses (SPC-4 6.4)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.conformance.iscsi.client import Session
+from tests.conformance.iscsi.scenarios import cdbs
+from tests.lab.faultfs import FaultFS
+from tests.lab.processes import PORTALS, Gateway, Target, add_target
+
+SOURCE, DESTINATION = 1, 2  # their LUNs
+BLOCKS = 2048
+COPIED, OLD = b"\xaa", b"\x11"
+
+
+@dataclass
+class Scene:
+    """Two sessions with two units; the disk of the first one hangs when a test says so."""
+
+    faults: FaultFS
+    victim: Session
+    other: Session
+
+    def first_block(self) -> bytes:
+        read = cdbs.read10(0, 1)
+        return self.other.command(read, lun=DESTINATION, read=cdbs.BLOCK).data
+
+    def start_copy(self) -> int:
+        """The victim's EXTENDED COPY of all blocks, to the source; gives its tag. On return its
+        first read hangs."""
+        self.faults.hang("read", path="/pool/*.img", end=4096)
+        cscds = b"".join(cscd(naa_of(self.victim, lun)) for lun in (SOURCE, DESTINATION))
+        # Block to block (SPC-4 6.4.6.3): from CSCD 0 to CSCD 1
+        segment = struct.pack(">BBHHHxxHQQ", 0x02, 0, 0x18, 0, 1, BLOCKS, 0, 0)
+        head = struct.pack(">BxH4xII", 1, len(cscds), len(segment), 0)
+        parameters = head + cscds + segment
+        cdb = struct.pack(">BB8xIxx", 0x83, 0, len(parameters))
+        itt = self.victim.start(cdb, lun=SOURCE, write=parameters, immediate_data=parameters)
+        self.faults.wait_hung()
+        return itt
+
+
+def naa_of(session: Session, lun: int) -> bytes:
+    """The unit's NAA designator (SPC-4 7.8.6.6)."""
+    page = session.command(cdbs.inquiry(255, 0x83), lun=lun, read=255).data
+    at = 4
+    while at < len(page):
+        if page[at + 1] & 0x3F == 0x03:
+            return page[at + 4 : at + 4 + page[at + 3]]
+        at += 4 + page[at + 3]
+    raise AssertionError("no NAA designator")
+
+
+def cscd(naa: bytes) -> bytes:
+    """An identification CSCD descriptor (SPC-4 6.4.5.4) of a disk with blocks of 512 bytes."""
+    named = bytes((0xE4, 0, 0, 0, 0x01, 0x03, 0x00, len(naa))) + naa
+    return named.ljust(28, b"\0") + cdbs.BLOCK.to_bytes(4, "big")
+
+
+@pytest.fixture
+def scene(start_gateway: Callable[..., Gateway]) -> Iterator[Scene]:
+    with FaultFS() as faults:
+        (faults.root / "pool").mkdir()
+        gateway = start_gateway(iscsi=list(PORTALS))
+        gateway.add_pool("frail", faults.root / "pool")
+        source = gateway.add_volume("16MiB", pool="frail", io="direct")
+        target = add_target(gateway, {SOURCE: source, DESTINATION: gateway.add_volume("16MiB")})
+        victim, other = login(target, "victim"), login(target, "other")
+        data = {SOURCE: COPIED, DESTINATION: OLD}
+        for lun, byte in data.items():
+            write = victim.command(cdbs.write10(0, 128), lun=lun, write=byte * 65536)
+            assert write.status == cdbs.GOOD, write.sense_code
+        yield Scene(faults, victim, other)
+        victim.close()
+        other.close()
+        gateway.stop()
+
+
+def login(target: Target, name: str) -> Session:
+    initiator = f"iqn.2026-01.org.example:{name}"
+    session = Session(target.address, target.name, initiator=initiator).login()
+    for lun in (SOURCE, DESTINATION):
+        session.clear_attentions(lun)
+    return session
+
+
+def reserve_out(session: Session, action: int, key: int, of: int = 0, kind: int = 0) -> int:
+    cdb = cdbs.reserve_out(action, kind)
+    parameters = cdbs.reserve_parameters(key, of)
+    return session.command(cdb, lun=DESTINATION, write=parameters).status
+
+
+def test_nothing_is_copied_after_preempt_and_abort(scene: Scene) -> None:
+    """The source's disk hangs and wakes late: the preempted nexus' copy writes nothing then."""
+    exclusive = cdbs.WRITE_EXCLUSIVE
+    assert reserve_out(scene.victim, cdbs.REGISTER, 0, 0xA) == cdbs.GOOD
+    assert reserve_out(scene.other, cdbs.REGISTER, 0, 0xB) == cdbs.GOOD
+    assert reserve_out(scene.victim, cdbs.RESERVE, 0xA, kind=exclusive) == cdbs.GOOD
+    itt = scene.start_copy()
+    abort = cdbs.PREEMPT_AND_ABORT
+    assert reserve_out(scene.other, abort, 0xB, 0xA, kind=exclusive) == cdbs.GOOD
+    assert scene.first_block() == OLD * cdbs.BLOCK
+    scene.faults.remove()
+    ended = scene.victim.finish(itt)
+    # COPY ABORTED, THIRD PARTY DEVICE FAILURE
+    assert (ended.status, ended.sense_code) == (cdbs.CHECK_CONDITION, (0x0A, 0x0D, 0x01))
+    assert scene.first_block() == OLD * cdbs.BLOCK
+
+
+def test_nothing_is_copied_to_a_unit_that_was_sanitized(scene: Scene) -> None:
+    itt = scene.start_copy()
+    # OVERWRITE, IMMED 0 (SBC-3 5.24.2): one pass of a pattern of four bytes
+    cdb, pattern = bytes((0x48, 0x01, *bytes(5), 0, 8, 0)), b"\x55" * 4
+    parameters = bytes((0x01, 0, 0, 4)) + pattern
+    sanitize = scene.other.command(cdb, lun=DESTINATION, write=parameters, timeout_s=60)
+    assert sanitize.status == cdbs.GOOD, sanitize.sense_code
+    scene.faults.remove()
+    assert scene.victim.finish(itt).sense_code[0] == 0x0A  # COPY ABORTED
+    assert scene.first_block() == b"\x55" * cdbs.BLOCK
+
+
+def test_nothing_is_copied_to_a_unit_that_was_write_protected(scene: Scene) -> None:
+    itt = scene.start_copy()
+    # the Control mode page with SWP (SPC-4 7.5.8)
+    page = bytes((0x0A, 0x0A, 0x22, 0x10, 0x08, *bytes(7)))
+    select = cdbs.mode_select6(4 + len(page))
+    protect = scene.other.command(select, lun=DESTINATION, write=bytes(4) + page)
+    assert protect.status == cdbs.GOOD, protect.sense_code
+    scene.faults.remove()
+    # COPY ABORTED, WRITE PROTECTED
+    assert scene.victim.finish(itt).sense_code == (0x0A, 0x27, 0x00)
+    assert scene.first_block() == OLD * cdbs.BLOCK
