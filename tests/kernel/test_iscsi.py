@@ -99,7 +99,7 @@ def test_multipath_with_one_path_cut(kernel_lab: KernelLab, gateway: Gateway) ->
 
 
 def test_the_optimized_path_is_preferred(kernel_lab: KernelLab, gateway: Gateway) -> None:
-    """scsi_dh_alua shows each path's state, dm-multipath goes by it; User-Mode Linux has neither."""
+    """scsi_dh_alua, which User-Mode Linux lacks, shows the states; dm-multipath goes by them."""
     good = add_target(gateway, {1: "64MiB"}, parameters={"alua": "both"})
     other = add_target(
         gateway,

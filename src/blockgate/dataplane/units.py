@@ -38,6 +38,7 @@ from blockgate.scsi import (
     Key,
     LogicalUnit,
     Nexus,
+    Part,
     Persist,
     PoolUsage,
     Reaction,
@@ -364,6 +365,12 @@ class Unit:
         except OSError:
             self.record.put(effect.part, former)
             raise
+        if effect.part is Part.PORT_GROUPS:  # whoever wonders why a path is not used
+            log.info(
+                "unit %s: initiators have set access states of target port groups: %s",
+                self.record.uuid,
+                effect.record.decode(),
+            )
 
     async def attend(self, effect: Attend) -> None:
         """Sets unit attentions; in force on return. Nexuses that are gone need none."""

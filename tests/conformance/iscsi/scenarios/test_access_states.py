@@ -208,6 +208,7 @@ def test_states_outlive_a_kill(start_gateway: Callable[..., Gateway], log_in: Lo
     assert_enforced(path, "unavailable")
     assert_enforced(beside, "active-optimized")
     assert reported(beside)[group_of(path)] == (CODES["unavailable"], EXPLICIT)
+    assert "initiators have set access states" in gateway.log()
     set_state(paths[0], "standby")
     assert beside.command(cdbs.TEST_UNIT_READY).sense_code == CHANGED
     gateway.kill()

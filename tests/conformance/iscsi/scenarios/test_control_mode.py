@@ -39,8 +39,8 @@ def test_queue_error_management(connect: Connect, qerr: int, goes_on: bool) -> N
     started = {}
     for one, lba in ((session, 0), (other, 8)):
         itt = one.start(cdbs.write10(lba, 1), write=data)
-        r2t, _ = one.connection.receive_until(lambda pdu, itt=itt: pdu.itt == itt)
-        assert r2t.opcode == Opcode.R2T
+        r2t = one.connection.receive()
+        assert (r2t.opcode, r2t.itt) == (Opcode.R2T, itt)
         started[one] = r2t
     assert session.command(BEYOND, read=cdbs.BLOCK).sense_code == LBA_OUT_OF_RANGE
     for one, r2t in started.items():
