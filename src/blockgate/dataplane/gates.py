@@ -44,6 +44,10 @@ class VolumeGate:
     async def renew(self) -> None:
         """Composes the gate as it should be now; returns when every shard uses it."""
         self._changes += 1
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Returns when every shard uses what has changed so far, whoever changed it."""
         asked = self._changes
         async with self._turn:
             if self._in_force >= asked or self._control is None:

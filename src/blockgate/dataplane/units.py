@@ -286,6 +286,8 @@ class Unit:
                 found |= effect.attentions
             else:
                 await self._effect(effect, 0)
+        # What this one needs of the gate another may have changed a moment ago, and still waits.
+        await self.gate.settle()
         return found
 
     async def reseat(self, seat: Seat) -> None:
@@ -293,6 +295,7 @@ class Unit:
         knows it."""
         self.seats[seat.nexus.number] = seat
         await self.carry_out(self.logical.remap(seat.nexus, read_only=seat.write_protected))
+        await self.gate.settle()
 
     async def detach(self, nexus: int) -> None:
         """It does not any more. Its commands have drained."""

@@ -278,6 +278,20 @@ async def test_a_lun_that_becomes_read_only_for_one_initiator_and_writable_again
     assert gateway.wire.names() == ["swap_gate", "set_luns", "attend", "attend"], "no change"
 
 
+async def test_two_paths_that_are_read_only_and_log_in_together() -> None:
+    """The first one's login changes the gate; the second has to wait for that, too, or is told by
+    MODE SENSE that it may write."""
+    gateway = Site()
+    await gateway.set_targets(target_view({1: lun_view(read_only=True)}))
+    gateway.wire.pause_gates = asyncio.Event()
+    paths = [gateway.begin_login(isid=bytes(5) + bytes((number,))) for number in (1, 2)]
+    await settle()
+    assert gateway.wire.named("login_done") == []
+    gateway.wire.pause_gates.set()
+    await settle()
+    assert sorted(what[0] for what in gateway.wire.named("login_done")) == paths
+
+
 async def test_a_volume_that_has_one_lun_to_write_and_one_to_read() -> None:
     gateway = Site()
     await gateway.set_targets(target_view({1: lun_view()}))
