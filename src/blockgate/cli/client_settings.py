@@ -10,18 +10,20 @@ from blockgate.cli.timeouts import InitiatorSettings
 Row = Mapping[str, Any]
 
 _VENDOR_BYTES = 8
+_SCSI_ID_BYTES = 16
 
 
 def wwid(volume: Row) -> str:
     """What udev's scsi_id, and so multipath, calls a volume.
 
     Page 83h: an NAA designator (type 3) is taken before a T10 one (type 1). A volume with a ScsiId
-    has the latter alone: vendor, padded with NUL, then the id.
+    has the latter alone: vendor and id, each padded with NUL.
     """
     if not volume["scsi_id"]:
         return f"3{volume['wwn']}"
     vendor = str(volume["vendor"]).encode("ascii").ljust(_VENDOR_BYTES, b"\0")
-    return f"1{(vendor + str(volume['scsi_id']).encode('ascii')).hex()}"
+    scsi_id = str(volume["scsi_id"]).encode("ascii").ljust(_SCSI_ID_BYTES, b"\0")
+    return f"1{(vendor + scsi_id).hex()}"
 
 
 def alias(volume: Row) -> str:

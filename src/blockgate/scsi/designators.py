@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from blockgate.model.units import VENDOR_MAX, UnitIdentity
+from blockgate.model.units import SCSI_ID_MAX, VENDOR_MAX, UnitIdentity
 from blockgate.scsi.nexus import Port
 
 # PROTOCOL IDENTIFIER of iSCSI (SPC-4 7.6.1)
@@ -38,14 +38,14 @@ _PIV = 0x80
 def of_unit(identity: UnitIdentity) -> bytes:
     """The descriptors that name the unit: T10 vendor, NAA, the back end's own name.
 
-    A unit with a ScsiId has the first alone, in the form of iSCSI Enterprise Target: binary, the
-    vendor padded with NUL. udev's scsi_id would take an NAA name before it, so there is none.
+    A unit with a ScsiId has the first alone, in the form of iSCSI Enterprise Target: binary, 24
+    bytes whatever stands in them, vendor and id each padded with NUL. udev's scsi_id would take an
+    NAA name before it, so there is none.
     """
     if identity.scsi_id:
         vendor = identity.vendor.encode("ascii").ljust(VENDOR_MAX, b"\0")
-        return _descriptor(
-            CodeSet.BINARY, Kind.T10_VENDOR, vendor + identity.scsi_id.encode("ascii")
-        )
+        scsi_id = identity.scsi_id.encode("ascii").ljust(SCSI_ID_MAX, b"\0")
+        return _descriptor(CodeSet.BINARY, Kind.T10_VENDOR, vendor + scsi_id)
     return t10(identity) + naa(identity) + _backend(identity)
 
 

@@ -101,6 +101,9 @@ def test_names_that_multipath_gives() -> None:
     assert wwid(WEB) == "36001405653e40728aad4e9d900e4059f"
     san = {**WEB, "vendor": "IET", "scsi_id": "149455403f160c00"}
     assert wwid(san) == "1494554000000000031343934353534303366313630633030"
+    # iSCSI Enterprise Target sends all 24 bytes, also of an id that is shorter.
+    short = {**WEB, "vendor": "IET", "scsi_id": "short"}
+    assert wwid(short) == "14945540000000000" + "73686f7274" + "00" * 11
 
 
 def test_the_files_agree_with_what_is_advised() -> None:
