@@ -65,7 +65,7 @@ class Medium:
     def _load_or_eject(self, load: bool) -> None:
         if not self.removable:
             raise invalid_cdb(4, 1)
-        if self.prevented_by:
+        if self.prevented_by and not load:
             raise CheckCondition(MEDIUM_REMOVAL_PREVENTED)
         self.present = load
 

@@ -218,12 +218,13 @@ def test_who_loses_the_right_to_a_unit_may_not_go_on_with_a_copy_to_it() -> None
     assert here.copies.may_go_on(key), "there is none any more"
 
 
-def test_a_full_pool() -> None:
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_pool(error: int) -> None:
     here = make_unit()
     key, _ = started(
         here.execute(nexus("A"), extended_copy([cscd(here)], [segment(0, 0, 1, 0, 1)]))
     )
-    failed = here.job_done(key, errno.ENOSPC, 0)
+    failed = here.job_done(key, error, 0)
     assert sense(failed)[:14] == octets("70 00 0a 00*4 0a 00*4 27 07")
 
 
