@@ -100,3 +100,138 @@ fn logouts_that_close_nothing_are_not_told_to_python() {
         assert!(!target.has_event(is_logout));
     });
 }
+
+fn small_bursts(session: u64) -> Agreed {
+    let mut agreed = Agreed { queue_depth: 64, ..Agreed::session(session) };
+    (agreed.terms.first_burst, agreed.terms.initial_r2t) = (65_536, false);
+    agreed
+}
+
+/// Answers R2Ts until each of `tags` has its status, which is to be GOOD. Each command writes `data`.
+fn write_all_out(it: &mut Initiator, mut tags: Vec<u32>, data: &[u8]) {
+    while !tags.is_empty() {
+        let pdu = it.recv();
+        let at = tags.iter().position(|tag| *tag == pdu.itt()).expect("one of them");
+        match pdu.opcode() {
+            0x31 => {
+                let (offset, len) = (pdu.word(40), pdu.word(44) as usize);
+                let part = &data[offset as usize..offset as usize + len];
+                it.data_out(pdu.itt(), pdu.word(20), 0, offset, true, part);
+            }
+            _ => {
+                assert_eq!((pdu.opcode(), pdu.status()), (0x21, 0), "{pdu:?}");
+                tags.remove(at);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_window_promises_has_room() {
+    // Room for two whole commands, and for eight first bursts: the window is as large as that.
+    for path in paths() {
+        let image = Image::new(16 * MIB);
+        let target = Target::start(path, &[("session_bytes", 512 << 10)], 1, |engine| {
+            let volume = engine.open_volume(image.spec()).unwrap();
+            engine.swap_gate(volume, scsi_gate(2, 16 * MIB)).unwrap();
+            volume
+        });
+        let mut it = target.login(&small_bursts(1));
+        it.ping();
+        let window = it.max_cmd_sn + 1 - it.cmd_sn;
+        assert_eq!(window, 8);
+        let data = pattern(1, 256 << 10);
+        let mut tags = Vec::new();
+        // All of them with their first bursts, before any of them is asked for the rest.
+        for k in 0..window {
+            let bhs = it.command(0xa1, 256 << 10, write10(k * 512, 512));
+            it.send(bhs, &data[..65_536]);
+            tags.push(itt(bhs));
+        }
+        write_all_out(&mut it, tags, &data);
+        for k in 0..window {
+            assert!(it.read(k * 512, 512).0 == data);
+        }
+        // Those whose data cannot be had in parts, COMPARE AND WRITE, are put together too.
+        let mut tags = Vec::new();
+        for k in 0..window {
+            let mut cdb = [0; 16];
+            (cdb[0], cdb[13]) = (0x89, 128);
+            cdb[2..10].copy_from_slice(&u64::from(k * 512).to_be_bytes());
+            let bhs = it.command(0xa1, 128 << 10, cdb);
+            it.send(bhs, &data[..4096]);
+            tags.push(itt(bhs));
+        }
+        write_all_out(&mut it, tags, &data);
+        for k in 0..window {
+            assert!(it.read(k * 512, 128).0 == data[65_536..131_072], "written where the other half was found");
+        }
+    }
+}
+
+#[test]
+fn commands_before_their_turn_leave_room_for_the_one_before_them() {
+    with_limits(&[("session_bytes", 512 << 10)], |target, held| {
+        let mut one = target.login(&small_bursts(1));
+        let mut two = target.login(&Agreed { joins: true, cid: 1, ..small_bursts(1) });
+        one.ping();
+        let window = one.max_cmd_sn + 1 - one.cmd_sn;
+        let data = pattern(1, 256 << 10);
+        let first = one.command(0xa1, 256 << 10, write10(0, 512));
+        two.cmd_sn = one.cmd_sn;
+        let mut tags = Vec::new();
+        for k in 1..window {
+            let bhs = two.command(0xa1, 256 << 10, write10(k * 512, 512));
+            two.send(bhs, &data[..4096]);
+            tags.push(itt(bhs));
+        }
+        two.ping();
+        one.send(first, &data[..65_536]);
+        let r2t = one.recv();
+        assert_eq!((r2t.opcode(), r2t.itt()), (0x31, itt(first)));
+        one.data_out(itt(first), r2t.word(20), 0, r2t.word(40), true, &data[r2t.word(40) as usize..]);
+        target.eventually("it is whole", |_| held.count() > 0);
+        held.finish(Ok(()));
+        assert_eq!(one.answer(itt(first)).1.status(), 0);
+    });
+}
+
+#[test]
+fn without_room_in_its_shard_a_command_waits_or_is_refused_but_never_stands_before_data() {
+    for path in paths() {
+        let image = Image::new(16 * MIB);
+        // A quarter of it is for data that is to come.
+        let target = Target::start(path, &[("shard_hard_bytes", 8 << 20)], 1, |engine| {
+            let volume = engine.open_volume(image.spec()).unwrap();
+            engine.swap_gate(volume, scsi_gate(2, 16 * MIB)).unwrap();
+            volume
+        });
+        let (mut it, mut other) = (target.login(&small_bursts(1)), target.login(&small_bursts(2)));
+        it.ping();
+        other.ping();
+        let data = pattern(1, 256 << 10);
+        let mut r2ts = Vec::new();
+        for k in 0..8 {
+            let bhs = it.command(0xa1, 256 << 10, write10(k * 512, 512));
+            it.send(bhs, &[]);
+            let r2t = it.recv();
+            assert_eq!((r2t.opcode(), r2t.itt()), (0x31, itt(bhs)));
+            r2ts.push(r2t);
+        }
+        // One whose session waits for nothing waits itself, without being read any further.
+        let waits = other.command(0xa1, 512, write10(9 * 512, 1));
+        other.send(waits, &data[..512]);
+        assert!(other.is_silent());
+        // One behind which other data may come does not.
+        let refused = it.command(0xa1, 512, write10(8 * 512, 1));
+        it.send(refused, &data[..512]);
+        let pdu = it.recv();
+        assert_eq!((pdu.opcode(), pdu.itt(), pdu.status()), (0x21, itt(refused), 0x28), "TASK SET FULL");
+        for r2t in r2ts {
+            it.data_out(r2t.itt(), r2t.word(20), 0, 0, true, &data);
+            assert_eq!(it.answer(r2t.itt()).1.status(), 0);
+        }
+        assert_eq!(other.answer(itt(waits)).1.status(), 0);
+        assert_eq!(it.write(0, &data[..512], 512).status(), 0);
+    }
+}

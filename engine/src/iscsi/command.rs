@@ -137,6 +137,8 @@ pub struct Command {
     pub pieces: Pieces,
     /// The buffer counts as one that is being filled.
     pub collecting: bool,
+    /// It is one for a first burst, which the session counts apart.
+    pub first: bool,
     /// Requests that the volume has, and the capacity of their buffers.
     pub in_flight: usize,
     pub lent: usize,

@@ -18,7 +18,6 @@ use crate::scsi::row::{self, Action, OnAttention, Row};
 use crate::scsi::sense::{Sense, SENSE_BYTES};
 use crate::shard::buffers::BufPool;
 use crate::shard::context::Ctx;
-use crate::shard::limits::PIECE_BYTES;
 use crate::shard::tasks::TaskHandle;
 
 /// Commands that are answered although their LUN is not mapped (SPC-4 4.6.1, SAM-5 4.7.4).
@@ -36,13 +35,13 @@ enum Verdict {
 }
 
 impl Session {
-    /// A SCSI Command's header. `None`: there is no room for its immediate data now.
+    /// A SCSI Command's header. `None`: its shard has no room for its first burst now.
     pub(super) fn command(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs, ahs: &[u8]) -> Option<Sink> {
-        let immediate_len = bhs.data_bytes();
-        let expected_out = if bhs.writes() { bhs.word20() } else { 0 };
-        let first = (expected_out as usize).min(PIECE_BYTES);
-        let collects = first > 0 && (immediate_len > 0 || !bhs.is_final());
-        if collects && !(ctx.may_collect(BufPool::cost(first)) && self.has_room(ctx, None, BufPool::cost(first))) {
+        let first = self.first_burst(bhs);
+        let room = first == 0 || ctx.may_begin(BufPool::cost(first));
+        // While others wait for data of this session, what brings that data must not wait for them: then a
+        // command without room is refused, so that what is behind it is read.
+        if !room && self.commands.iter().all(|(_, command)| !command.collecting) {
             return None;
         }
         let order = self.take_turn(bhs);
@@ -59,21 +58,52 @@ impl Session {
                 Some(Sink::Skip)
             }
             Ok(handle) => {
-                if collects {
-                    ctx.begin_collecting(BufPool::cost(first));
-                    let buf = self.take(ctx, first);
-                    let command = self.commands.get_mut(handle).expect("just made");
-                    (command.buf, command.collecting) = (Some(buf), true);
+                if !room {
+                    self.commands.get_mut(handle).expect("just made").fail(Answer::TASK_SET_FULL);
                 }
-                if order == Order::Early {
-                    self.wait_for_turn(bhs.cmd_sn(), Early::Command(handle));
-                } else {
-                    self.advance(ctx, handle);
-                    self.deliver_early(ctx);
+                match order {
+                    Order::Early => self.wait_for_turn(bhs.cmd_sn(), Early::Command(handle)),
+                    _ => self.advance(ctx, handle),
+                }
+                self.take_first(ctx, handle, first);
+                match order {
+                    Order::Early => self.wake_parked(ctx),
+                    _ => self.deliver_early(ctx),
                 }
                 Some(Sink::Command { command: handle, at: 0 })
             }
         }
+    }
+
+    /// How much data a command may bring without being asked.
+    fn first_burst(&self, bhs: &Bhs) -> usize {
+        let brings = bhs.writes() && (bhs.data_bytes() > 0 || !bhs.is_final());
+        if brings {
+            bhs.word20().min(self.terms.first_burst) as usize
+        } else {
+            0
+        }
+    }
+
+    /// A buffer for the first burst of a command that has none: it cannot be carried out yet, or there was
+    /// no room for more. What the window promises has this room, whatever else its session holds.
+    fn take_first(&mut self, ctx: &mut Ctx, handle: TaskHandle, first: usize) {
+        let Some(command) = self.commands.get_mut(handle) else { return };
+        if first == 0 || command.buf.is_some() || matches!(command.plan, Plan::Fail(_)) {
+            return;
+        }
+        let cost = BufPool::cost(first);
+        ctx.begin_collecting(cost);
+        self.first_bursts += cost;
+        command.buf = Some(ctx.bufs.take(cost));
+        (command.collecting, command.first) = (true, true);
+    }
+
+    /// Connections that wait for room in their shard try again: what others of their session have begun may
+    /// wait for them.
+    fn wake_parked(&mut self, ctx: &mut Ctx) {
+        let parked: Vec<TaskHandle> = self.conns.iter().filter(|(_, conn)| conn.parked).map(|(at, _)| at).collect();
+        parked.into_iter().for_each(|at| self.wake(ctx, at));
     }
 
     fn new_command(
@@ -93,7 +123,11 @@ impl Session {
             return Err(reason::TASK_IN_PROGRESS);
         }
         let immediate = bhs.is_immediate();
-        if immediate && self.immediates >= ctx.limits.immediate_commands as usize || self.commands.room() == 0 {
+        let first = self.first_burst(bhs);
+        // No window bounds what these bring.
+        let too_many = self.immediates >= ctx.limits.immediate_commands as usize
+            || first > 0 && self.first_bursts + BufPool::cost(first) > ctx.limits.session_bytes as usize;
+        if immediate && too_many || self.commands.room() == 0 {
             return Err(reason::TOO_MANY_IMMEDIATE);
         }
         let (reads, writes) = (bhs.bit6(), bhs.writes());
@@ -135,6 +169,7 @@ impl Session {
             slow: false,
             error: None,
             collecting: false,
+            first: false,
             frozen: false,
             held: false,
             queued: false,

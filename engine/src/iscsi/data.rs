@@ -3,6 +3,7 @@
 use super::command::{Command, Plan};
 use super::commands::sense_of;
 use super::conn::Sink;
+use super::execute::{way, Way};
 use super::inflow::Fault;
 use super::session::Session;
 use super::wire::{self, reason, Bhs, NO_TAG};
@@ -114,30 +115,57 @@ impl Session {
     /// Asks for what is missing of the part that is being collected: up to a piece from `base` on. True:
     /// all of it is there.
     pub(super) fn collect(&mut self, ctx: &mut Ctx, handle: TaskHandle) -> bool {
+        let Some(end) = self.part_end(ctx, handle) else { return false };
         let command = self.commands.get_mut(handle).expect("it advances");
-        let (wants, base) = (command.wants(), command.base);
-        let end = wants.min(base.saturating_add(PIECE_BYTES as u32));
-        if command.inflow.received() >= end && (end < wants || !command.inflow.is_open()) {
+        let flow = &command.inflow;
+        if flow.received() >= end && (end < command.wants() || !flow.is_open()) {
             return true;
         }
-        if command.inflow.is_unsolicited() {
+        if !command.inflow.is_unsolicited() {
+            self.ask(ctx, handle, end);
+        }
+        false
+    }
+
+    /// Up to where the part goes that there is a buffer for. `None`: there is none yet.
+    fn part_end(&mut self, ctx: &mut Ctx, handle: TaskHandle) -> Option<u32> {
+        let command = self.commands.get(handle).expect("it advances");
+        let end = command.wants().min(command.base.saturating_add(PIECE_BYTES as u32));
+        let len = end.saturating_sub(command.base) as usize;
+        let (have, comes) = (command.buf.as_ref().map_or(0, |buf| buf.len()), command.inflow.is_open());
+        // A buffer is not exchanged while something comes into it.
+        if len <= have || !(comes && have > 0) && self.take_larger(ctx, handle, len) {
+            return Some(end);
+        }
+        let command = self.commands.get(handle).expect("as above");
+        match command.plan {
+            // A first burst is a part by itself.
+            Plan::Media(_, media) if have > 0 && way(&media) == Way::Write => Some(command.base + have as u32),
+            _ if comes => None,
+            _ => {
+                self.queue(handle);
+                None
+            }
+        }
+    }
+
+    /// A buffer of `len` bytes for a command that has none, or too small a one. False: there is no room.
+    fn take_larger(&mut self, ctx: &mut Ctx, handle: TaskHandle, len: usize) -> bool {
+        let command = self.commands.get(handle).expect("it advances");
+        let (cost, lun) = (BufPool::cost(len), command.lun.clone());
+        let entry = lun.as_ref().map(|lun| &*lun.attachment.entry);
+        if !(ctx.may_collect(cost) && self.has_room(ctx, entry, cost)) {
             return false;
         }
-        if command.buf.is_none() && end > base {
-            let len = (end - base) as usize;
-            let (cost, lun) = (BufPool::cost(len), command.lun.clone());
-            let entry = lun.as_ref().map(|lun| &*lun.attachment.entry);
-            if !(ctx.may_collect(cost) && self.has_room(ctx, entry, cost)) {
-                self.queue(handle);
-                return false;
-            }
-            ctx.begin_collecting(cost);
-            let buf = self.take(ctx, len);
-            let command = self.commands.get_mut(handle).expect("it advances");
-            (command.buf, command.collecting) = (Some(buf), true);
+        let mut larger = self.take(ctx, len);
+        if let Some(buf) = self.take_collected(ctx, handle) {
+            larger[..buf.len()].copy_from_slice(&buf);
+            self.give(ctx, buf);
         }
-        self.ask(ctx, handle, end);
-        false
+        ctx.begin_collecting(cost);
+        let command = self.commands.get_mut(handle).expect("as above");
+        (command.buf, command.collecting) = (Some(larger), true);
+        true
     }
 
     /// Sends the R2Ts that may be sent, for data up to `end`.

@@ -23,7 +23,7 @@ const SPARE_EXTENTS: usize = 16;
 
 /// How a command becomes requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// Pieces to the initiator.
     Read,
     /// Pieces from it.
@@ -32,7 +32,7 @@ enum Way {
     Whole,
 }
 
-fn way(media: &Media) -> Way {
+pub(super) fn way(media: &Media) -> Way {
     match media.op {
         Op::Read => Way::Read,
         Op::Write | Op::OrWrite | Op::WriteVerify => Way::Write,
@@ -170,8 +170,10 @@ impl Session {
             if command.in_flight >= WINDOW || !self.collect(ctx, handle) {
                 return;
             }
-            let len = (wants - base).min(PIECE_BYTES as u32);
-            let buf = self.take_collected(ctx, handle, len as usize);
+            let mut buf = self.take_collected(ctx, handle).expect("data is collected in a buffer");
+            // One for a first burst may be less than a piece.
+            let len = (wants - base).min(buf.len() as u32);
+            buf.set_len(len as usize);
             self.commands.get_mut(handle).expect("looked at above").base += len;
             let request = Request::with_buf(media.op, media.flags, media.offset + u64::from(base), buf);
             match self.submit(ctx, handle, request) {
@@ -181,17 +183,6 @@ impl Session {
                 Submitted::Fenced => return,
             }
         }
-    }
-
-    /// The buffer with a part of the data that is complete.
-    fn take_collected(&mut self, ctx: &mut Ctx, handle: TaskHandle, len: usize) -> IoBuf {
-        let command = self.commands.get_mut(handle).expect("its data is there");
-        let mut buf = command.buf.take().expect("data is collected in a buffer");
-        if std::mem::take(&mut command.collecting) {
-            ctx.end_collecting(buf.capacity());
-        }
-        buf.set_len(len);
-        buf
     }
 
     /// A command of one request.
@@ -222,7 +213,8 @@ impl Session {
         if !self.has_room(ctx, Some(&lun.attachment.entry), 0) {
             return self.queue(handle);
         }
-        let buf = (wants > 0).then(|| self.take_collected(ctx, handle, wants as usize));
+        let buf = if wants > 0 { self.take_collected(ctx, handle) } else { None };
+        let buf = buf.map(|buf| buf.with_len(wants as usize));
         let request = match self.whole_request(ctx, handle, media, buf) {
             Ok(Some(request)) => request,
             Ok(None) => return self.end_good(ctx, handle, 0),

@@ -204,10 +204,7 @@ impl Session {
         let (open, ghost) = (command.inflow.open_r2ts(), command.inflow.is_unsolicited());
         command.inflow = Inflow::default();
         let (at, itt) = (command.conn, command.itt);
-        if let Some(buf) = command.buf.take() {
-            if std::mem::take(&mut command.collecting) {
-                ctx.end_collecting(buf.capacity());
-            }
+        if let Some(buf) = self.take_collected(ctx, handle) {
             self.give(ctx, buf);
         }
         if let Some(conn) = self.conns.get_mut(at) {

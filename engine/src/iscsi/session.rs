@@ -4,7 +4,8 @@
 //! PDU ─▶ intake ─▶ delivered by CmdSN ─▶ task set ─▶ judged ─▶ volume, or Python ─▶ answer
 //! ```
 //! What cannot go on waits in its command: for data, for memory, for a task before it, for a cut. Only
-//! immediate data without room stops a connection from being read, so that task management always comes through.
+//! a first burst without room in its shard stops a connection from being read, and that not while other data of
+//! its session is to come, so that task management always comes through.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -87,8 +88,9 @@ pub struct Session {
     pub immediates: usize,
     pub luns: Luns,
     pub conns: Slab<Conn>,
-    /// Capacity of the buffers that its commands hold.
+    /// Capacity of the buffers that its commands hold; those for first bursts apart.
     pub held: usize,
+    pub first_bursts: usize,
     /// Commands that wait for memory, or for their connection to send what waits.
     pub queued: VecDeque<TaskHandle>,
     /// Commands that may run now: those before them have ended.
@@ -132,6 +134,7 @@ impl Session {
             luns: Luns::default(),
             conns: Slab::new(CONNECTIONS),
             held: 0,
+            first_bursts: 0,
             queued: VecDeque::new(),
             enabled: VecDeque::new(),
             current: None,
@@ -169,13 +172,16 @@ impl Session {
     }
 
     /// Opens the window as far as commands and memory allow.
+    ///
+    /// What it promises is kept: first bursts have a budget of their own, which nothing else takes from, so
+    /// that a command whose data another waits for always has room. Both together are at most twice `session_bytes`.
     pub fn grant(&mut self, ctx: &Ctx) {
         let depth = (self.queue_depth as usize).saturating_sub(self.delivered);
         let mut credit = depth;
-        if self.terms.immediate_data {
-            // Each command may bring its first burst with it.
+        if self.terms.immediate_data || !self.terms.initial_r2t {
             let each = BufPool::cost((self.terms.first_burst as usize).max(1));
-            credit = credit.min((ctx.limits.session_bytes as usize).saturating_sub(self.held) / each);
+            let taken = self.held + self.first_bursts;
+            credit = credit.min((ctx.limits.session_bytes as usize).saturating_sub(taken) / each);
         }
         if ctx.is_pressed() {
             credit = credit.min(1);
@@ -198,7 +204,7 @@ impl Session {
         Numbers { stat_sn: self.conn(at).stat_sn, exp_cmd_sn, max_cmd_sn }
     }
 
-    /// Memory that its commands and unread replies hold.
+    /// Memory that its commands and unread replies hold, first bursts apart.
     pub fn held_bytes(&self) -> usize {
         let waiting = self.conns.iter().map(|(_, conn)| conn.link.out.waiting_bytes() + conn.link.transport.unsent());
         self.held + waiting.sum::<usize>()
@@ -224,6 +230,20 @@ impl Session {
     pub fn give(&mut self, ctx: &mut Ctx, buf: IoBuf) {
         self.held -= buf.capacity();
         ctx.bufs.give(buf);
+    }
+
+    /// The buffer in which a command's data is collected leaves it: it is counted like any other from here on.
+    pub(super) fn take_collected(&mut self, ctx: &mut Ctx, handle: TaskHandle) -> Option<IoBuf> {
+        let command = self.commands.get_mut(handle)?;
+        let buf = command.buf.take()?;
+        if std::mem::take(&mut command.collecting) {
+            ctx.end_collecting(buf.capacity());
+        }
+        if std::mem::take(&mut command.first) {
+            self.first_bursts -= buf.capacity();
+            self.held += buf.capacity();
+        }
+        Some(buf)
     }
 
     /// Books what ended in this turn, all with the time of their batch.
@@ -261,6 +281,9 @@ impl Session {
 
     /// Takes a command out of all books, without an answer.
     pub fn remove(&mut self, ctx: &mut Ctx, handle: TaskHandle) -> Option<Command> {
+        if let Some(buf) = self.take_collected(ctx, handle) {
+            self.give(ctx, buf);
+        }
         let mut command = self.commands.remove(handle)?;
         if self.tags.get(&command.itt) == Some(&handle) {
             self.tags.remove(&command.itt);
@@ -276,12 +299,6 @@ impl Session {
         if command.stage == Stage::HandedUp {
             self.handed_up -= 1;
             self.forget_answered(ctx);
-        }
-        if let Some(buf) = command.buf.take() {
-            if command.collecting {
-                ctx.end_collecting(buf.capacity());
-            }
-            self.give(ctx, buf);
         }
         // What the volume has comes back without it.
         self.held -= std::mem::take(&mut command.lent);

@@ -33,6 +33,8 @@ impl Answer {
     pub const RESERVATION_CONFLICT: Answer = Answer { status: status::RESERVATION_CONFLICT, sense: None };
     /// To be tried again.
     pub const BUSY: Answer = Answer { status: status::BUSY, sense: None };
+    /// There is no room for it: to be tried again when others have ended.
+    pub const TASK_SET_FULL: Answer = Answer { status: status::TASK_SET_FULL, sense: None };
 
     /// CHECK CONDITION.
     pub const fn check(sense: Sense) -> Self {

@@ -178,7 +178,9 @@ impl BufPool {
 }
 
 impl IoBuf {
-    fn with_len(mut self, len: usize) -> Self {
+    /// The same with another length.
+    #[must_use]
+    pub fn with_len(mut self, len: usize) -> Self {
         self.set_len(len);
         self
     }

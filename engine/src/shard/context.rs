@@ -341,6 +341,11 @@ impl Ctx {
             && self.reserved_tasks < self.limits.tasks_per_shard as usize / 4
     }
 
+    /// The same for one that its session has room for already: what others hold is all that counts.
+    pub fn may_begin(&self, cost: usize) -> bool {
+        self.may_collect(cost) && self.task_room() >= 1 && self.may_take_within(usize::MAX, None, 0, cost)
+    }
+
     /// A payload of `cost` bytes begins to come.
     pub fn begin_collecting(&mut self, cost: usize) {
         self.reserved_tasks += 1;

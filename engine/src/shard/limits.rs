@@ -72,7 +72,8 @@ limits! {
     text_bytes: 64 << 10, 512, 1 << 20;
     /// Longest ping data that is sent back; what is longer is sent back without it.
     ping_bytes: 64 << 10, 0, 1 << 20;
-    /// Buffer bytes that one iSCSI session may hold for commands in flight and replies not sent.
+    /// Buffer bytes that one iSCSI session may hold for commands in flight and replies not sent; as many again for
+    /// the first bursts that its window promises to take.
     session_bytes: 8 << 20, 512 << 10, 1 << 30;
     /// Commands of one iSCSI session that have not ended, immediate ones included.
     commands_per_session: 512, 16, crate::iscsi::TTT_SLOTS;
