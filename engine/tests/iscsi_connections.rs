@@ -235,3 +235,77 @@ fn without_room_in_its_shard_a_command_waits_or_is_refused_but_never_stands_befo
         assert_eq!(it.write(0, &data[..512], 512).status(), 0);
     }
 }
+
+#[test]
+fn what_a_logged_out_connection_has_not_been_acknowledged_comes_again_on_another() {
+    with_limits(&[], |target, _| {
+        let mut one = target.login(&Agreed::session(1));
+        let mut two = target.login(&Agreed { joins: true, cid: 1, ..Agreed::session(1) });
+        one.ping();
+        let first = one.command(0x81, 0, [0; 16]);
+        let second = one.command(0x81, 0, [0; 16]);
+        two.cmd_sn = one.cmd_sn;
+        two.send(second, &[]);
+        two.ping();
+        let tag = log_out(&mut one, 1, 1);
+        assert_eq!((one.recv().bhs[2], two.is_closed()), (0, true));
+        let _ = tag;
+        // The connection is still there, as its other end is not closed.
+        let mut again = second;
+        put(&mut again, 16, itt(second) + 7);
+        one.send(again, &[]);
+        one.send(first, &[]);
+        assert_eq!(one.answer(itt(first)).1.status(), 0);
+        assert_eq!(one.answer(itt(again)).1.status(), 0);
+        let pdu = one.ping();
+        assert_eq!(pdu.word(28), one.cmd_sn, "ExpCmdSN");
+    });
+}
+
+#[test]
+fn a_connection_is_reinstated_and_its_session_goes_on() {
+    with_limits(&[], |target, held| {
+        let mut one = target.login(&Agreed::session(1));
+        let mut two = target.login(&Agreed { joins: true, cid: 1, ..Agreed::session(1) });
+        // Something is under way on the one that is replaced, and something waits for its turn there.
+        one.ask(512, read10(0, 1));
+        target.eventually("it is in the back end", |_| held.count() == 1);
+        one.cmd_sn += 1;
+        let waits = one.command(0x81, 0, [0; 16]);
+        one.send(waits, &[]);
+        one.ping();
+        let mut new = target.login(&Agreed { joins: true, cid: 0, ..Agreed::session(1) });
+        new.cmd_sn = 2;
+        assert!(one.is_closed(), "without a word");
+        held.finish(Ok(()));
+        for it in [&mut new, &mut two] {
+            it.cmd_sn = 2;
+            it.ping();
+        }
+        drop(one);
+        assert_eq!(target.wait_lost(), "another connection has taken its place");
+        // The number of the one that ran is used up, that of the one that waited is not.
+        for _ in 0..2 {
+            let tag = new.ask(0, [0; 16]);
+            assert_eq!(new.answer(tag).1.status(), 0);
+        }
+        assert!(!target.has_event(|event| *event == Event::SessionEnded { session: 1 }));
+        target.eventually("nothing is left", |engine| engine.tasks().is_empty());
+    });
+}
+
+#[test]
+fn the_only_connection_of_a_session_is_reinstated() {
+    with_limits(&[], |target, _| {
+        let mut old = target.login(&Agreed::session(1));
+        old.ping();
+        let mut new = target.login(&Agreed { joins: true, ..Agreed::session(1) });
+        assert!(old.is_closed());
+        drop(old);
+        target.wait_lost();
+        let tag = new.ask(0, [0; 16]);
+        assert_eq!(new.answer(tag).1.status(), 0);
+        drop(new);
+        target.wait_event(|event| *event == Event::SessionEnded { session: 1 });
+    });
+}

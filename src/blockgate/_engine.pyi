@@ -137,7 +137,8 @@ class IscsiParams:
 
         A connection that joins a session names it and its own `cid`, `stat_sn`, digests and
         `max_send_data`; the session's other values are those that the first connection brought, and
-        `luns` is None. A discovery session has no `luns` either.
+        `luns` is None. One with the `cid` of another takes its place: that one is closed, its
+        commands end without an answer. A discovery session has no `luns` either.
         """
 
 @final

@@ -181,6 +181,7 @@ impl Session {
         self.conn(at).send(&wire::logout_response(itt, response, numbers), &[]);
         let now_ms = ctx.now_ms();
         for other in closes {
+            self.forget_early(ctx, other);
             self.conn(other).close("logged out", now_ms);
             self.conn(other).logged_out = true;
             self.kick(ctx, other);

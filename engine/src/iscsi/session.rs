@@ -160,10 +160,26 @@ impl Session {
     }
 
     /// A connection has logged in. `None`: there are too many.
-    pub fn join(&mut self, ctx: &Ctx, link: Link, params: &Params) -> Option<TaskHandle> {
+    pub fn join(&mut self, ctx: &mut Ctx, link: Link, params: &Params) -> Option<TaskHandle> {
+        self.reinstate(ctx, params.cid);
         let digests = (params.header_digest, params.data_digest);
         let conn = Conn::new(link, params.cid, digests, params.max_send_data, params.stat_sn, ctx.now_ms());
         self.conns.insert(conn).ok()
+    }
+
+    /// A connection with this CID logs in: that is the logout of the one that has it. Below level 2 its tasks end
+    /// at once, without a word; the session and its other connections go on (RFC 7143 6.3.4).
+    fn reinstate(&mut self, ctx: &mut Ctx, cid: u16) {
+        let named = |conn: &Conn| conn.cid == cid && !conn.logged_out;
+        let Some((former, _)) = self.conns.iter().find(|(_, conn)| named(conn)) else { return };
+        self.forget_early(ctx, former);
+        self.drop_commands(ctx, former);
+        let now_ms = ctx.now_ms();
+        let conn = self.conn(former);
+        conn.link.out.discard(&mut ctx.bufs);
+        conn.logged_out = true;
+        conn.close("another connection has taken its place", now_ms);
+        self.kick(ctx, former);
     }
 
     /// A connection that is known to be there.
@@ -267,16 +283,37 @@ impl Session {
 
     /// A connection is gone: what was not submitted is dropped. True: it was the last.
     pub fn leave(&mut self, ctx: &mut Ctx, at: TaskHandle) -> bool {
-        let gone: Vec<_> = self.commands.iter().filter(|(_, command)| command.conn == at).map(|(h, _)| h).collect();
+        self.forget_early(ctx, at);
         if let Some(mut conn) = self.conns.remove(at) {
             conn.link.out.discard(&mut ctx.bufs);
             conn.rx = Rx::Header;
         }
-        self.early.retain(|(_, early)| !matches!(early, Early::Other { conn, .. } if *conn == at));
-        for handle in gone {
-            self.drop_command(ctx, handle);
-        }
+        self.drop_commands(ctx, at);
         self.conns.is_empty()
+    }
+
+    /// What came before its turn on a connection that is left was not acknowledged: it counts as never
+    /// received, and the initiator sends it again on another connection, with the same CmdSN (7.2.2, 11.14).
+    pub(super) fn forget_early(&mut self, ctx: &mut Ctx, at: TaskHandle) {
+        let early = std::mem::take(&mut self.early);
+        for (sn, early) in early {
+            let (conn, command) = match early {
+                Early::Command(handle) => (self.commands.get(handle).map(|command| command.conn), Some(handle)),
+                Early::Other { conn, .. } => (Some(conn), None),
+                Early::Plugged => (None, None),
+            };
+            match command {
+                _ if conn != Some(at) => self.early.push((sn, early)),
+                Some(handle) => drop(self.remove(ctx, handle)),
+                None => {}
+            }
+        }
+    }
+
+    /// Nobody hears of the ends of a connection's commands any more.
+    fn drop_commands(&mut self, ctx: &mut Ctx, at: TaskHandle) {
+        let its: Vec<_> = self.commands.iter().filter(|(_, command)| command.conn == at).map(|(h, _)| h).collect();
+        its.into_iter().for_each(|handle| self.drop_command(ctx, handle));
     }
 
     /// Takes a command out of all books, without an answer.

@@ -113,7 +113,7 @@ class Sessions:
         """Carries out what a login has come to, and sends its last response. Raises Gone."""
         self._check(agreed, still_there)
         if agreed.joins is not None:
-            return await self._join(agreed, agreed.joins, conn, pdu)
+            return self._join(agreed, agreed.joins, conn, pdu)
         if agreed.discovery:
             return self._open_discovery(agreed, conn, pdu)
         turn = self._turns.setdefault(agreed.port, asyncio.Lock())
@@ -182,9 +182,9 @@ class Sessions:
         self._wire.login_done(conn, pdu, self._full_feature(active, agreed, TargetParameters()))
         return session
 
-    async def _join(self, agreed: Agreed, session: Session, conn: int, pdu: bytes) -> Session:
-        """One more connection of a session; one with its CID is the one whose place it takes
-        (RFC 7143 6.3.4)."""
+    def _join(self, agreed: Agreed, session: Session, conn: int, pdu: bytes) -> Session:
+        """One more connection of a session. It takes the place of one with its CID (RFC 7143
+        6.3.4): the engine sees that one off, and tells of its loss."""
         active = self._active.get(session.number)
         if active is None or self.table.named(session.port, session.tsih) is not session:
             raise Gone("the session has ended")
@@ -194,10 +194,7 @@ class Sessions:
         view = self._targets.get(session.port.target)
         parameters = view.parameters if view is not None else TargetParameters()
         self._wire.login_done(conn, pdu, self._full_feature(active, agreed, parameters))
-        former = session.connections.get(agreed.cid)
         session.connections[agreed.cid] = conn
-        if former is not None:
-            await self._wire.disconnect(former)
         return session
 
     @staticmethod

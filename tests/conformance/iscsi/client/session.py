@@ -102,6 +102,12 @@ class Session:
         self.connections.append(connection)
         return connection
 
+    def reinstate(self, connection: Connection) -> Connection:
+        """Logs in with the CID of a connection that is there (6.3.4): a new one in its place."""
+        new = self._log_in(connection.cid)
+        self.connections[self.connections.index(connection)] = new
+        return new
+
     def _log_in(self, cid: int, address: tuple[str, int] | None = None) -> Connection:
         connection = Connection(
             address or self.address, receive_buffer=self._receive_buffer, cid=cid

@@ -70,6 +70,22 @@ def test_more_connections_than_were_agreed(connect: Connect) -> None:
     assert session.ping() == b"ping"
 
 
+@pytest.mark.parametrize("keys", [{"MaxConnections": "1"}, SEVERAL])
+def test_connection_reinstatement(connect: Connect, keys: dict[str, str]) -> None:
+    """RFC 7143 section 6.3.4: the same TSIH and CID; its session goes on."""
+    session = connect(keys=keys)
+    other = session.add_connection() if keys is SEVERAL else None
+    old = session.connections[0]
+    new = session.reinstate(old)
+    old.wait_closed(10)
+    old.close()
+    for connection in (new, other):
+        if connection is not None:
+            answer = session.command(cdbs.TEST_UNIT_READY, on=connection)
+            assert answer.status == cdbs.GOOD, "the nexus is the same: no unit attention"
+    assert session.text({"SendTargets": ""}), "on the new one"
+
+
 def test_session_reinstatement(connect: Connect, target: Target) -> None:
     """RFC 7143 section 6.3.5: the same ISID with TSIH 0 takes the former session's place."""
     old = connect("again")
