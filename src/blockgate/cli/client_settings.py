@@ -66,14 +66,28 @@ def udev_rule(volumes: Iterable[Row], settings: InitiatorSettings) -> str:
 
 def multibus_conf(volumes: Iterable[Row], settings: InitiatorSettings) -> str:
     """/etc/multipath.conf: all paths at once, the least loaded one first."""
+    lines = ("path_grouping_policy multibus", "path_checker directio", "prio const")
+    return _devices_conf(volumes, settings, lines)
+
+
+def access_state_conf(volumes: Iterable[Row], settings: InitiatorSettings) -> str:
+    """/etc/multipath.conf: the paths in the best access state at once, others when these are lost.
+    A path in standby is sound, which TEST UNIT READY tells from lost, and a READ does not."""
+    lines = (
+        *("path_grouping_policy group_by_prio", "path_checker tur"),
+        *('hardware_handler "1 alua"', "prio alua"),
+    )
+    return _devices_conf(volumes, settings, lines)
+
+
+def _devices_conf(volumes: Iterable[Row], settings: InitiatorSettings, lines: Iterable[str]) -> str:
+    own = "".join(f"        {line}\n" for line in lines)
     devices = [
         "    device {\n"
         f'        vendor "{vendor}"\n'
         f'        product "{product}"\n'
-        "        path_grouping_policy multibus\n"
+        f"{own}"
         '        path_selector "queue-length 0"\n'
-        "        path_checker directio\n"
-        "        prio const\n"
         "        failback immediate\n"
         f"        fast_io_fail_tmo {settings.replacement_timeout}\n"
         f"        no_path_retry {settings.no_path_retry}\n"

@@ -9,7 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from blockgate.cli import names
-from blockgate.cli.client_settings import failover_conf, iscsid_conf, multibus_conf, udev_rule
+from blockgate.cli.client_settings import (
+    access_state_conf,
+    failover_conf,
+    iscsid_conf,
+    multibus_conf,
+    udev_rule,
+)
 from blockgate.cli.output import plain, print_json
 from blockgate.cli.session import current
 from blockgate.cli.timeouts import (
@@ -105,6 +111,7 @@ def _report(
         "multipath_conf": {
             "multibus": multibus_conf(disks, several),
             "failover": failover_conf(disks, several),
+            "access_state": access_state_conf(disks, several),
         },
         "udev_rule": udev_rule(disks, several),
         "findings": [asdict(one) for one in findings],
@@ -140,6 +147,7 @@ def _text(report: dict[str, Any]) -> str:
         "# /etc/udev/rules.d/60-blockgate.rules\n" + report["udev_rule"],
         "# /etc/multipath.conf, for all paths at once:\n" + report["multipath_conf"]["multibus"],
         "# or for one path at a time, under a name:\n" + report["multipath_conf"]["failover"],
+        "# or for those in the best access state:\n" + report["multipath_conf"]["access_state"],
     ]
     found = [Finding(**one) for one in report["findings"]]
     lines = [f"# {one.level}: {one.message}\n#   {one.hint}\n" for one in found]

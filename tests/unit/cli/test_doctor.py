@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from blockgate.cli.client_settings import (
+    access_state_conf,
     failover_conf,
     iscsid_conf,
     multibus_conf,
@@ -112,10 +113,12 @@ def test_the_files_agree_with_what_is_advised() -> None:
     base = InitiatorSettings(multipath=True, replacement_timeout=120, command_timeout=60)
     read = read_iscsid(iscsid_conf(target, settings), base)
     multibus, failover = multibus_conf([WEB], settings), failover_conf([WEB], settings)
-    for text in (multibus, failover):
+    by_state = access_state_conf([WEB], settings)
+    for text in (multibus, failover, by_state):
         assert read_multipath(text, read) == settings
         assert text.count("{") == text.count("}")
     assert 'path_selector "queue-length 0"' in multibus and "path_checker directio" in multibus
+    assert 'hardware_handler "1 alua"' in by_state and "prio alua" in by_state
     assert "wwid 36001405653e40728aad4e9d900e4059f" in failover and "alias main-web" in failover
     assert 'ATTR{vendor}=="BLKGATE*"' in udev_rule([WEB, WEB], settings)
     assert udev_rule([WEB, WEB], settings).count("\n") == 1
