@@ -38,7 +38,6 @@ test: build ## every test; prints the time of each part
 test-quick: build ## the tests that need no daemon: seconds
 	@$(PYTHON) -m pytest -q tests/unit tests/property </dev/null
 
-test-all: export BLOCKGATE_TEST_LONG := 1
 test-all: check test fuzz ## linters, every test, a minute of fuzzing for each target
 
 check: build ## ruff, mypy --strict, rustfmt, clippy with warnings denied

@@ -8,7 +8,6 @@ given. A scenario that `fails` does so because the disk refuses (a rule of the f
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,17 +26,12 @@ Send = Callable[..., httpx.Response]
 
 @dataclass(frozen=True)
 class Scenario:
-    """A wish. `faults` are (operation, path, errno) that fail for as long as it lasts.
-
-    `everyday`: part of `make test`. The others go through steps that those go through, too; they
-    are killed in the process by tests/unit/control, and with a real daemon by `make test-all`.
-    """
+    """A wish. `faults` are (operation, path, errno) that fail for as long as it lasts."""
 
     name: str
     prepare: Callable[[Gateway], None]
     act: Callable[[Send], httpx.Response]
     faults: tuple[tuple[str, str, int], ...] = ()
-    everyday: bool = True
 
     @property
     def fails(self) -> bool:
@@ -169,7 +163,7 @@ def _copy(send: Send, **more: Any) -> httpx.Response:
     return send("POST", "volumes", {"pool": "main", "name": "b", "from": "main/a", **more})
 
 
-EVERY_SCENARIO = (
+SCENARIOS = (
     Scenario("pool-add", with_directory, _add_pool),
     Scenario("pool-remove", empty_pool, lambda s: s("DELETE", "pools/spare")),
     Scenario("create", nothing, _create),
@@ -204,31 +198,25 @@ EVERY_SCENARIO = (
         "target-update",
         mapped,
         lambda s: s("PATCH", f"targets/{TARGET}", {"alias": "x", "access": "open"}),
-        everyday=False,
     ),
     Scenario(
         "acl-remove",
         mapped,
         lambda s: s("DELETE", f"targets/{TARGET}/acls/group:db"),
-        everyday=False,
     ),
-    Scenario(
-        "lun-remove", mapped, lambda s: s("DELETE", f"targets/{TARGET}/luns/0"), everyday=False
-    ),
+    Scenario("lun-remove", mapped, lambda s: s("DELETE", f"targets/{TARGET}/luns/0")),
     Scenario("target-remove", mapped, lambda s: s("DELETE", f"targets/{TARGET}")),
-    Scenario("target-rename-volume", mapped, _rename, everyday=False),
-    Scenario("target-shrink", mapped, lambda s: _resize(s, "512K"), everyday=False),
+    Scenario("target-rename-volume", mapped, _rename),
+    Scenario("target-shrink", mapped, lambda s: _resize(s, "512K")),
     Scenario(
         "scsi-face",
         mapped,
         lambda s: s("PATCH", "volumes/main/a", {"scsi": {"vendor": "IET"}}),
-        everyday=False,
     ),
     Scenario(
         "chap-rotate",
         with_chap,
         lambda s: s("POST", "chap/host/rotate", {"secret": SECRET[::-1]}),
-        everyday=False,
     ),
     Scenario("discovery", with_chap, lambda s: s("PUT", "discovery", {"chap": "host"})),
     Scenario("apply-targets", mapped, lambda s: s("POST", "apply", TARGETS_DOCUMENT)),
@@ -237,7 +225,6 @@ EVERY_SCENARIO = (
         mapped,
         lambda s: s("POST", "apply", TARGETS_DOCUMENT),
         (("rename", "*/b.img", errno.EIO), ("rename", "*.new", errno.EIO)),
-        everyday=False,
     ),
     Scenario("psk-add", nothing, lambda s: s("POST", "tls/psk", {"user": "host", "key": PSK})),
     Scenario("psk-remove", with_user, lambda s: s("DELETE", "tls/psk/host")),
@@ -263,10 +250,4 @@ EVERY_SCENARIO = (
         (("fallocate", "*", errno.ENOSPC),),
     ),
     Scenario("rename-fails", volume, _rename, (("rename", "*/a.img", errno.EIO),)),
-)
-
-SCENARIOS = tuple(
-    scenario
-    for scenario in EVERY_SCENARIO
-    if scenario.everyday or os.environ.get("BLOCKGATE_TEST_LONG") == "1"
 )

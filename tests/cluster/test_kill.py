@@ -31,7 +31,7 @@ from tests.cluster.rig import CRASH_AT, Point, Rig, State, new_id, rig_for
 from tests.cluster.scenarios import SCENARIOS, Scenario
 from tests.lab.processes import ForkServer
 
-WORKERS = 2
+WORKERS = 3
 """Gateways that are killed at the same time."""
 
 killed: defaultdict[str, set[str]] = defaultdict(set)
