@@ -227,13 +227,13 @@ class TargetPortGroups:
         if record:
             requestable = {state.word: state for state in REQUESTABLE}
             self._asked = {int(n): requestable[word] for n, word in json.loads(record).items()}
-            self.access = replace(
-                self.access, groups=tuple(map(self._as_asked, self.access.groups))
-            )
+            access = self.access
+            groups = tuple(self._as_asked(group, access.explicit) for group in access.groups)
+            self.access = replace(access, groups=groups)
 
-    def _as_asked(self, group: PortGroup) -> PortGroup:
+    def _as_asked(self, group: PortGroup, explicit: bool) -> PortGroup:
         state = self._asked.get(group.number)
-        if state is None or state not in group.supported or not self.access.explicit:
+        if state is None or state not in group.supported or not explicit:
             return group
         return replace(group, state=state, status=StatusCode.EXPLICIT)
 
@@ -256,43 +256,40 @@ class TargetPortGroups:
         """Ports and groups as configured now. A group that stays keeps the state it is in unless
         its configured one is another now: then that is the last word, whatever initiators asked for
         before. One that comes has the state that was asked for."""
-        former, self.access = self.access, replace(access, generation=self.access.generation)
+        overruled = self._configured_anew(access.groups)
+        self._configured |= {group.number: group.state for group in access.groups}
         effects: tuple[Effect, ...] = ()
-        if overruled := self._asked.keys() & self._changed(access.groups):
+        if overruled & self._asked.keys():
             self._asked = {n: state for n, state in self._asked.items() if n not in overruled}
             effects = (Persist(Part.PORT_GROUPS, self.record()),)
-        before = {group.number: group for group in former.groups}
-        changed = self._changed(access.groups)
         groups = tuple(
             replace(group, status=StatusCode.IMPLICIT)
-            if group.number in changed
-            else self._as_before(group, before.get(group.number), former.explicit)
+            if group.number in overruled
+            else self._as_it_is(group, access.explicit)
             for group in access.groups
         )
-        self._configured |= {group.number: group.state for group in access.groups}
-        now = replace(self.access, groups=groups)
-        self.access = former
-        if now == former:
+        now = replace(access, groups=groups, generation=self.access.generation)
+        if now == self.access:
             return effects
         news = Attention.ASYMMETRIC_ACCESS_STATE_CHANGED
-        if (now.implicit, now.explicit) != (former.implicit, former.explicit):
+        if (now.implicit, now.explicit) != (self.access.implicit, self.access.explicit):
             news |= Attention.INQUIRY_DATA_HAS_CHANGED  # TPGS
-        now = replace(now, generation=now.generation + 1)
-        return effects + self._become(now, news=news)
+        return effects + self._become(replace(now, generation=now.generation + 1), news=news)
 
-    def _changed(self, groups: Iterable[PortGroup]) -> frozenset[int]:
+    def _configured_anew(self, groups: Iterable[PortGroup]) -> frozenset[int]:
         """Groups that have been configured with another state before."""
         states = self._configured
         return frozenset(g.number for g in groups if states.get(g.number, g.state) is not g.state)
 
-    def _as_before(self, group: PortGroup, old: PortGroup | None, were_heard: bool) -> PortGroup:
-        """A group in the state that it is in. What initiators have set holds while they have a say,
-        and is there again when they have one again: nobody else could change it back."""
-        kept = old is not None and old.state in group.supported
-        if old is None or not kept or (self.access.explicit and not were_heard):
-            return self._as_asked(group)
-        if old.status is StatusCode.EXPLICIT and not self.access.explicit:
-            return group
+    def _as_it_is(self, group: PortGroup, explicit: bool) -> PortGroup:
+        """A configured group in the state that it is in. What initiators have set holds while they
+        have a say, and is there again when they have one again."""
+        old = next((g for g in self.access.groups if g.number == group.number), None)
+        heard_anew = explicit and not self.access.explicit
+        if old is None or old.state not in group.supported or heard_anew:
+            return self._as_asked(group, explicit)
+        if old.status is StatusCode.EXPLICIT and not explicit:
+            return group  # nobody but the operator could change it back
         return replace(group, state=old.state, status=old.status)
 
     def _become(
