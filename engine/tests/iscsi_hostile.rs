@@ -62,6 +62,17 @@ fn rejects_of_single_pdus() {
         it.send(bhs, &[0, 5, 1, 0, 1, 2, 3, 4]);
         let pdu = it.recv();
         assert_eq!((pdu.opcode(), pdu.sense()), (0x21, (5, 0x20, 0)));
+        // Requests whose tag is the one that names nothing (11.2.1.8).
+        let mut bhs = it.command(0xc1, 512, read10(0, 1));
+        put(&mut bhs, 16, 0xffff_ffff);
+        it.send(bhs, &[]);
+        rejected(&mut it, 9, &bhs);
+        for (opcode, flags) in [(0x42, 0x81), (0x44, 0x80), (0x46, 0x80)] {
+            let mut bhs = head(opcode, flags, 0xffff_ffff);
+            put(&mut bhs, 20, 0xffff_ffff);
+            it.send(bhs, &[]);
+            rejected(&mut it, 9, &bhs);
+        }
         // A text of which Python has one already.
         let mut bhs = head(0x44, 0x80, 5);
         put(&mut bhs, 20, 0xffff_ffff);
@@ -94,7 +105,27 @@ fn data_that_breaks_the_rules_fails_its_command() {
             let status = it.recv();
             assert_eq!((status.itt(), status.status(), status.sense()), (tag, 2, (0xb, ascq.0, ascq.1)));
         }
-        // A wrong tag harms nothing.
+        // What is not of this command is rejected, and harms nothing: an AHS, another Initiator Task Tag, a Target
+        // Transfer Tag of an earlier use of the same slot.
+        let (tag, ttt) = start(&mut it);
+        let mut bhs = head(0x05, 0x80, tag);
+        (bhs[4], bhs[9]) = (1, 1);
+        put(&mut bhs, 20, ttt);
+        it.send(bhs, &[&[0, 1, 0x3f, 0][..], &[1; 2048]].concat());
+        rejected(&mut it, 9, &{
+            let mut sent = bhs;
+            sent[5..8].copy_from_slice(&[0, 8, 0]);
+            sent
+        });
+        for (tag, ttt) in [(tag + 500, ttt), (tag, ttt ^ 1 << 20)] {
+            it.data_out(tag, ttt, 0, 0, true, &[1; 2048]);
+            let reject = it.recv();
+            assert_eq!((reject.opcode(), reject.bhs[2]), (0x3f, 9));
+        }
+        assert!(it.is_silent());
+        it.data_out(tag, ttt, 0, 0, true, &[1; 2048]);
+        assert_eq!(it.recv().status(), 0);
+        // Nor does a tag that was never given out.
         let (tag, ttt) = start(&mut it);
         it.data_out(tag, 0x7fff_0000, 0, 0, true, &[1; 2048]);
         let reject = it.recv();
@@ -268,5 +299,44 @@ fn an_idle_session_is_small() {
             .collect();
         let kept = 8 << 20;
         assert!(held() <= before + kept + all.len() as u64 * (64 << 10));
+    });
+}
+
+#[test]
+fn what_comes_before_its_turn_is_bounded() {
+    on_all(&[("shard_kept_bytes", 0)], |target| {
+        let held = || -> u64 { target.engine.counters().0.iter().map(|shard| shard.buffer_bytes).sum() };
+        let before = held();
+        let mut it = target.login(&Agreed::session(1));
+        it.ping();
+        let first = it.command(0x81, 0, [0; 16]);
+        let send = |it: &mut Initiator, opcode| {
+            let mut bhs = head(opcode, 0x80, it.itt());
+            put(&mut bhs, 20, 0xffff_ffff);
+            put(&mut bhs, 24, it.cmd_sn);
+            it.cmd_sn += 1;
+            it.send(bhs, &[7; 65_536]);
+            itt(bhs)
+        };
+        let pings: Vec<u32> = (0..20).map(|_| send(&mut it, 0x00)).collect();
+        send(&mut it, 0x04);
+        let reject = it.recv();
+        assert_eq!((reject.opcode(), reject.bhs[2]), (0x3f, 0x0a), "no room for a text");
+        assert!(held() >= before + 65_536, "it is in the books");
+        it.send(first, &[]);
+        assert_eq!(it.answer(itt(first)).1.status(), 0);
+        for (k, tag) in pings.into_iter().enumerate() {
+            let pong = it.recv();
+            assert_eq!((pong.itt(), pong.data.len()), (tag, if k == 0 { 65_536 } else { 0 }));
+        }
+        let pdu = it.ping();
+        assert_eq!(pdu.word(28), it.cmd_sn, "ExpCmdSN");
+        // What still waits when its connection ends is given back with it.
+        it.cmd_sn += 1;
+        send(&mut it, 0x00);
+        it.ping();
+        drop(it);
+        target.wait_lost();
+        target.eventually("all memory is given back", |_| held() <= before);
     });
 }

@@ -9,7 +9,7 @@ use super::conn::Sink;
 use super::inflow::{Fault, Inflow};
 use super::session::{Early, Session};
 use super::window::Turn as Order;
-use super::wire::{attribute, reason, Bhs};
+use super::wire::{attribute, reason, Bhs, NO_TAG};
 use crate::scsi::attention;
 use crate::scsi::canned::allocation;
 use crate::scsi::check;
@@ -119,6 +119,9 @@ impl Session {
             return Err(reason::NOT_SUPPORTED);
         }
         let itt = bhs.itt();
+        if itt == NO_TAG {
+            return Err(reason::INVALID_FIELD);
+        }
         if self.tags.contains_key(&itt) {
             return Err(reason::TASK_IN_PROGRESS);
         }
@@ -232,6 +235,7 @@ impl Session {
                     }
                 }
                 Early::Other { conn, bhs, data } => {
+                    self.release_early(ctx, &data);
                     if self.deliver_other(ctx, conn, &bhs, data).is_err() {
                         self.conn(conn).close("a request that was refused", ctx.now_ms());
                     }

@@ -11,8 +11,8 @@ use crate::shard::tasks::TaskHandle;
 pub const FLUSH_BYTES: usize = 256 << 10;
 /// Bytes of an initiator that is being left that are read and thrown away.
 const CLOSING_BYTES: usize = 8 << 20;
-/// Commands whose unsolicited data is still to be thrown away after they were aborted.
-const GHOSTS: usize = 32;
+/// Commands whose data is still to be thrown away after they were aborted.
+const GHOSTS: usize = 128;
 
 /// Where a data segment goes.
 #[derive(Debug)]
@@ -40,6 +40,16 @@ pub struct Segment {
 pub enum Rx {
     Header,
     Data(Segment),
+}
+
+/// Data that may still come of a command that was aborted.
+#[derive(Clone, Copy, Debug)]
+pub struct Ghost {
+    pub itt: u32,
+    /// What the Target Transfer Tags of its R2Ts have in common; NO_TAG: it is unsolicited.
+    pub ttt: u32,
+    /// Sequences that are to come.
+    pub sequences: usize,
 }
 
 /// A ping of ours that has no answer yet.
@@ -83,7 +93,7 @@ pub struct Conn {
     pub r2t_news_ms: u64,
     /// The Text Request that Python has.
     pub text: Option<Bhs>,
-    ghosts: Vec<u32>,
+    ghosts: Vec<Ghost>,
     /// Asked for a turn by another connection of its session.
     pub kicked: bool,
 }
@@ -188,19 +198,23 @@ impl Conn {
         }
     }
 
-    /// An aborted command's unsolicited data may still come: it is no error.
-    pub fn expect_ghost(&mut self, itt: u32) {
+    /// An aborted command's data may still come: it is no error.
+    pub fn expect_ghost(&mut self, ghost: Ghost) {
         if self.ghosts.len() == GHOSTS {
             self.ghosts.remove(0);
         }
-        self.ghosts.push(itt);
+        self.ghosts.push(ghost);
     }
 
-    /// Is unsolicited data with this tag such a rest? `last`: the end of it.
-    pub fn is_ghost(&mut self, itt: u32, last: bool) -> bool {
-        let Some(at) = self.ghosts.iter().position(|ghost| *ghost == itt) else { return false };
+    /// Is data with these tags such a rest? `last`: the end of a sequence.
+    pub fn is_ghost(&mut self, itt: u32, ttt: u32, last: bool) -> bool {
+        let its = |ghost: &Ghost| (ghost.itt, ghost.ttt) == (itt, ttt);
+        let Some(at) = self.ghosts.iter().position(its) else { return false };
         if last {
-            self.ghosts.swap_remove(at);
+            self.ghosts[at].sequences -= 1;
+            if self.ghosts[at].sequences == 0 {
+                self.ghosts.remove(at);
+            }
         }
         true
     }
@@ -208,7 +222,7 @@ impl Conn {
     /// Its tag is used for a new command.
     pub fn forget_ghost(&mut self, itt: u32) {
         if !self.ghosts.is_empty() {
-            self.ghosts.retain(|ghost| *ghost != itt);
+            self.ghosts.retain(|ghost| ghost.itt != itt);
         }
     }
 }

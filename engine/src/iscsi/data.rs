@@ -2,7 +2,7 @@
 
 use super::command::{Command, Plan};
 use super::commands::sense_of;
-use super::conn::Sink;
+use super::conn::{Ghost, Sink};
 use super::execute::{way, Way};
 use super::inflow::Fault;
 use super::session::Session;
@@ -31,13 +31,18 @@ impl Ttt {
         Self((used << SLOT_BITS | slot) << R2T_BITS | r2t_sn & ((1 << R2T_BITS) - 1))
     }
 
+    /// What all of a command's have in common.
+    fn of_command(self) -> u32 {
+        self.0 >> R2T_BITS << R2T_BITS
+    }
+
     fn slot(self) -> usize {
         (self.0 >> R2T_BITS & ((1 << SLOT_BITS) - 1)) as usize
     }
 
     /// Is it `command`'s?
     fn names(self, command: TaskHandle) -> bool {
-        self.0 >> R2T_BITS == Self::new(command, 0).0 >> R2T_BITS
+        self.of_command() == Self::new(command, 0).0
     }
 
     /// The R2TSN, of which it has the low bits; `oldest`: of the R2Ts that are open.
@@ -90,12 +95,11 @@ impl Session {
 
     /// Data of no command that there is: of one that was aborted, or of nobody.
     fn stray(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs) -> Sink {
-        let known = match bhs.word20() {
-            NO_TAG => self.conn(at).is_ghost(bhs.itt(), bhs.is_final()),
-            // A slot that has been used: its command has ended before its data came.
-            ttt => self.commands.was_used(Ttt(ttt).slot()),
+        let ttt = match bhs.word20() {
+            NO_TAG => NO_TAG,
+            ttt => Ttt(ttt).of_command(),
         };
-        if !known {
+        if !self.conn(at).is_ghost(bhs.itt(), ttt, bhs.is_final()) {
             self.reject(ctx, at, bhs, reason::INVALID_FIELD);
         }
         Sink::Skip
@@ -196,6 +200,15 @@ impl Session {
 }
 
 impl Command {
+    /// What may still come of it if it ends now.
+    pub(super) fn ghost(&self, handle: TaskHandle) -> Option<Ghost> {
+        match (self.inflow.is_unsolicited(), self.inflow.open_r2ts()) {
+            (true, _) => Some(Ghost { itt: self.itt, ttt: NO_TAG, sequences: 1 }),
+            (false, 0) => None,
+            (false, sequences) => Some(Ghost { itt: self.itt, ttt: Ttt::new(handle, 0).0, sequences }),
+        }
+    }
+
     /// It ends with this, once no data is on its way any more; the first failure counts.
     pub(super) fn fail(&mut self, answer: Answer) {
         if !matches!(self.plan, Plan::Fail(_)) {

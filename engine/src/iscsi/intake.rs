@@ -3,7 +3,7 @@
 
 use super::conn::{Conn, Rx, Segment, Sink, FLUSH_BYTES};
 use super::digest::{Digest, DIGEST_BYTES};
-use super::session::Session;
+use super::session::{Early, Session};
 use super::window::Turn as Order;
 use super::wire::{opcode, padding, reason, Bhs, BHS_BYTES};
 use crate::shard::context::{Ctx, Scratch, SCRATCH_BYTES};
@@ -257,7 +257,11 @@ impl Session {
         let len = bhs.data_bytes();
         match bhs.opcode() {
             opcode::SCSI_COMMAND => Ok(self.command(ctx, at, bhs, ahs)),
-            // Only SCSI Commands have additional headers (11.2.2.1).
+            opcode::DATA_OUT if !ahs.is_empty() => {
+                self.reject(ctx, at, bhs, reason::INVALID_FIELD);
+                Ok(Some(Sink::Skip))
+            }
+            // Only SCSI Commands have additional headers (11.2.2.1); the others are rejected in their turn.
             _ if !ahs.is_empty() => Ok(Some(Sink::Skip)),
             opcode::DATA_OUT => Ok(Some(self.data_out(ctx, at, bhs))),
             opcode::TEXT if len <= ctx.limits.text_bytes as usize => Ok(Some(Sink::Bytes(Vec::with_capacity(len)))),
@@ -306,10 +310,26 @@ impl Session {
                 Ok(())
             }
             Order::Early => {
-                self.wait_for_turn(bhs.cmd_sn(), super::session::Early::Other { conn: at, bhs, data });
+                let early = self.keep_early(ctx, at, bhs, data);
+                self.wait_for_turn(bhs.cmd_sn(), early);
                 Ok(())
             }
         }
+    }
+
+    /// One that comes before its turn. Of the data of all such a session keeps as much as one text may have:
+    /// beyond that a ping goes without (as one does that is too long), and a text is to be sent again.
+    fn keep_early(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: Bhs, mut data: Vec<u8>) -> Early {
+        if self.early_bytes + data.len() > ctx.limits.text_bytes as usize {
+            if bhs.opcode() == opcode::TEXT {
+                self.reject(ctx, at, &bhs, reason::OUT_OF_RESOURCES);
+                return Early::Plugged;
+            }
+            data = Vec::new();
+        }
+        self.early_bytes += data.len();
+        ctx.bufs.charge(data.len());
+        Early::Other { conn: at, bhs, data }
     }
 }
 

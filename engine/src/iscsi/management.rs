@@ -201,17 +201,15 @@ impl Session {
             return self.end_aborted(ctx, handle, status.filter(|_| !early));
         }
         command.aborted = Some(status);
-        let (open, ghost) = (command.inflow.open_r2ts(), command.inflow.is_unsolicited());
+        let (open, ghost) = (command.inflow.open_r2ts(), command.ghost(handle));
         command.inflow = Inflow::default();
-        let (at, itt) = (command.conn, command.itt);
+        let at = command.conn;
         if let Some(buf) = self.take_collected(ctx, handle) {
             self.give(ctx, buf);
         }
         if let Some(conn) = self.conns.get_mut(at) {
             conn.open_r2ts -= open;
-            if ghost {
-                conn.expect_ghost(itt);
-            }
+            ghost.into_iter().for_each(|ghost| conn.expect_ghost(ghost));
         }
     }
 }

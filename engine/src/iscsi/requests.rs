@@ -47,7 +47,8 @@ impl Session {
         if self.conns.get(at).is_none() {
             return Ok(());
         }
-        if bhs.ahs_bytes() > 0 {
+        let tagged = matches!(bhs.opcode(), opcode::TASK_MANAGEMENT | opcode::TEXT | opcode::LOGOUT);
+        if bhs.ahs_bytes() > 0 || tagged && bhs.itt() == NO_TAG {
             self.reject(ctx, at, bhs, reason::INVALID_FIELD);
             return Ok(());
         }

@@ -81,6 +81,8 @@ pub struct Session {
     pub window: Window,
     /// By CmdSN.
     pub early: Vec<(u32, Early)>,
+    /// Data of those that are no commands.
+    pub early_bytes: usize,
     pub commands: Slab<Command>,
     pub tags: Tags,
     /// Commands that were delivered and have not ended, immediate ones apart; and those.
@@ -127,6 +129,7 @@ impl Session {
             nop_timeout_ms: params.nop_timeout_ms,
             window: Window::new(params.exp_cmd_sn),
             early: Vec::new(),
+            early_bytes: 0,
             commands: Slab::new(ctx.limits.commands_per_session as usize),
             tags: Tags::default(),
             delivered: 0,
@@ -297,17 +300,24 @@ impl Session {
     pub(super) fn forget_early(&mut self, ctx: &mut Ctx, at: TaskHandle) {
         let early = std::mem::take(&mut self.early);
         for (sn, early) in early {
-            let (conn, command) = match early {
-                Early::Command(handle) => (self.commands.get(handle).map(|command| command.conn), Some(handle)),
-                Early::Other { conn, .. } => (Some(conn), None),
-                Early::Plugged => (None, None),
+            let conn = match &early {
+                Early::Command(handle) => self.commands.get(*handle).map(|command| command.conn),
+                Early::Other { conn, .. } => Some(*conn),
+                Early::Plugged => None,
             };
-            match command {
-                _ if conn != Some(at) => self.early.push((sn, early)),
-                Some(handle) => drop(self.remove(ctx, handle)),
-                None => {}
+            match early {
+                early if conn != Some(at) => self.early.push((sn, early)),
+                Early::Command(handle) => drop(self.remove(ctx, handle)),
+                Early::Other { data, .. } => self.release_early(ctx, &data),
+                Early::Plugged => {}
             }
         }
+    }
+
+    /// The data of a PDU that came before its turn is not kept any more.
+    pub(super) fn release_early(&mut self, ctx: &mut Ctx, data: &[u8]) {
+        self.early_bytes -= data.len();
+        ctx.bufs.forget(data.len());
     }
 
     /// Nobody hears of the ends of a connection's commands any more.
@@ -341,13 +351,9 @@ impl Session {
         self.held -= std::mem::take(&mut command.lent);
         let kept: Vec<IoBuf> = command.pieces.drain().collect();
         kept.into_iter().for_each(|buf| self.give(ctx, buf));
-        let open = command.inflow.open_r2ts();
-        let unsolicited = command.inflow.is_unsolicited();
         if let Some(conn) = self.conns.get_mut(command.conn) {
-            conn.open_r2ts -= open;
-            if unsolicited {
-                conn.expect_ghost(command.itt);
-            }
+            conn.open_r2ts -= command.inflow.open_r2ts();
+            command.ghost(handle).into_iter().for_each(|ghost| conn.expect_ghost(ghost));
         }
         Some(command)
     }

@@ -38,6 +38,8 @@ pub mod reason {
     pub const TOO_MANY_IMMEDIATE: u8 = 0x06;
     pub const TASK_IN_PROGRESS: u8 = 0x07;
     pub const INVALID_FIELD: u8 = 0x09;
+    /// "Long op reject": to be sent again later.
+    pub const OUT_OF_RESOURCES: u8 = 0x0a;
 }
 
 /// Task management functions (11.5.1).

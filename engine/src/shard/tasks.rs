@@ -100,11 +100,6 @@ impl<T> Slab<T> {
         found.value.as_ref().map(|_| TaskHandle::new(slot as u32, found.generation))
     }
 
-    /// Has there ever been something in a slot that has ended?
-    pub fn was_used(&self, slot: usize) -> bool {
-        self.slots.get(slot).is_some_and(|slot| slot.generation > 1)
-    }
-
     /// Ends a task: the one terminal transition. A stale handle is counted and gives `None`.
     pub fn remove(&mut self, handle: TaskHandle) -> Option<T> {
         let found = match self.slots.get_mut(handle.slot()) {
