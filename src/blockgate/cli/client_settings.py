@@ -58,8 +58,8 @@ def iscsid_conf(target: Row, settings: InitiatorSettings) -> str:
 def udev_rule(volumes: Iterable[Row], settings: InitiatorSettings) -> str:
     """A rule that sets the SCSI command timer of the target's disks."""
     return "".join(
-        f'ACTION=="add", SUBSYSTEM=="scsi", ATTR{{vendor}}=="{vendor}*", ATTR{{model}}=='
-        f'"{product}*", ATTR{{timeout}}="{settings.command_timeout}"\n'
+        f'ACTION=="add", SUBSYSTEM=="scsi", ATTR{{vendor}}=="{_glob(vendor)}*", ATTR{{model}}=='
+        f'"{_glob(product)}*", ATTR{{timeout}}="{settings.command_timeout}"\n'
         for vendor, product in _models(volumes)
     )
 
@@ -84,8 +84,8 @@ def _devices_conf(volumes: Iterable[Row], settings: InitiatorSettings, lines: It
     own = "".join(f"        {line}\n" for line in lines)
     devices = [
         "    device {\n"
-        f'        vendor "{vendor}"\n'
-        f'        product "{product}"\n'
+        f'        vendor "{_regex(vendor)}"\n'
+        f'        product "{_regex(product)}"\n'
         f"{own}"
         '        path_selector "queue-length 0"\n'
         "        failback immediate\n"
@@ -120,6 +120,20 @@ def _defaults(settings: InitiatorSettings) -> str:
         "    user_friendly_names yes\n"
         "}\n"
     )
+
+
+def _regex(name: str) -> str:
+    """A name as multipath matches it, an extended regular expression in double quotes. What could
+    end the quotes, and the two that a bracket expression does not make plain, match any one
+    character: versions differ in how they are escaped."""
+    return "".join(
+        "." if one in '"\\^' else f"[{one}]" if one in ".[](){}*+?|$" else one for one in name
+    )
+
+
+def _glob(name: str) -> str:
+    """A name as udev matches it, a shell pattern in double quotes with "|" between alternatives."""
+    return "".join("?" if one in '"\\*?[]|' else one for one in name)
 
 
 def _models(volumes: Iterable[Row]) -> list[tuple[str, str]]:

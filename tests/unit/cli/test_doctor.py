@@ -124,6 +124,17 @@ def test_the_files_agree_with_what_is_advised() -> None:
     assert udev_rule([WEB, WEB], settings).count("\n") == 1
 
 
+def test_names_that_are_more_than_letters() -> None:
+    """Vendor and product are any printable ASCII; the files have quotes and patterns."""
+    settings = advised(USUAL, multipath=True)
+    odd = {**WEB, "vendor": "A|B[1]", "product": 'C++ "x" ^\\.*'}
+    text = multibus_conf([odd], settings)
+    assert '        vendor "A[|]B[[]1[]]"\n' in text
+    assert '        product "C[+][+] .x. ..[.][*]"\n' in text
+    rule = udev_rule([odd], settings)
+    assert 'ATTR{vendor}=="A?B?1?*", ATTR{model}=="C++ ?x? ^?.?*", ATTR{timeout}' in rule
+
+
 def test_chap_is_said_without_its_secret() -> None:
     settings = advised(USUAL, multipath=False)
     acl = {"chap": "host", "mutual_chap": "gate"}
