@@ -1,7 +1,9 @@
 """What log-ins and discovery must know of the targets: an immutable snapshot, replaced as a whole.
 
 Names in it are normalised (:func:`~blockgate.iscsi.names.iscsi_name`). Who may see a target is
-who may log in to it: everybody else is told that it does not exist.
+who may log in to it: discovery tells nobody else of it. Who knows its name all the same is refused
+as one without authorization (0202h), not told that there is none: that helps whoever has forgotten
+an ACL, and a name is no secret.
 """
 
 from __future__ import annotations
