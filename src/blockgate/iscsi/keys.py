@@ -198,6 +198,22 @@ class Negotiation:
         self._declared = True
         return [(RECEIVE_LENGTH, str(self._offer.max_recv_data))]
 
+    def unmet(self) -> list[str]:
+        """Keys that came out as nothing that the target wants, rejected or never brought up: 6.2
+        leaves it to either side whether to go on. A target that takes digests alone does not."""
+        return [
+            key.name
+            for key in KEYS.values()
+            if key.result is Result.FIRST
+            and (key.in_discovery or not self._discovery)
+            and self._found.get(key.name, key.default) not in self._list(key.name)
+        ]
+
+    def _list(self, name: str) -> tuple[str, ...]:
+        wanted = self._wanted[name]
+        assert isinstance(wanted, tuple)
+        return wanted
+
     def parameters(self) -> Parameters:
         """The results; what was not brought up has its default."""
 

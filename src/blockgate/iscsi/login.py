@@ -349,6 +349,8 @@ class Login:
     def _finish(self, request: LoginRequest, data: bytes) -> LoginAnswer:
         assert self._identity is not None and self._negotiation is not None
         identity = self._identity
+        if unmet := self._negotiation.unmet():
+            raise _Refused(Status.INITIATOR_ERROR, f"cannot do without {' and '.join(unmet)}")
         if identity.joins is not None:
             joins: Session | None = self._joined(request, identity.port)
             tsih = request.tsih

@@ -58,7 +58,8 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """The digests that the target agrees to; the initiator's order decides (RFC 7143 6.2.1)."""
+    """The digests that the target agrees to; the initiator's order decides (RFC 7143 6.2.1). Who
+    would go on without one where "none" is not among them is not let in."""
 
     about: str
     takes: str = "none, crc32c, or both with a comma between"

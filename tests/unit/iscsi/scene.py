@@ -26,6 +26,7 @@ LOCKED = "iqn.2024-01.com.example:locked"
 MUTUAL = "iqn.2024-01.com.example:mutual"
 MOVED = "iqn.2024-01.com.example:moved"
 BUSY = "iqn.2024-01.com.example:busy"
+SAFE = "iqn.2024-01.com.example:safe"
 WIDE = "iqn.2024-01.com.example:wide"
 ELSEWHERE = "iqn.2024-01.com.example:elsewhere"
 LOCAL = "192.0.2.10:3260"
@@ -42,6 +43,7 @@ CATALOG = Catalog.of(
         Target(MUTUAL, acls=(Acl(frozenset({ALICE}), BOTH),)),
         Target(MOVED, open_access=True, moved=Redirect("[2001:db8::5]:3260")),
         Target(BUSY, open_access=True, ready=False),
+        Target(SAFE, open_access=True, offer=Offer(header_digests=("CRC32C",))),
         Target(WIDE, open_access=True, offer=Offer(max_connections=2)),
         Target(ELSEWHERE, open_access=True, portals=("198.51.100.1:3260", "[2001:db8::1]:3260")),
     ],

@@ -17,6 +17,7 @@ from tests.unit.iscsi.scene import (
     ISID,
     LOCKED,
     MOVED,
+    SAFE,
     WIDE,
     Initiator,
     Response,
@@ -77,6 +78,22 @@ def test_from_security_straight_to_full_feature_phase() -> None:
     assert response.stages == (0, 3)
     assert initiator.answer is not None and initiator.answer.agreed is not None
     assert initiator.answer.agreed.parameters.max_recv_data == 8192
+
+
+@pytest.mark.parametrize(
+    ("keys", "status"),
+    [
+        ({"HeaderDigest": "CRC32C"}, 0),
+        ({"HeaderDigest": "None,CRC32C", "DataDigest": "None"}, 0),
+        ({"HeaderDigest": "None"}, 0x0200),
+        ({"DataDigest": "CRC32C"}, 0x0200),
+    ],
+)
+def test_a_target_that_does_not_do_without_a_digest(keys: dict[str, str], status: int) -> None:
+    initiator = Initiator()
+    assert initiator.say(1, None, **who(SAFE), **keys).status == 0
+    assert initiator.say(1, 3).status == status
+    assert Initiator().say(0, 3, **who(SAFE), AuthMethod="None").status == 0x0200
 
 
 def test_discovery_has_no_target() -> None:
