@@ -4,6 +4,9 @@ mod support;
 
 use std::sync::Arc;
 
+use _engine::block::gate::Gate;
+use _engine::scsi::gate::ScsiGate;
+use _engine::shard::engine::AbortOrder;
 use _engine::shard::events::Event;
 use support::iscsi::*;
 use support::*;
@@ -68,5 +71,84 @@ fn a_command_that_python_does_not_answer_ends_its_session() {
         assert_eq!(target.wait_lost(), "a command was not answered in time");
         target.engine.complete(task, 0, vec![], vec![]);
         other.ping();
+    });
+}
+
+/// READ beyond the end: the engine refuses it.
+fn fail(it: &mut Initiator) {
+    let tag = it.ask(512, read10(0x00ff_ffff, 1));
+    assert_eq!(it.answer(tag).1.sense(), (5, 0x21, 0));
+}
+
+#[test]
+fn commands_that_end_without_python_do_not_free_their_quota() {
+    with_limits(&[("handed_up_per_nexus", 2)], |target, _| {
+        let plain = scsi_gate(3, 64 * MIB);
+        let scsi = ScsiGate { qerr: 1, ..plain.scsi.as_deref().unwrap().clone() };
+        target.engine.swap_gate(target.volume, Gate { scsi: Some(Arc::new(scsi)), ..plain }).unwrap();
+        let mut it = target.login(&Agreed::session(1));
+        // QERR: what fails takes the others with it, and the engine does that by itself.
+        let tags = [it.ask(64, HANDED), it.ask(64, HANDED)];
+        let (first, ..) = target.wait_command();
+        let (second, ..) = target.wait_command();
+        fail(&mut it);
+        let is_command = |event: &Event| matches!(event, Event::Command(_));
+        for _ in 0..20 {
+            it.ask(64, HANDED);
+            it.ask(64, HANDED);
+            it.ping();
+            assert!(!target.has_event(is_command), "Python has two still");
+            fail(&mut it);
+        }
+        // A tag is free at once; an answer that nobody waits for makes room for another command.
+        let mut again = it.command(0xc1, 64, HANDED);
+        put(&mut again, 16, tags[0]);
+        it.send(again, &[]);
+        it.ping();
+        assert!(!target.has_event(is_command));
+        target.engine.complete(first, 0, b"late".to_vec(), vec![]);
+        let (third, ..) = target.wait_command();
+        target.engine.complete(third, 0, b"keys".to_vec(), vec![]);
+        assert_eq!(it.answer(tags[0]).0, b"keys");
+        // So does an abort by Python, which forgets what it has.
+        fail(&mut it);
+        it.ask(64, HANDED);
+        let (fourth, ..) = target.wait_command();
+        let order = AbortOrder { request: 1, volume: target.volume, nexus: NEXUS + 1, ..AbortOrder::default() };
+        target.engine.abort(order);
+        target.wait_aborted(1);
+        target.engine.complete(second, 0, vec![], vec![]);
+        target.engine.complete(fourth, 0, vec![], vec![]);
+        let tags = [it.ask(64, HANDED), it.ask(64, HANDED)];
+        for tag in tags {
+            let (task, ..) = target.wait_command();
+            target.engine.complete(task, 0, vec![], vec![]);
+            assert_eq!(it.answer(tag).1.status(), 0);
+        }
+        assert!(it.is_silent());
+    });
+}
+
+#[test]
+fn what_python_has_not_heard_of_yet_is_bounded_too() {
+    with_limits(&[("handed_up_per_nexus", 2)], |target, _| {
+        let mut it = target.login(&Agreed::session(1));
+        let count = || target.seen.0.lock().unwrap().iter().filter(|event| matches!(event, Event::Command(_))).count();
+        it.ask(64, HANDED);
+        it.ask(64, HANDED);
+        it.ping();
+        target.eventually("both are on their way", |_| count() == 2);
+        target.engine.abort(AbortOrder { request: 1, nexus: NEXUS + 1, ..AbortOrder::default() });
+        target.wait_aborted(1);
+        // They are aborted, but their events are there.
+        let tag = it.ask(64, HANDED);
+        assert_eq!(it.answer(tag).1.status(), 0x28, "TASK SET FULL");
+        target.wait_command();
+        let tag = it.ask(64, HANDED);
+        target.eventually("one more may be told of", |_| count() == 2);
+        target.wait_command();
+        let (task, ..) = target.wait_command();
+        target.engine.complete(task, 0, vec![], vec![]);
+        assert_eq!(it.answer(tag).1.status(), 0);
     });
 }

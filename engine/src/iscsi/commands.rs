@@ -7,6 +7,7 @@ use super::ahs;
 use super::command::{sense, Cdb, Command, Pieces, Plan, Stage};
 use super::conn::Sink;
 use super::inflow::{Fault, Inflow};
+use super::lun::Lun;
 use super::session::{Early, Session};
 use super::window::Turn as Order;
 use super::wire::{attribute, reason, Bhs, NO_TAG};
@@ -388,7 +389,11 @@ impl Session {
             Stage::Dormant => lun.tasks.borrow_mut().forget(handle),
             Stage::Enabled | Stage::HandedUp => lun.tasks.borrow_mut().leave(command.attribute),
         }
-        // They go on in a turn, not from here: a long chain of them must not nest.
+        self.enable_next(ctx, lun);
+    }
+
+    /// Those that may run now go on, in a turn, not from here: a long chain of them must not nest.
+    pub(super) fn enable_next(&mut self, ctx: &mut Ctx, lun: &Lun) {
         loop {
             let next = lun.tasks.borrow_mut().enable_next();
             let Some(next) = next else { return };

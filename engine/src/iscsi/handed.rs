@@ -1,8 +1,12 @@
 //! Commands that are Python's: up with all their data, and down again, once, or not at all any more.
 
-use super::command::{Plan, Stage};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+
+use super::command::{Command, Plan, Stage};
 use super::session::Session;
 use super::shard::Named;
+use crate::scsi::command::Answer;
 use crate::shard::context::Ctx;
 use crate::shard::events::Event;
 use crate::shard::tasks::TaskHandle;
@@ -20,7 +24,12 @@ impl Session {
             }
             return;
         };
+        // So many were aborted before Python has even heard of them: it is not told of more.
+        if self.in_lane.count() >= ctx.limits.handed_up_per_nexus as usize {
+            return self.end_failed(ctx, handle, Answer::TASK_SET_FULL);
+        }
         let (session, nexus, port) = (self.number, self.nexus, self.port);
+        let entered = self.in_lane.enter();
         let command = self.commands.get_mut(handle).expect("it is being carried out");
         // What comes beyond the parameter list is nobody's.
         let len = command.inflow.received().min(command.wants()) as usize;
@@ -49,6 +58,7 @@ impl Session {
             attribute: command.attribute,
             expected_in: command.expected_in,
             expected_out: command.expected_out,
+            entered,
         })));
         self.handed_up += 1;
         self.handed.push_back((ctx.now_ms() + ctx.limits.handed_up_ms, name));
@@ -64,9 +74,30 @@ impl Session {
         command.name
     }
 
+    /// A command that Python has ends without an answer, and Python is not told. For the initiator it is gone;
+    /// in the books it stays until Python has answered, or aborts what it has of this nexus: so a peer that makes
+    /// its commands end like that does not get more of them into Python's hands than others.
+    pub(super) fn abandon(&mut self, ctx: &mut Ctx, handle: TaskHandle) {
+        if let Some(buf) = self.take_collected(ctx, handle) {
+            self.give(ctx, buf);
+        }
+        let Some(command) = self.commands.get_mut(handle) else { return };
+        command.aborted = Some(None);
+        let (itt, name, attribute, lun) = (command.itt, command.name, command.attribute, command.lun.take());
+        if self.tags.get(&itt) == Some(&handle) {
+            self.tags.remove(&itt);
+        }
+        // Nobody waits for it that would have to be told that Python is late.
+        self.handed.retain(|(_, other)| Some(*other) != name);
+        if let Some(lun) = lun {
+            lun.tasks.borrow_mut().leave(attribute);
+            self.enable_next(ctx, &lun);
+        }
+    }
+
     /// Python's answer. False: it is late.
     pub fn complete(&mut self, ctx: &mut Ctx, handle: TaskHandle, status: u8, data: &[u8], sense: &[u8]) -> bool {
-        if !self.is_handed_up(handle) {
+        if !self.is_handed_up(handle) || self.was_abandoned(ctx, handle) {
             return false;
         }
         self.end_with(ctx, handle, status, data, sense);
@@ -75,7 +106,7 @@ impl Session {
 
     /// Back to the gate, as if it had just come.
     pub fn resume(&mut self, ctx: &mut Ctx, handle: TaskHandle) -> bool {
-        if !self.is_handed_up(handle) {
+        if !self.is_handed_up(handle) || self.was_abandoned(ctx, handle) {
             return false;
         }
         let command = self.commands.get_mut(handle).expect("looked at above");
@@ -95,10 +126,60 @@ impl Session {
         true
     }
 
-    fn is_handed_up(&self, handle: TaskHandle) -> bool {
+    /// Python has answered a command: was nobody waiting for that? Then it is over now, and others have its place.
+    fn was_abandoned(&mut self, ctx: &mut Ctx, handle: TaskHandle) -> bool {
+        let Some(command) = self.commands.get(handle).filter(|command| command.is_abandoned()) else { return false };
+        let at = command.conn;
+        self.drop_command(ctx, handle);
+        self.kick(ctx, at);
+        true
+    }
+
+    pub(super) fn is_handed_up(&self, handle: TaskHandle) -> bool {
         self.commands.get(handle).is_some_and(|command| command.stage == Stage::HandedUp)
     }
 }
+
+impl Command {
+    /// Has it ended for its initiator, while Python still has it?
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.stage == Stage::HandedUp && self.aborted.is_some()
+    }
+}
+
+/// A session's commands that are in the lane, whatever has become of them: Python has not taken these events yet.
+#[derive(Debug, Default)]
+pub struct InLane(Arc<AtomicUsize>);
+
+impl InLane {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn enter(&self) -> Entered {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Entered(self.0.clone())
+    }
+}
+
+/// Counts for as long as its event is there.
+#[derive(Debug)]
+pub struct Entered(Arc<AtomicUsize>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Nothing that an event says.
+impl PartialEq for Entered {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Entered {}
 
 /// A command on its way up; see `Command` in `_engine.pyi`.
 #[derive(Debug, PartialEq, Eq)]
@@ -116,4 +197,5 @@ pub struct HandedUp {
     pub attribute: u8,
     pub expected_in: u32,
     pub expected_out: u32,
+    pub entered: Entered,
 }

@@ -169,7 +169,7 @@ impl Session {
                 one.is_none_or(|one| one == *handle)
                     && except != Some(*handle)
                     && command.arrival < since
-                    && (one.is_some() || abort.scope.covers(command.volume(), self.nexus))
+                    && (one.is_some() || abort.scope.covers(command.volume(), self.nexus) || command.is_abandoned())
             })
             .map(|(handle, _)| handle)
             .collect();
@@ -189,7 +189,10 @@ impl Session {
         }
         let others = self.commands.iter().filter(|(_, it)| it.volume() == lun.volume() && it.stage != Stage::Early);
         for handle in others.map(|(handle, _)| handle).collect::<Vec<_>>() {
-            self.abort_one(ctx, handle, None);
+            match self.is_handed_up(handle) {
+                true => self.abandon(ctx, handle),
+                false => self.abort_one(ctx, handle, None),
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use std::rc::Rc;
 
 use super::command::{Command, Stage};
 use super::conn::{Conn, Rx};
+use super::handed::InLane;
 use super::inflow::Terms;
 use super::lun::Luns;
 use super::params::Params;
@@ -102,6 +103,7 @@ pub struct Session {
     /// Commands that Python has: until when it must answer, and by which name.
     pub handed: VecDeque<(u64, TaskHandle)>,
     pub handed_up: usize,
+    pub in_lane: InLane,
     /// Those that wait for the quota of such.
     pub quota: VecDeque<TaskHandle>,
     pub managements: usize,
@@ -143,6 +145,7 @@ impl Session {
             current: None,
             handed: VecDeque::new(),
             handed_up: 0,
+            in_lane: InLane::default(),
             quota: VecDeque::new(),
             managements: 0,
             pings: 0,

@@ -90,9 +90,10 @@ pub enum Event {
     },
 }
 
-/// The lanes. Neither can overflow: a connection has at most one event that Python has not
-/// answered (an iSCSI session as many as its quotas of commands and functions allow) and one `Lost`, and it counts against the limit of connections until its `Lost` has
-/// been read; a volume degrades at most twice; a lease lapses once for each renewal.
+/// The lanes. Neither can overflow: a connection has at most one event that Python has not answered, and one `Lost`,
+/// and it counts against the limit of connections until its `Lost` has been read. An iSCSI session has as many as its
+/// quotas of commands and functions allow; commands count until Python has taken them, whatever has become of them
+/// in the meantime. A volume degrades at most twice; a lease lapses once for each renewal.
 pub struct Lanes {
     urgent: SegQueue<Event>,
     ordinary: SegQueue<Event>,
