@@ -111,6 +111,58 @@ fn unit_attentions_are_told_once_and_to_the_right_commands() {
     });
 }
 
+/// SPC-4 6.33: who has been told the LUNs need not be told that they have changed; of the rest he is.
+#[test]
+fn report_luns_takes_its_own_attention_away() {
+    on_all(|target, _| {
+        let mut it = target.login(&Agreed::session(1));
+        let mut report = [0; 16];
+        (report[0], report[9]) = (0xa0, 64);
+        for status in [2, 0] {
+            target.engine.attend(1, None, 1 << 12 | 1 << 16);
+            let tag = it.ask(64, report);
+            let (task, ..) = target.wait_command();
+            target.engine.complete(task, status, vec![], vec![]);
+            assert_eq!(it.answer(tag).1.status(), status);
+            let mut told = Vec::new();
+            for _ in 0..3 {
+                let tag = it.ask(0, [0; 16]);
+                let (_, pdu) = it.answer(tag);
+                if pdu.status() == 2 {
+                    told.push(pdu.sense());
+                }
+            }
+            let refused = (status != 0).then_some((6, 0x3f, 0x0e));
+            assert_eq!(told, [Some((6, 0x2a, 0x09)), refused].into_iter().flatten().collect::<Vec<_>>());
+        }
+    });
+}
+
+/// SAM-5 5.3.3: a reset is told first, then the conflict, then whatever else is to be told.
+#[test]
+fn a_conflict_goes_before_all_attentions_but_those_of_resets() {
+    on_all(|target, _| {
+        let mut it = target.login(&Agreed::session(1));
+        let other = Gate { default_access: Situation::ExclusiveAccessOther, ..scsi_gate(3, 64 * MIB) };
+        target.engine.swap_gate(target.volume, other).unwrap();
+        target.engine.attend(1, None, 1 << 2 | 1 << 3 | 1 << 12);
+        let mut status = |cdb| {
+            let tag = it.ask(512, cdb);
+            let (_, pdu) = it.answer(tag);
+            (pdu.status(), if pdu.status() == 2 { pdu.sense() } else { (0, 0, 0) })
+        };
+        assert_eq!(status(read10(0, 1)), (2, (6, 0x29, 0x03)), "LOGICAL UNIT RESET");
+        assert_eq!(status(read10(0, 1)), (2, (6, 0x29, 0x07)), "I_T NEXUS LOSS");
+        assert_eq!(status(read10(0, 1)), (0x18, (0, 0, 0)));
+        assert_eq!(status(read10(0, 1)), (0x18, (0, 0, 0)));
+        // No conflict for TEST UNIT READY; and a command that nobody knows is none either.
+        target.engine.attend(1, None, 1 << 5);
+        assert_eq!(status([0; 16]), (2, (6, 0x2a, 0x01)), "MODE PARAMETERS CHANGED");
+        assert_eq!(status([0xff; 16]), (2, (6, 0x2a, 0x09)), "CAPACITY DATA HAS CHANGED");
+        assert_eq!(status([0xff; 16]), (2, (5, 0x20, 0x00)));
+    });
+}
+
 #[test]
 fn a_conflict_is_a_status_on_arrival_and_later() {
     on_all(|target, held| {

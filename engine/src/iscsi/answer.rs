@@ -1,6 +1,7 @@
 //! How commands end: Data-In, status, sense, residual counts (RFC 7143 11.4, 11.7).
 
 use super::command::{Command, Plan};
+use super::commands::REPORT_LUNS;
 use super::session::Session;
 use super::wire::{self, DataIn};
 use crate::backstores::file::mapped::MappedBytes;
@@ -59,6 +60,9 @@ impl Session {
     /// One whose data and sense are ready.
     pub(super) fn end_with(&mut self, ctx: &mut Ctx, handle: TaskHandle, status: u8, data: &[u8], sense: &[u8]) {
         let Some(mut command) = self.remove(ctx, handle) else { return };
+        if status == status::GOOD && command.cdb.bytes()[0] == REPORT_LUNS {
+            self.luns.are_reported();
+        }
         if let Some(data_sn) = self.send_data(ctx, &command, status, data, sense) {
             command.pieces.data_sn = data_sn;
             self.respond(ctx, &command, status, data.len() as u64, sense);

@@ -1,7 +1,8 @@
 //! SCSI commands on their way in: numbered, ordered, judged.
 //!
-//! The order of the checks is SAM-5's: unit attention, ALUA state, reservation; then, for what the engine
-//! executes, readiness, the fields of the CDB, write protection.
+//! The order of the checks is that of SAM-5 5.3.3: unit attentions of a reset or a lost nexus, reservation,
+//! the other unit attentions; then what is wrong with the command itself: that the unit does not know it, the
+//! port's ALUA state and, for what the engine executes, readiness, the fields of the CDB, write protection.
 
 use super::ahs;
 use super::command::{sense, Cdb, Command, Pieces, Plan, Stage};
@@ -23,7 +24,7 @@ use crate::shard::tasks::TaskHandle;
 
 /// Commands that are answered although their LUN is not mapped (SPC-4 4.6.1, SAM-5 4.7.4).
 const INQUIRY: u8 = 0x12;
-const REPORT_LUNS: u8 = 0xa0;
+pub(super) const REPORT_LUNS: u8 = 0xa0;
 const REQUEST_SENSE: u8 = 0x03;
 
 /// What judging a command came to.
@@ -311,26 +312,27 @@ impl Session {
         }
         let cdb = command.cdb.bytes();
         let Some(lun) = &command.lun else { return self.unmapped(command) };
-        let row = row::find(cdb).map_err(Answer::unknown)?;
+        let found = row::find(cdb).map_err(Answer::unknown);
         let gate = lun.attachment.entry.gate.borrow();
         let gate = gate.as_ref().ok_or(Answer::check(Sense::LOGICAL_UNIT_NOT_SUPPORTED))?;
         let scsi = gate.scsi.as_deref().ok_or(Answer::check(Sense::LOGICAL_UNIT_NOT_SUPPORTED))?;
-        if let Some((bit, sense)) = attention::first(lun.attentions.get()) {
-            match row.attention {
-                OnAttention::Ignore => {}
-                OnAttention::Report => {
-                    lun.attentions.set(lun.attentions.get() & !bit);
-                    return Err(Answer::check(sense));
-                }
-                OnAttention::Sense => {
-                    check::admit(gate, scsi, row, cdb, self.nexus, self.port)?;
-                    lun.attentions.set(lun.attentions.get() & !bit);
-                    // DESC: descriptor format is asked for (SPC-4 6.39).
-                    return Ok(Verdict::Sense(sense, cdb[1] & 1 != 0, allocation(row, cdb)));
-                }
+        let pending = attention::first(lun.attentions.get());
+        if let (Some((bit, sense)), OnAttention::Report) =
+            (pending, found.map_or(OnAttention::Report, |it| it.attention))
+        {
+            let conflict = found.is_ok_and(|row| row.conflicts_in(gate.situation(self.nexus), cdb));
+            if !conflict || attention::is_of_reset(sense) {
+                lun.attentions.set(lun.attentions.get() & !bit);
+                return Err(Answer::check(sense));
             }
         }
+        let row = found?;
         check::admit(gate, scsi, row, cdb, self.nexus, self.port)?;
+        if let (Some((bit, sense)), OnAttention::Sense) = (pending, row.attention) {
+            lun.attentions.set(lun.attentions.get() & !bit);
+            // DESC: descriptor format is asked for (SPC-4 6.39).
+            return Ok(Verdict::Sense(sense, cdb[1] & 1 != 0, allocation(row, cdb)));
+        }
         if command.attribute == attribute::ACA {
             // No ACA is ever established here (NORMACA is 0): such a task has nothing to belong to.
             return Err(Answer::check(Sense::new(0x0b, 0x49, 0x00)));

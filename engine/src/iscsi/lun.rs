@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::order::TaskSet;
 use super::params::LunMap;
 use super::session::Session;
+use crate::scsi::attention;
 use crate::scsi::canned::Canned;
 use crate::shard::context::{Attachment, Ctx};
 
@@ -45,6 +46,14 @@ impl Luns {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Rc<Lun>> {
         self.all.iter()
+    }
+
+    /// The initiator has been told its LUNs: it needs no attention for that any more, at any of them (SPC-4
+    /// 6.33, SAM-5 5.14).
+    pub fn are_reported(&self) {
+        for lun in self.iter() {
+            lun.attentions.set(lun.attentions.get() & !attention::reported_luns());
+        }
     }
 
     /// Puts a map in force. A LUN that stays, with the same volume, keeps its attentions and its tasks.

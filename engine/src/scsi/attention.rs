@@ -10,6 +10,17 @@ pub fn first(word: u64) -> Option<(u64, Sense)> {
     Some((mask(row), Sense::new(key::UNIT_ATTENTION, row.asc, row.ascq)))
 }
 
+/// Is it one of those that go before a RESERVATION CONFLICT (SAM-5 5.3.3)? Whoever has not heard of a reset
+/// takes for his own what is there no more.
+pub fn is_of_reset(sense: Sense) -> bool {
+    sense.asc == 0x29
+}
+
+/// REPORTED LUNS DATA HAS CHANGED: what a nexus that is told its LUNs knows by that.
+pub fn reported_luns() -> u64 {
+    ATTENTIONS.iter().find(|row| (row.asc, row.ascq) == (0x3f, 0x0e)).map_or(0, mask)
+}
+
 fn mask(row: &AttentionRow) -> u64 {
     1 << row.bit
 }

@@ -1,4 +1,4 @@
-//! May a command run? The order of the checks is that of SAM-5 and of the module's text.
+//! May a command run? The order of the checks is that of SAM-5 5.3.3 and of the module's text.
 
 use super::command::{decode, Answer, Media};
 use super::gate::{PortId, ScsiGate};
@@ -6,17 +6,17 @@ use super::row::Row;
 use super::sense::Sense;
 use crate::block::gate::{Gate, Nexus};
 
-/// What stands in the way of any command, whoever is to carry it out: that the unit does not know it, the
-/// port's ALUA state, reservations, NACA.
+/// What stands in the way of any command, whoever is to carry it out: that the unit does not know it,
+/// reservations, the port's ALUA state, NACA.
 pub fn admit(gate: &Gate, scsi: &ScsiGate, row: &Row, cdb: &[u8], nexus: Nexus, port: PortId) -> Result<(), Answer> {
     if row.needs_thin && !scsi.thin {
         return Err(Answer::check(Sense::INVALID_OPCODE));
     }
-    if let Err(sense) = scsi.alua(port).check(row) {
-        return Err(Answer::check(sense));
-    }
     if row.conflicts_in(gate.situation(nexus), cdb) {
         return Err(Answer::RESERVATION_CONFLICT);
+    }
+    if let Err(sense) = scsi.alua(port).check(row) {
+        return Err(Answer::check(sense));
     }
     // SAM-5 5.3: NORMACA is 0, so NACA must be.
     let control = u16::from(row.cdb_length) - 1;
@@ -77,16 +77,16 @@ mod tests {
     }
 
     #[test]
-    fn alua_goes_before_reservations_and_those_before_fields() {
+    fn reservations_go_before_alua_and_that_before_fields() {
         let mut gate = gate();
         gate.access.insert(7, Situation::ExclusiveAccessOther);
         let mut scsi = ScsiGate::for_tests();
         let naca = [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0x04];
         scsi.ports.insert(1, Port { alua: Alua::Standby, ..Port::default() });
-        assert_eq!(admitted(&gate, &scsi, &naca), Err(Answer::check(Sense::STANDBY)));
-        scsi.ports.clear();
         assert_eq!(admitted(&gate, &scsi, &naca), Err(Answer::RESERVATION_CONFLICT));
         gate.access.clear();
+        assert_eq!(admitted(&gate, &scsi, &naca), Err(Answer::check(Sense::STANDBY)));
+        scsi.ports.clear();
         assert_eq!(
             admitted(&gate, &scsi, &naca),
             Err(Answer::check(Sense::INVALID_FIELD_IN_CDB.at_bit(9, 2))),

@@ -1,11 +1,12 @@
 //! SCSI that knows no transport: which command a CDB is, whether it may run, what it asks of the medium,
 //! and the sense when it may not. No I/O, no state, no allocation but for an UNMAP's list.
 //!
-//! A front end takes a command of a mapped LUN through these steps, in this order (SAM-5 5.x):
+//! A front end takes a command of a mapped LUN through these steps, in this order (SAM-5 5.3.3):
 //!
-//! 1. [`row::find`]: its row of the opcode table; without one, [`Answer::unknown`](command::Answer::unknown).
-//! 2. The nexus's unit attentions, as `row.attention` says ([`attention`]).
-//! 3. [`check::admit`]: ALUA state of the port, reservations, NACA. What is handed up to Python has passed it too.
+//! 1. [`row::find`]: its row of the opcode table.
+//! 2. The nexus's unit attentions, as `row.attention` says ([`attention`]); where a reservation is in conflict,
+//!    those of resets alone. Without a row it ends here, with [`Answer::unknown`](command::Answer::unknown).
+//! 3. [`check::admit`]: reservations, ALUA state of the port, NACA. What is handed up to Python has passed it too.
 //! 4. By `row.action`: a ready answer ([`canned`]), Python, or
 //! 5. [`check::media`]: readiness, every field of the CDB, write protection. It gives a [`Media`](command::Media),
 //!    which says how many bytes go which way, and of which block [`Op`](crate::block::command::Op) the work

@@ -38,7 +38,8 @@ impl Action {
 pub enum OnAttention {
     /// It is reported instead of the command.
     Report,
-    /// INQUIRY, REPORT LUNS: executed, the attention stays.
+    /// INQUIRY, REPORT LUNS: executed, the attention stays; but REPORT LUNS tells the news of one of them,
+    /// see [`reported_luns`](super::attention::reported_luns).
     Ignore,
     /// REQUEST SENSE: the attention's sense is the data.
     Sense,
