@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use _engine::block::gate::{Gate, Situation};
-use _engine::shard::engine::AbortOrder;
+use _engine::shard::engine::{AbortOrder, LunMapSpec};
 use _engine::shard::events::Event;
 use support::iscsi::*;
 use support::*;
@@ -108,6 +108,25 @@ fn unit_attentions_are_told_once_and_to_the_right_commands() {
         assert_eq!((data[2] & 0xf, data[12], data[13]), (6, 0x2a, 0x09));
         let tag = it.ask(0, [0; 16]);
         assert_eq!(it.answer(tag).1.status(), 0);
+    });
+}
+
+/// The LUN map is asked again, like the gate, when a command is given to the volume.
+#[test]
+fn a_write_that_waits_for_data_meets_a_mapping_that_became_read_only() {
+    on_all(|target, held| {
+        let mut it = target.login(&Agreed::session(1));
+        let bhs = it.command(0xa1, 512, write10(0, 1));
+        it.send(bhs, &[]);
+        let r2t = expect(&mut it, itt(bhs), 0x31);
+        target.engine.attend(1, None, 1 << 12);
+        let read_only = LunMapSpec { luns: vec![(LUN_1, target.volume, true)], ..LunMapSpec::default() };
+        target.engine.set_luns(1, read_only).unwrap();
+        it.data_out(itt(bhs), r2t.word(20), 0, 0, true, &[1; 512]);
+        assert_eq!(expect(&mut it, itt(bhs), 0x21).sense(), (7, 0x27, 0), "WRITE PROTECTED");
+        assert_eq!(held.count(), 0);
+        let tag = it.ask(512, read10(0, 1));
+        assert_eq!(it.answer(tag).1.sense(), (6, 0x2a, 0x09), "what was to be told still is");
     });
 }
 

@@ -340,7 +340,7 @@ impl Session {
         let plan = match row.action {
             Action::Handed => Plan::HandUp(row.parameter_list.map_or(0, |field| field.of(cdb) as u32)),
             Action::Canned => return Ok(self.ready(scsi, row, cdb).unwrap_or(Verdict::Plan(Plan::HandUp(0), 0))),
-            _ => Plan::Media(row, check::media(gate, scsi, row, cdb, lun.read_only)?),
+            _ => Plan::Media(row, check::media(gate, scsi, row, cdb, lun.read_only.get())?),
         };
         Ok(Verdict::Plan(plan, gate.generation))
     }
@@ -368,18 +368,22 @@ impl Session {
         }
     }
 
-    /// Has the gate changed so that an admitted command may not go on?
+    /// Has the gate changed, or the LUN map, so that an admitted command may not go on?
     pub(super) fn recheck(&self, command: &Command) -> Result<u64, Answer> {
         let (Some(lun), Plan::Media(row, _)) = (&command.lun, &command.plan) else { return Ok(command.generation) };
         let gate = lun.attachment.entry.gate.borrow();
         let gate = gate.as_ref().ok_or(Answer::check(Sense::NOT_READY))?;
+        // The LUN map is no part of the gate, and has no generation.
+        if row.writes && lun.read_only.get() {
+            return Err(Answer::check(Sense::WRITE_PROTECTED));
+        }
         if gate.generation == command.generation {
             return Ok(gate.generation);
         }
         let scsi = gate.scsi.as_deref().ok_or(Answer::check(Sense::NOT_READY))?;
         let cdb = command.cdb.bytes();
         check::admit(gate, scsi, row, cdb, self.nexus, self.port)?;
-        check::media(gate, scsi, row, cdb, lun.read_only)?;
+        check::media(gate, scsi, row, cdb, false)?;
         Ok(gate.generation)
     }
 

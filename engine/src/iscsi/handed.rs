@@ -42,7 +42,7 @@ impl Session {
         command.stage = Stage::HandedUp;
         command.queued = false;
         let (volume, lun, read_only) = (command.volume(), command.lun_field, command.lun.as_ref());
-        let read_only = read_only.is_some_and(|lun| lun.read_only);
+        let read_only = read_only.is_some_and(|lun| lun.read_only.get());
         let conn = self.conns.get(command.conn).map_or(0, |conn| conn.link.id);
         ctx.lanes.post(Event::Command(Box::new(HandedUp {
             task: ctx.iscsi.number_of(name),

@@ -15,7 +15,8 @@ pub struct Lun {
     /// The 8-byte LUN field.
     pub number: u64,
     pub attachment: Rc<Attachment>,
-    pub read_only: bool,
+    /// The LUN map says so.
+    pub read_only: Cell<bool>,
     /// Unit attentions that are to be reported; bits as in the opcode table.
     pub attentions: Cell<u64>,
     pub tasks: RefCell<TaskSet>,
@@ -65,12 +66,16 @@ impl Luns {
             let Some(attachment) = ctx.attach(&mapped.volume, label) else { continue };
             let known = self.get(mapped.lun).filter(|lun| lun.volume() == mapped.volume.id());
             all.push(match known {
-                Some(lun) if lun.read_only == mapped.read_only => lun.clone(),
-                known => Rc::new(Lun {
+                // Its commands hold on to it: those that have been judged meet what is new here.
+                Some(lun) => {
+                    lun.read_only.set(mapped.read_only);
+                    lun.clone()
+                }
+                None => Rc::new(Lun {
                     number: mapped.lun,
                     attachment,
-                    read_only: mapped.read_only,
-                    attentions: Cell::new(known.map_or(mapped.attentions, |lun| lun.attentions.get())),
+                    read_only: Cell::new(mapped.read_only),
+                    attentions: Cell::new(mapped.attentions),
                     tasks: RefCell::default(),
                 }),
             });
