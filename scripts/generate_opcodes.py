@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP / "src"))
 
 from blockgate.scsi.gate import Situation  # noqa: E402
-from blockgate.scsi.opcodes import ALUA_STATES, CommandRow, Span, Table, load  # noqa: E402
+from blockgate.scsi.opcodes import ALUA_STATES, NEEDS, CommandRow, Span, Table, load  # noqa: E402
 
 SOURCE = TOP / "src/blockgate/scsi/opcodes.toml"
 RUST = TOP / "engine/src/scsi/table.rs"
@@ -68,9 +68,8 @@ def rust_table(table: Table) -> str:
         f"asc: 0x{row.asc:02x}, ascq: 0x{row.ascq:02x} }},\n"
         for row in table.attentions
     ]
-    parts.append(
-        "];\n\n/// NBD's commands, by the names of the protocol text without their prefix.\n"
-    )
+    parts.append("];\n\n" + "".join(needs()))
+    parts.append("/// NBD's commands, by the names of the protocol text without their prefix.\n")
     parts.append(f"pub static NBD: [NbdRow; {len(table.nbd)}] = [\n")
     parts += [
         f'    NbdRow {{ name: "{row.name}", conflicts: {conflicts(row.conflicts)} }},\n'
@@ -105,7 +104,7 @@ def rust_row(row: CommandRow) -> str:
         "parameter_list": span(row.parameter_list),
         "writes": str(row.writes).lower(),
         "media": str(row.media).lower(),
-        "needs_thin": str(row.needs == "thin").lower(),
+        "needs": (row.needs or "0").upper(),
     }
     lines = "".join(f"        {name}: {value},\n" for name, value in fields.items())
     return f"    Row {{\n{lines}    }},\n"
@@ -124,6 +123,16 @@ def span(field: Span | None) -> str:
     if field is None:
         return "None"
     return f"Some(Field {{ offset: {field.offset}, len: {field.length} }})"
+
+
+def needs() -> Iterator[str]:
+    """The bits of `Row::needs`, and their names."""
+    yield "/// What a unit may have or not; the names are those of the column `needs`.\n"
+    pairs = ", ".join(f'("{name}", {name.upper()})' for name in NEEDS)
+    yield f"pub static NEEDS: [(&str, u8); {len(NEEDS)}] = [{pairs}];\n"
+    for bit, name in enumerate(NEEDS):
+        yield f"/// See [`NEEDS`].\npub const {name.upper()}: u8 = 1 << {bit};\n"
+    yield "\n"
 
 
 def attention_module(table: Table) -> str:

@@ -2,6 +2,7 @@
 
 mod support;
 
+use _engine::scsi::table::THIN;
 use support::iscsi::*;
 use support::*;
 
@@ -148,6 +149,24 @@ fn a_verify_compares_all_or_is_refused() {
         let bhs = it.command(0xa1, 4096, cdb);
         it.send(bhs, &[0; 4096]);
         assert_eq!(it.recv().status(), 0);
+    });
+}
+
+/// SBC-3 4.7.2: blocks of a fully provisioned unit are mapped, all of them; a sparse file's need not be.
+#[test]
+fn only_a_thin_unit_has_blocks_that_are_deallocated() {
+    on_all(|target, _| {
+        let mut it = target.login(&Agreed::session(1));
+        //            LBA                        allocation length
+        let cdb = [0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 24, 0, 0];
+        for (generation, met, provisioning) in [(2, THIN, 1), (3, 0, 0)] {
+            let mut gate = scsi_gate(generation, 16 * MIB);
+            std::sync::Arc::make_mut(gate.scsi.as_mut().unwrap()).needs_met = met;
+            target.engine.swap_gate(target.volume, gate).unwrap();
+            let itt = it.ask(24, cdb);
+            let (data, _) = it.answer(itt);
+            assert_eq!(data[16..], [0, 0, 0x80, 0, provisioning, 0, 0, 0], "blocks, PROVISIONING STATUS");
+        }
     });
 }
 

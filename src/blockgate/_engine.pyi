@@ -45,7 +45,7 @@ class ScsiGate:
         tas: bool = False,
         qerr: int = 0,
         limits: Mapping[str, int] = ...,
-        thin: bool = True,
+        needs_met: Sequence[str] = ...,
         canned: Mapping[bytes, bytes] = ...,
         ports: Mapping[int, tuple[str, Mapping[bytes, bytes]]] = ...,
     ) -> None:
@@ -57,6 +57,9 @@ class ScsiGate:
         `limits`: what Block Limits announces, by the names `transfer_blocks`,
         `compare_and_write_blocks`, `write_same_blocks`, `write_same_nonzero`, `unmap_blocks`,
         `unmap_descriptors`; 0, or absent, is no limit (COMPARE AND WRITE: no command).
+
+        `needs_met`: what the unit has of that which commands need, by the names in the opcode
+        table's column `needs`.
 
         `canned`: ready answers by CDB key, which is `cdb[:cdb_length]` with the bytes of the
         ALLOCATION LENGTH zeroed. `ports`: port -> (ALUA state, ready answers of that port alone); a

@@ -8,7 +8,7 @@ use _engine::scsi::canned::{allocation, Canned};
 use _engine::scsi::check;
 use _engine::scsi::command::{lba_status_descriptors, put_lba_status, unmap_spans, Answer, Media};
 use _engine::scsi::gate::{BlockLimits, ScsiGate};
-use _engine::scsi::row::find;
+use _engine::scsi::row::ALL_NEEDS;
 use _engine::scsi::sense::SENSE_BYTES;
 
 /// Bytes of an input that say what the logical unit is like, and of its CDB; parameter data follows.
@@ -35,7 +35,7 @@ fn unit(bytes: &[u8]) -> (Gate, ScsiGate) {
         tas: false,
         qerr: 0,
         limits: if what & 8 != 0 { LIMITS } else { BlockLimits::default() },
-        thin: what & 16 != 0,
+        needs_met: if what & 16 != 0 { ALL_NEEDS } else { 0 },
         canned: Canned::new(),
         ports: HashMap::new(),
     };
@@ -73,7 +73,7 @@ pub fn run(data: &[u8]) {
 }
 
 fn judge(gate: &Gate, scsi: &ScsiGate, cdb: &[u8]) -> Result<Option<Media>, Answer> {
-    let row = find(cdb).map_err(Answer::unknown)?;
+    let row = check::known(scsi, cdb)?;
     check::admit(gate, scsi, row, cdb, 1, 1)?;
     allocation(row, cdb);
     assert!(scsi.ready(row, cdb, 1).is_none());

@@ -14,6 +14,7 @@ use _engine::iscsi::shard::{Named, Table};
 use _engine::iscsi::wire::Bhs;
 use _engine::scsi::canned::Canned;
 use _engine::scsi::gate::{BlockLimits, ScsiGate};
+use _engine::scsi::row::ALL_NEEDS;
 use _engine::shard::context::Ctx;
 use _engine::shard::control::{NewConn, Protocol};
 use _engine::shard::events::{Event, Lanes};
@@ -34,7 +35,7 @@ fn gate() -> Gate {
         tas: false,
         qerr: 0,
         limits: BlockLimits { compare_and_write_blocks: 255, unmap_descriptors: 256, ..BlockLimits::default() },
-        thin: true,
+        needs_met: ALL_NEEDS,
         canned: Canned::new(),
         ports: Default::default(),
     };

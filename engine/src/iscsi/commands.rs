@@ -312,10 +312,10 @@ impl Session {
         }
         let cdb = command.cdb.bytes();
         let Some(lun) = &command.lun else { return self.unmapped(command) };
-        let found = row::find(cdb).map_err(Answer::unknown);
         let gate = lun.attachment.entry.gate.borrow();
         let gate = gate.as_ref().ok_or(Answer::check(Sense::LOGICAL_UNIT_NOT_SUPPORTED))?;
         let scsi = gate.scsi.as_deref().ok_or(Answer::check(Sense::LOGICAL_UNIT_NOT_SUPPORTED))?;
+        let found = check::known(scsi, cdb);
         let pending = attention::first(lun.attentions.get());
         if let (Some((bit, sense)), OnAttention::Report) =
             (pending, found.map_or(OnAttention::Report, |it| it.attention))
@@ -382,7 +382,7 @@ impl Session {
         }
         let scsi = gate.scsi.as_deref().ok_or(Answer::check(Sense::NOT_READY))?;
         let cdb = command.cdb.bytes();
-        check::admit(gate, scsi, row, cdb, self.nexus, self.port)?;
+        check::admit(gate, scsi, check::known(scsi, cdb)?, cdb, self.nexus, self.port)?;
         check::media(gate, scsi, row, cdb, false)?;
         Ok(gate.generation)
     }

@@ -437,7 +437,11 @@ impl Session {
         mut extents: Vec<crate::block::command::Extent>,
     ) {
         let most = lba_status_descriptors(media.data_in, MAX_EXTENTS);
-        let block_size = self.block_size(handle);
+        let (block_size, thin) = self.provisioning(handle);
+        if !thin {
+            // All blocks of a fully provisioned unit are mapped, whatever the file has (SBC-3 4.7.2).
+            extents.iter_mut().for_each(|extent| extent.flags = 0);
+        }
         let mut data = Vec::with_capacity(8 + 16 * most.min(extents.len()));
         put_lba_status(&mut data, &extents, media.lba, block_size, most);
         data.truncate(usize::try_from(media.data_in).unwrap_or(usize::MAX));
@@ -449,10 +453,12 @@ impl Session {
         self.end_with(ctx, handle, crate::scsi::command::status::GOOD, &data, &[]);
     }
 
-    fn block_size(&self, handle: TaskHandle) -> u32 {
+    /// The logical block length, bytes, and whether blocks can be given back.
+    fn provisioning(&self, handle: TaskHandle) -> (u32, bool) {
         let lun = self.commands.get(handle).and_then(|command| command.lun.as_ref());
         let gate = lun.map(|lun| lun.attachment.entry.gate.borrow());
-        gate.and_then(|gate| gate.as_ref()?.scsi.as_ref().map(|scsi| scsi.block_size)).unwrap_or(512)
+        gate.and_then(|gate| gate.as_ref()?.scsi.as_ref().map(|scsi| (scsi.block_size, scsi.is_thin())))
+            .unwrap_or((512, false))
     }
 
     /// Commands that wait for memory, for those before them, or for their quota, try again.

@@ -10,6 +10,7 @@ use crate::iscsi::inflow::Terms;
 use crate::iscsi::params::Params;
 use crate::scsi::canned::Canned;
 use crate::scsi::gate::{self, Alua, BlockLimits, Port};
+use crate::scsi::row;
 use crate::scsi::sense::{Sense, Specific};
 use crate::shard::engine::LunMapSpec;
 
@@ -40,6 +41,13 @@ fn block_limits(named: HashMap<String, u64>) -> PyResult<BlockLimits> {
     Ok(limits)
 }
 
+fn needs_met(names: &[String]) -> PyResult<u8> {
+    names.iter().try_fold(0, |met, name| match row::need(name) {
+        Some(bit) => Ok(met | bit),
+        None => Err(PyValueError::new_err(format!("no command needs {name}"))),
+    })
+}
+
 /// (key, ASC, ASCQ, progress).
 type NotReady = (u8, u8, u8, Option<u16>);
 /// By port: (ALUA state, ready answers).
@@ -53,7 +61,8 @@ pub struct ScsiGate(pub Arc<gate::ScsiGate>);
 impl ScsiGate {
     #[new]
     #[pyo3(signature = (*, block_size, descriptor_sense = false, software_write_protect = false, not_ready = None,
-        tas = false, qerr = 0, limits = HashMap::new(), thin = true, canned = HashMap::new(), ports = HashMap::new()))]
+        tas = false, qerr = 0, limits = HashMap::new(), needs_met = Vec::new(), canned = HashMap::new(),
+        ports = HashMap::new()))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         block_size: u32,
@@ -63,7 +72,7 @@ impl ScsiGate {
         tas: bool,
         qerr: u8,
         limits: HashMap<String, u64>,
-        thin: bool,
+        needs_met: Vec<String>,
         canned: HashMap<Vec<u8>, Vec<u8>>,
         ports: Ports,
     ) -> PyResult<Self> {
@@ -89,7 +98,7 @@ impl ScsiGate {
             tas,
             qerr,
             limits: block_limits(limits)?,
-            thin,
+            needs_met: self::needs_met(&needs_met)?,
             canned: self::canned(canned)?,
             ports: ports.into_iter().map(port).collect::<PyResult<_>>()?,
         })))

@@ -2,16 +2,18 @@
 
 use super::command::{decode, Answer, Media};
 use super::gate::{PortId, ScsiGate};
-use super::row::Row;
+use super::row::{self, Row};
 use super::sense::Sense;
 use crate::block::gate::{Gate, Nexus};
 
-/// What stands in the way of any command, whoever is to carry it out: that the unit does not know it,
-/// reservations, the port's ALUA state, NACA.
+/// The row of a command that the unit knows.
+pub fn known(scsi: &ScsiGate, cdb: &[u8]) -> Result<&'static Row, Answer> {
+    row::known(cdb, scsi.needs_met).map_err(Answer::unknown)
+}
+
+/// What stands in the way of any command, whoever is to carry it out: reservations, the port's ALUA state,
+/// NACA.
 pub fn admit(gate: &Gate, scsi: &ScsiGate, row: &Row, cdb: &[u8], nexus: Nexus, port: PortId) -> Result<(), Answer> {
-    if row.needs_thin && !scsi.thin {
-        return Err(Answer::check(Sense::INVALID_OPCODE));
-    }
     if row.conflicts_in(gate.situation(nexus), cdb) {
         return Err(Answer::RESERVATION_CONFLICT);
     }
@@ -98,9 +100,11 @@ mod tests {
     #[test]
     fn a_unit_that_is_not_thin_does_not_know_unmap() {
         let unmap = [0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0];
-        assert_eq!(admitted(&gate(), &ScsiGate::for_tests(), &unmap), Ok(()));
-        let full = ScsiGate { thin: false, ..ScsiGate::for_tests() };
-        assert_eq!(admitted(&gate(), &full, &unmap), Err(Answer::check(Sense::INVALID_OPCODE)));
+        assert!(known(&ScsiGate::for_tests(), &unmap).is_ok());
+        let full = ScsiGate { needs_met: 0, ..ScsiGate::for_tests() };
+        assert_eq!(known(&full, &unmap), Err(Answer::check(Sense::INVALID_OPCODE)));
+        let block_erase = [0x48, 2, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(known(&full, &block_erase), Err(Answer::check(Sense::INVALID_FIELD_IN_CDB.at_bit(1, 4))));
     }
 
     #[test]

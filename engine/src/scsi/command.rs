@@ -290,7 +290,7 @@ impl Cdb<'_> {
         if self.has(ANCHOR) {
             return wrong(4);
         }
-        if unmap && !self.scsi.thin {
+        if unmap && !self.scsi.is_thin() {
             return wrong(3);
         }
         // Obsolete, and asks for something else than what would be done.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::canned::Canned;
 use super::row::{self, Row};
 use super::sense::Sense;
+use super::table::THIN;
 
 /// Names a SCSI target port, as Python numbers them; > 0.
 pub type PortId = u64;
@@ -93,8 +94,8 @@ pub struct ScsiGate {
     /// QERR: 0, 1 or 3.
     pub qerr: u8,
     pub limits: BlockLimits,
-    /// UNMAP and WRITE SAME with UNMAP are known.
-    pub thin: bool,
+    /// What the unit has of that which commands need: bits of [`NEEDS`](super::table::NEEDS).
+    pub needs_met: u8,
     /// Ready answers for every port.
     pub canned: Canned,
     pub ports: HashMap<PortId, Port>,
@@ -106,6 +107,11 @@ impl ScsiGate {
     pub fn ready(&self, row: &Row, cdb: &[u8], port: PortId) -> Option<&Arc<[u8]>> {
         let own = self.ports.get(&port).and_then(|port| port.canned.get(row, cdb));
         own.or_else(|| self.canned.get(row, cdb))
+    }
+
+    /// Logical blocks can be given back: UNMAP and WRITE SAME with UNMAP are known.
+    pub fn is_thin(&self) -> bool {
+        self.needs_met & THIN != 0
     }
 
     /// A port's state; one that the gate does not name is active/optimized.
@@ -126,7 +132,7 @@ impl ScsiGate {
             tas: false,
             qerr: 0,
             limits: BlockLimits { compare_and_write_blocks: 255, unmap_descriptors: 256, ..BlockLimits::default() },
-            thin: true,
+            needs_met: THIN,
             canned: Canned::new(),
             ports: HashMap::new(),
         }

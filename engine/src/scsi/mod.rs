@@ -3,7 +3,7 @@
 //!
 //! A front end takes a command of a mapped LUN through these steps, in this order (SAM-5 5.3.3):
 //!
-//! 1. [`row::find`]: its row of the opcode table.
+//! 1. [`check::known`]: its row of the opcode table, if this unit knows the command.
 //! 2. The nexus's unit attentions, as `row.attention` says ([`attention`]); where a reservation is in conflict,
 //!    those of resets alone. Without a row it ends here, with [`Answer::unknown`](command::Answer::unknown).
 //! 3. [`check::admit`]: reservations, ALUA state of the port, NACA. What is handed up to Python has passed it too.

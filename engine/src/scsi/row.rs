@@ -3,7 +3,7 @@
 //! The rows themselves are in `table.rs`, which is generated from `src/blockgate/scsi/opcodes.toml`:
 //! parsing, reservation conflicts, ALUA and REPORT SUPPORTED OPERATION CODES all go by the same row.
 
-use super::table::COMMANDS;
+use super::table::{COMMANDS, NEEDS};
 use crate::block::gate::Situation;
 
 /// What the engine does with a command that nothing stands in the way of.
@@ -108,8 +108,8 @@ pub struct Row {
     pub writes: bool,
     /// It needs the medium.
     pub media: bool,
-    /// Only a thin logical unit knows it.
-    pub needs_thin: bool,
+    /// What a unit must have to know it: a bit of [`NEEDS`], or 0.
+    pub needs: u8,
 }
 
 impl Row {
@@ -136,10 +136,18 @@ pub struct NbdRow {
     pub conflicts: u8,
 }
 
+/// A unit that has whatever a command may need.
+pub const ALL_NEEDS: u8 = u8::MAX;
+
+/// The bit of `Row::needs` for a name of that column; `None`: there is no such need.
+pub fn need(name: &str) -> Option<u8> {
+    NEEDS.iter().find(|(known, _)| *known == name).map(|(_, bit)| *bit)
+}
+
 /// Why a CDB has no row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalid {
-    /// INVALID COMMAND OPERATION CODE.
+    /// INVALID COMMAND OPERATION CODE: no command of that opcode is known.
     Opcode,
     /// The opcode is known, its service action is not: INVALID FIELD IN CDB.
     ServiceAction,
@@ -162,14 +170,24 @@ const fn index_of(rows: &[Row]) -> [u16; 256] {
     first
 }
 
-/// The row of a command descriptor block.
+/// The row of a command descriptor block, if any unit knows it.
 pub fn find(cdb: &[u8]) -> Result<&'static Row, Invalid> {
+    known(cdb, ALL_NEEDS)
+}
+
+/// The row of a command that a unit knows which has what `met` says. Commands that it does not know are as if
+/// they were not in the table: so a service action is wrong where others are right (SPC-4 4.2.5.2).
+pub fn known(cdb: &[u8], met: u8) -> Result<&'static Row, Invalid> {
     let opcode = *cdb.first().ok_or(Invalid::Short)?;
     let first = FIRST[usize::from(opcode)];
     if first == NONE {
         return Err(Invalid::Opcode);
     }
-    let mut rows = COMMANDS[usize::from(first)..].iter().take_while(|row| row.opcode == opcode);
+    let of_opcode = COMMANDS[usize::from(first)..].iter().take_while(|row| row.opcode == opcode);
+    let mut rows = of_opcode.filter(|row| row.needs & !met == 0).peekable();
+    if rows.peek().is_none() {
+        return Err(Invalid::Opcode);
+    }
     let row = rows.find(|row| is_named(row, cdb)).ok_or(Invalid::ServiceAction)?;
     match cdb.len() < usize::from(row.cdb_length) {
         true => Err(Invalid::Short),
@@ -216,6 +234,22 @@ mod tests {
         assert_eq!(name(&[0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Ok("GET LBA STATUS"));
         assert_eq!(name(&[0x9e, 0x1f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Err(Invalid::ServiceAction));
         assert_eq!(name(&[0x9e]), Err(Invalid::ServiceAction));
+    }
+
+    #[test]
+    fn a_unit_knows_what_it_has_the_needs_of() {
+        let (thin, explicit) = (need("thin").unwrap(), need("explicit_alua").unwrap());
+        let of = |cdb: &[u8], met| known(cdb, met).map(|row| row.name);
+        assert_eq!(of(&[0x42; 10], thin), Ok("UNMAP"));
+        assert_eq!(of(&[0x42; 10], explicit), Err(Invalid::Opcode));
+        // SANITIZE has OVERWRITE in any case, SET TARGET PORT GROUPS shares its opcode with nothing.
+        assert_eq!(of(&[0x48, 2, 0, 0, 0, 0, 0, 0, 0, 0], thin), Ok("SANITIZE, BLOCK ERASE"));
+        assert_eq!(of(&[0x48, 2, 0, 0, 0, 0, 0, 0, 0, 0], 0), Err(Invalid::ServiceAction));
+        for action in [0x0a, 0x0b] {
+            assert_eq!(of(&[0xa4, action, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], thin), Err(Invalid::Opcode));
+        }
+        assert_eq!(of(&[0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], explicit), Ok("SET TARGET PORT GROUPS"));
+        assert_eq!(need("patience"), None);
     }
 
     #[test]

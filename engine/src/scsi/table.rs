@@ -22,7 +22,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "REQUEST SENSE",
@@ -39,7 +39,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "READ(6)",
@@ -56,7 +56,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "WRITE(6)",
@@ -73,7 +73,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: true,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "INQUIRY",
@@ -90,7 +90,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "MODE SELECT(6)",
@@ -107,7 +107,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 4, len: 1 }),
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "RESERVE(6)",
@@ -124,7 +124,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "RELEASE(6)",
@@ -141,7 +141,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "MODE SENSE(6)",
@@ -158,7 +158,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "START STOP UNIT",
@@ -175,7 +175,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "SEND DIAGNOSTIC",
@@ -192,7 +192,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 3, len: 2 }),
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "PREVENT ALLOW MEDIUM REMOVAL",
@@ -209,7 +209,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "READ CAPACITY(10)",
@@ -226,7 +226,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "READ(10)",
@@ -243,7 +243,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "WRITE(10)",
@@ -260,7 +260,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: true,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "WRITE AND VERIFY(10)",
@@ -277,7 +277,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: true,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "VERIFY(10)",
@@ -294,7 +294,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "PRE-FETCH(10)",
@@ -311,7 +311,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "SYNCHRONIZE CACHE(10)",
@@ -328,7 +328,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "READ DEFECT DATA(10)",
@@ -345,7 +345,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "WRITE SAME(10)",
@@ -362,7 +362,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: true,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "UNMAP",
@@ -379,7 +379,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 7, len: 2 }),
         writes: true,
         media: true,
-        needs_thin: true,
+        needs: THIN,
     },
     Row {
         name: "SANITIZE, OVERWRITE",
@@ -396,7 +396,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 7, len: 2 }),
         writes: true,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "SANITIZE, BLOCK ERASE",
@@ -413,7 +413,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 7, len: 2 }),
         writes: true,
         media: false,
-        needs_thin: true,
+        needs: THIN,
     },
     Row {
         name: "SANITIZE, EXIT FAILURE MODE",
@@ -430,7 +430,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 7, len: 2 }),
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "LOG SENSE",
@@ -447,7 +447,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "MODE SELECT(10)",
@@ -464,7 +464,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 7, len: 2 }),
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "RESERVE(10)",
@@ -481,7 +481,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 7, len: 2 }),
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "RELEASE(10)",
@@ -498,7 +498,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 7, len: 2 }),
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "MODE SENSE(10)",
@@ -515,7 +515,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "PERSISTENT RESERVE IN, READ KEYS",
@@ -532,7 +532,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "PERSISTENT RESERVE IN, READ RESERVATION",
@@ -549,7 +549,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "PERSISTENT RESERVE IN, REPORT CAPABILITIES",
@@ -566,7 +566,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "PERSISTENT RESERVE IN, READ FULL STATUS",
@@ -583,7 +583,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "PERSISTENT RESERVE OUT, REGISTER",
@@ -600,7 +600,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 5, len: 4 }),
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "PERSISTENT RESERVE OUT, RESERVE",
@@ -617,7 +617,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 5, len: 4 }),
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "PERSISTENT RESERVE OUT, RELEASE",
@@ -634,7 +634,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 5, len: 4 }),
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "PERSISTENT RESERVE OUT, CLEAR",
@@ -651,7 +651,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 5, len: 4 }),
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "PERSISTENT RESERVE OUT, PREEMPT",
@@ -668,7 +668,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 5, len: 4 }),
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "PERSISTENT RESERVE OUT, PREEMPT AND ABORT",
@@ -685,7 +685,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 5, len: 4 }),
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY",
@@ -702,7 +702,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 5, len: 4 }),
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "PERSISTENT RESERVE OUT, REGISTER AND MOVE",
@@ -719,7 +719,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 5, len: 4 }),
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "EXTENDED COPY(LID1)",
@@ -736,7 +736,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 10, len: 4 }),
         writes: false,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "RECEIVE COPY RESULTS, COPY STATUS(LID1)",
@@ -753,7 +753,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "RECEIVE COPY RESULTS, OPERATING PARAMETERS",
@@ -770,7 +770,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "RECEIVE COPY RESULTS, FAILED SEGMENT DETAILS(LID1)",
@@ -787,7 +787,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "READ(16)",
@@ -804,7 +804,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "COMPARE AND WRITE",
@@ -821,7 +821,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: true,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "WRITE(16)",
@@ -838,7 +838,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: true,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "ORWRITE(16)",
@@ -855,7 +855,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: true,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "WRITE AND VERIFY(16)",
@@ -872,7 +872,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: true,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "VERIFY(16)",
@@ -889,7 +889,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "PRE-FETCH(16)",
@@ -906,7 +906,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "SYNCHRONIZE CACHE(16)",
@@ -923,7 +923,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "WRITE SAME(16)",
@@ -940,7 +940,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: true,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "READ CAPACITY(16)",
@@ -957,7 +957,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "GET LBA STATUS",
@@ -974,7 +974,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "REPORT LUNS",
@@ -991,7 +991,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "REPORT TARGET PORT GROUPS",
@@ -1008,7 +1008,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: ALUA,
     },
     Row {
         name: "REPORT SUPPORTED OPERATION CODES",
@@ -1025,7 +1025,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS",
@@ -1042,7 +1042,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "SET TARGET PORT GROUPS",
@@ -1059,7 +1059,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: Some(Field { offset: 6, len: 4 }),
         writes: false,
         media: false,
-        needs_thin: false,
+        needs: EXPLICIT_ALUA,
     },
     Row {
         name: "READ(12)",
@@ -1076,7 +1076,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "WRITE(12)",
@@ -1093,7 +1093,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: true,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "WRITE AND VERIFY(12)",
@@ -1110,7 +1110,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: true,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "VERIFY(12)",
@@ -1127,7 +1127,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
     Row {
         name: "READ DEFECT DATA(12)",
@@ -1144,7 +1144,7 @@ pub static COMMANDS: [Row; 67] = [
         parameter_list: None,
         writes: false,
         media: true,
-        needs_thin: false,
+        needs: 0,
     },
 ];
 
@@ -1169,6 +1169,15 @@ pub static ATTENTIONS: [AttentionRow; 18] = [
     AttentionRow { name: "REPORTED_LUNS_DATA_HAS_CHANGED", bit: 16, asc: 0x3f, ascq: 0x0e },
     AttentionRow { name: "THIN_PROVISIONING_SOFT_THRESHOLD_REACHED", bit: 17, asc: 0x38, ascq: 0x07 },
 ];
+
+/// What a unit may have or not; the names are those of the column `needs`.
+pub static NEEDS: [(&str, u8); 3] = [("thin", THIN), ("alua", ALUA), ("explicit_alua", EXPLICIT_ALUA)];
+/// See [`NEEDS`].
+pub const THIN: u8 = 1 << 0;
+/// See [`NEEDS`].
+pub const ALUA: u8 = 1 << 1;
+/// See [`NEEDS`].
+pub const EXPLICIT_ALUA: u8 = 1 << 2;
 
 /// NBD's commands, by the names of the protocol text without their prefix.
 pub static NBD: [NbdRow; 7] = [

@@ -14,6 +14,7 @@ use _engine::iscsi::inflow::Terms;
 use _engine::iscsi::params::Params;
 use _engine::scsi::canned::Canned;
 use _engine::scsi::gate::{BlockLimits, ScsiGate};
+use _engine::scsi::table::THIN;
 use _engine::shard::control::Protocol;
 use _engine::shard::engine::{Engine, LunMapSpec};
 use _engine::shard::events::Event;
@@ -36,7 +37,7 @@ pub fn scsi_gate(generation: u64, size: u64) -> Gate {
         tas: false,
         qerr: 0,
         limits: BlockLimits { compare_and_write_blocks: 255, unmap_descriptors: 256, ..BlockLimits::default() },
-        thin: true,
+        needs_met: THIN,
         canned,
         ports: Default::default(),
     };

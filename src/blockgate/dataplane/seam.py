@@ -174,7 +174,7 @@ def _scsi_gate(parts: GateParts) -> _engine.ScsiGate:
             "unmap_blocks": limits.unmap,
             "unmap_descriptors": limits.unmap_descriptors,
         },
-        thin=parts.thin,
+        needs_met=sorted(parts.needs_met),
         canned=parts.canned,
         ports={number: (port.alua, port.canned) for number, port in parts.ports.items()},
     )

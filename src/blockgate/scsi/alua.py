@@ -24,6 +24,7 @@ from blockgate.scsi.sense import (
     Key,
     Sense,
     invalid_cdb,
+    invalid_opcode,
     invalid_parameter,
     list_length,
 )
@@ -198,7 +199,7 @@ class TargetPortGroups:
         Groups that are not named stay as they are. Every other nexus of the unit is told.
         """
         if not self.access.explicit:
-            raise invalid_cdb(1, 4)
+            raise invalid_opcode()
         wanted = self._requested(cdb, data)
         if not wanted:
             return Reaction()

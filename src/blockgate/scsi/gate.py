@@ -56,6 +56,7 @@ class GateParts:
     """What a unit adds to its volume's gate (the rest, size and mapping, is control's).
 
     ``access`` has a situation for each nexus number whose situation is not ``default_access``.
+    ``needs_met``: which needs of the opcode table's commands the unit has.
     ``not_ready`` is what commands that need the medium are answered. ``canned`` holds for every
     port; what differs is in ``ports``, by the engine's number.
     """
@@ -66,7 +67,7 @@ class GateParts:
     software_write_protect: bool = False
     tas: bool = False
     qerr: int = 0
-    thin: bool = True
+    needs_met: frozenset[str] = frozenset()
     not_ready: Sense | None = None
     access: Mapping[int, Situation] = field(default_factory=dict)
     default_access: Situation = Situation.FREE

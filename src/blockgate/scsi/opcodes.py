@@ -7,7 +7,7 @@ generated from the same file, so what Python says of a command is what the engin
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -31,7 +31,9 @@ ACTIONS: Final = frozenset(
         *("write_same", "compare_and_write", "orwrite", "prefetch", "lba_status"),
     )
 )
-NEEDS: Final = frozenset(("thin", "alua", "explicit_alua"))
+NEEDS: Final = ("thin", "alua", "explicit_alua")
+# A unit that has whatever a command may need
+ALL_NEEDS: Final = frozenset((None, *NEEDS))
 ALUA_STATES: Final = ("standby", "unavailable", "transitioning")
 
 # GROUP CODE, the opcode's upper three bits, says how long a CDB is (SPC-4 4.2.5.1).
@@ -148,10 +150,13 @@ class Table:
         frozen = MappingProxyType({opcode: tuple(rows) for opcode, rows in found.items()})
         object.__setattr__(self, "by_opcode", frozen)
 
-    def find(self, cdb: bytes) -> CommandRow:
-        """The row of a CDB. Raises CheckCondition: INVALID COMMAND OPERATION CODE, or INVALID
-        FIELD IN CDB for a service action that is not there (SPC-4 4.2.5.2) or a CDB cut short."""
-        rows = self.by_opcode.get(cdb[0]) if cdb else None
+    def find(self, cdb: bytes, met: Collection[str | None] = ALL_NEEDS) -> CommandRow:
+        """The row of a CDB, for a unit that has the needs ``met``; commands with others are as if
+        they were not in the table. Raises CheckCondition: INVALID COMMAND OPERATION CODE, or
+        INVALID FIELD IN CDB where the opcode has other service actions (SPC-4 4.2.5.2), or for a
+        CDB cut short."""
+        of_opcode = self.by_opcode.get(cdb[0], ()) if cdb else ()
+        rows = [row for row in of_opcode if row.needs in met]
         if not rows:
             raise invalid_opcode()
         for row in rows:

@@ -44,7 +44,6 @@ from blockgate.scsi.sense import (
     ReservationConflict,
     Sense,
     invalid_cdb,
-    invalid_opcode,
 )
 from blockgate.scsi.status import Status
 
@@ -136,10 +135,7 @@ class LogicalUnit:
         return met
 
     def _row(self, cdb: bytes) -> CommandRow:
-        row = table().find(cdb)
-        if row.needs not in self._needs_met():
-            # SPC-4 4.2.5.2: one service action of several that is not there is a wrong field.
-            raise invalid_opcode() if row.service_action is None else invalid_cdb(1, 4)
+        row = table().find(cdb, self._needs_met())
         if cdb[row.cdb_length - 1] & _NACA:
             raise invalid_cdb(row.cdb_length - 1, 2)  # NORMACA is zero (SAM-5 5.2)
         return row
@@ -169,7 +165,7 @@ class LogicalUnit:
             software_write_protect=self.pages.software_write_protect,
             tas=self.pages.tas,
             qerr=self.pages.qerr,
-            thin=self.facts.thin,
+            needs_met=frozenset(need for need in self._needs_met() if need is not None),
             not_ready=self.not_ready,
             access=access,
             default_access=default,

@@ -156,7 +156,7 @@ class TestSetting:
         assert stpg(unit, (AO, 2)).effects != ()
 
     def test_not_where_only_the_gateway_decides(self):
-        assert stpg(two(explicit=False), (AN, 1)) == (5, 0x24, 0x00)
+        assert stpg(two(explicit=False), (AN, 1)) == (5, 0x20, 0x00)
 
 
 class TestRestart:

@@ -163,7 +163,7 @@ fn write_same() {
     // WRITE SAME(16): NDOB 01h.
     let media = decoded(&[0x93, 0x09, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 4, 0, 0]).unwrap();
     assert_eq!((media.op, media.len, media.data_out, media.flags.no_hole), (Op::WriteZeroes, 4 * 512, 0, false));
-    let full = ScsiGate { thin: false, ..ScsiGate::for_tests() };
+    let full = ScsiGate { needs_met: 0, ..ScsiGate::for_tests() };
     assert_eq!(decoded_with(&full, &[0x41, 0x08, 0, 0, 0, 9, 0, 0, 4, 0]), wrong_bit(1, 3));
 }
 
