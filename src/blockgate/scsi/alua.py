@@ -129,6 +129,11 @@ class Access:
         if len(set(ports)) != len(ports) or len(set(numbers)) != len(numbers):
             raise ValueError("a port is in one target port group, and a group is there once")
 
+    @property
+    def states(self) -> dict[int, AccessState]:
+        """The state of each port, by its relative target port identifier."""
+        return {port: group.state for group in self.groups for port in group.ports}
+
     def in_states(self, states: Mapping[int, AccessState], status: StatusCode) -> Access:
         """These groups in these states. A group that was in its state already is left as it is."""
         groups = tuple(
@@ -256,7 +261,8 @@ class TargetPortGroups:
     def configure(self, access: Access) -> tuple[Effect, ...]:
         """Ports and groups as configured now. A group that stays keeps the state it is in unless
         its configured one is another now: then that is the last word, whatever initiators asked for
-        before. One that comes has the state that was asked for."""
+        before. One that comes has the state that was asked for; nobody could know another of it, so
+        initiators are told of what is another state than it was, and of nothing else."""
         overruled = self._configured_anew(access.groups)
         self._configured |= {group.number: group.state for group in access.groups}
         effects: tuple[Effect, ...] = ()
@@ -272,7 +278,10 @@ class TargetPortGroups:
         now = replace(access, groups=groups, generation=self.access.generation)
         if now == self.access:
             return effects
-        news = Attention.ASYMMETRIC_ACCESS_STATE_CHANGED
+        news = Attention(0)
+        was = self.access.states
+        if any(was.get(port, state) is not state for port, state in now.states.items()):
+            news |= Attention.ASYMMETRIC_ACCESS_STATE_CHANGED
         if (now.implicit, now.explicit) != (self.access.implicit, self.access.explicit):
             news |= Attention.INQUIRY_DATA_HAS_CHANGED  # TPGS
         return effects + self._become(replace(now, generation=now.generation + 1), news=news)
@@ -302,7 +311,7 @@ class TargetPortGroups:
         if access == self.access:
             return ()
         self.access = access
-        return (GateChanged(), Attend(news, None, but))
+        return (GateChanged(), Attend(news, None, but)) if news else (GateChanged(),)
 
     def _group_of(self, relative_port: int) -> PortGroup | None:
         for group in self.access.groups:

@@ -229,9 +229,16 @@ class TestImplicit:
         unit.become({1: AccessState.STANDBY})
         groups = (PortGroup(1, (1, 2, 7)), PortGroup(5, (9,)))
         effects = unit.configure(Access(groups, explicit=True))
-        assert effects == (GateChanged(), Attend(CHANGED))
+        assert effects == (GateChanged(),), "no port has another state than it had"
         assert unit.state(7) == "standby" and unit.state(9) == "active_optimized"
         assert unit.configure(Access(groups, explicit=True)) == ()
+
+    def test_a_port_that_moves_to_a_group_in_another_state(self):
+        unit = two()
+        first, second = unit.access.groups
+        moved = PortGroup(first.number, first.ports[:1]), PortGroup(7, first.ports[1:], STANDBY)
+        effects = unit.configure(Access((*moved, second), explicit=True))
+        assert effects == (GateChanged(), Attend(CHANGED))
 
 
 class TestConfigured:
