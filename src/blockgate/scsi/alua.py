@@ -283,7 +283,8 @@ class TargetPortGroups:
         if any(was.get(port, state) is not state for port, state in now.states.items()):
             news |= Attention.ASYMMETRIC_ACCESS_STATE_CHANGED
         if (now.implicit, now.explicit) != (self.access.implicit, self.access.explicit):
-            news |= Attention.INQUIRY_DATA_HAS_CHANGED  # TPGS
+            # TPGS; and that is why an initiator looks at the states anew
+            news |= Attention.INQUIRY_DATA_HAS_CHANGED | Attention.ASYMMETRIC_ACCESS_STATE_CHANGED
         return effects + self._become(replace(now, generation=now.generation + 1), news=news)
 
     def _configured_anew(self, groups: Iterable[PortGroup]) -> frozenset[int]:

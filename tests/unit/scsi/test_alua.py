@@ -267,6 +267,12 @@ class TestConfigured:
         again.restore(kept.record)
         assert states(again) == {1: OFFLINE, 2: UNAVAILABLE}
 
+    def test_who_has_a_say_is_told_also_where_no_state_changes(self):
+        unit = TargetPortGroups(self.access())
+        told = Attend(CHANGED | Attention.INQUIRY_DATA_HAS_CHANGED)
+        assert unit.configure(self.access(explicit=False)) == (GateChanged(), told)
+        assert states(unit) == {1: AO, 2: AO}
+
     def test_what_initiators_asked_for_while_they_have_a_say(self):
         unit = TargetPortGroups(self.access())
         stpg(unit, (STANDBY, 2))
