@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from blockgate.scsi import diagnostics, medium, mode_select, sanitize
 from blockgate.scsi.answers import ANSWERS
 from blockgate.scsi.attentions import Event, attend
+from blockgate.scsi.gate import Situation
 from blockgate.scsi.nexus import Nexus, Port
 from blockgate.scsi.opcodes import CommandRow
 from blockgate.scsi.reactions import (
@@ -44,6 +45,13 @@ def execute(unit: LogicalUnit, nexus: Nexus, command: Command, row: CommandRow) 
         # A command that only the engine executes, or that a transport answers (REPORT LUNS).
         raise invalid_opcode()
     return handler(unit, nexus, command)
+
+
+def governs(row: CommandRow, cdb: bytes) -> bool:
+    """Whether a command decides for every nexus how, or if at all, the unit can be used. That is
+    not for one that may only read: it would stop, eject or write-protect what others write to."""
+    code = (row.opcode, row.service_action)
+    return code in _GOVERNING and row.conflicts_in(Situation.WRITE_EXCLUSIVE_OTHER, cdb)
 
 
 def _request_sense(unit: LogicalUnit, _nexus: Nexus, command: Command) -> Reaction:
@@ -164,6 +172,8 @@ _HANDLERS: Final[Mapping[tuple[int, int | None], Handler]] = MappingProxyType(
         (0xA4, 0x0A): _set_target_port_groups,
     }
 )
+# MODE SELECT, START STOP UNIT, SET TARGET PORT GROUPS
+_GOVERNING: Final = frozenset({(0x15, None), (0x1B, None), (0x55, None), (0xA4, 0x0A)})
 # Commands all of whose service actions go to one function
 _BY_OPCODE: Final[Mapping[int, Handler]] = MappingProxyType(
     {

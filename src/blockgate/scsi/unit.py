@@ -148,7 +148,8 @@ class LogicalUnit:
         self.sanitizer.refuse_meanwhile(row.opcode, media=row.media)
         if row.media and self.medium.not_ready is not None:
             raise CheckCondition(self.medium.not_ready)
-        if row.writes and (command.read_only or self.facts.read_only):
+        writes = row.writes and (command.read_only or self.facts.read_only)
+        if writes or (command.read_only and families.governs(row, command.cdb)):
             raise CheckCondition(WRITE_PROTECTED)
         if row.writes and self.pages.software_write_protect:
             raise CheckCondition(SOFTWARE_WRITE_PROTECTED)

@@ -17,6 +17,7 @@ from blockgate.scsi import (
     Situation,
     Status,
 )
+from blockgate.scsi.alua import Access, PortGroup
 from blockgate.scsi.answers import ANSWERS
 from blockgate.scsi.diagnostics import PoolUsage
 from blockgate.scsi.families import _BY_OPCODE, _HANDLERS
@@ -353,6 +354,35 @@ def test_a_nexus_that_may_only_read_cannot_sanitize() -> None:
     assert reply.sense == octets("70 00 07 00*4 0a 00*4 27 00 00*4")
     send(unit, "15 10 00 00 10 00", SWP)
     assert send(unit, "48 02 00*8").sense == octets("70 00 07 00*4 0a 00*4 27 02 00*4")
+
+
+@pytest.mark.parametrize(
+    ("cdb", "data"),
+    [
+        ("1b 00 00 00 00 00", b""),  # stop
+        ("1b 00 00 00 02 00", b""),  # eject
+        ("15 10 00 00 10 00", SWP),
+        ("55 10 00*5 00 14 00", octets("00*4") + SWP),
+        ("a4 0a 00*10", b""),
+    ],
+)
+def test_a_nexus_that_may_only_read_does_not_decide_for_the_others(cdb: str, data: bytes) -> None:
+    unit = make_unit(removable="yes" if cdb == "1b 00 00 00 02 00" else "no")
+    unit.port_groups.configure(Access((PortGroup(1, (1,)),), explicit=True))
+    command = Command(octets(cdb), data, read_only=True)
+    refused = unit.execute(nexus("A"), command)
+    assert refused.effects == () and refused.reply is not None
+    assert refused.reply.sense == octets("70 00 07 00*4 0a 00*4 27 00 00*4")
+    other = unit.execute(nexus("B"), replace(command, read_only=False))
+    assert other.reply is None or other.reply.status == Status.GOOD
+
+
+def test_a_nexus_that_may_only_read_starts_and_asks() -> None:
+    unit = make_unit()
+    send(unit, "1b 00 00 00 04 00")
+    for cdb in ("1b 00 00 00 01 00", "1a 00 3f 00 ff 00", "1e 00 00 00 00 00"):
+        reply = unit.execute(nexus("B"), Command(octets(cdb), read_only=True)).reply
+        assert reply is not None and reply.status == Status.GOOD
 
 
 @pytest.mark.parametrize("size", ["511", "1000"])
