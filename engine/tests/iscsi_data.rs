@@ -83,6 +83,20 @@ fn residuals_are_counted_both_ways() {
     });
 }
 
+/// RFC 7143 11.4.5.2: the residual is what was not transferred; what was stays where it is.
+#[test]
+fn a_read_that_fails_half_way_counts_what_it_has_sent() {
+    on_all(|target, image| {
+        let mut it = target.login(&Agreed::session(1));
+        std::fs::File::options().write(true).open(&image.0).unwrap().set_len(600 << 10).unwrap();
+        let itt = it.ask(1 << 20, read10(0, 2048));
+        let (data, status) = it.answer(itt);
+        assert_eq!((status.opcode(), status.status(), status.sense().0), (0x21, 2, 3), "MEDIUM ERROR");
+        assert!(data.len() >= 256 << 10, "pieces went before the one that failed");
+        assert_eq!((status.bhs[1] & 6, status.word(44) as usize), (2, (1 << 20) - data.len()));
+    });
+}
+
 /// PARAMETER LIST LENGTH says how much of it there is (SPC-4 4.2.5.5), whatever the initiator would send.
 #[test]
 fn residuals_of_parameter_lists() {

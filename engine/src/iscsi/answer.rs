@@ -42,7 +42,9 @@ impl Session {
         self.count(ctx, &command, true);
         let mut bytes = [0; SENSE_BYTES];
         let len = answer.sense.map_or(0, |sense| sense.encode(descriptor_sense(&command), &mut bytes));
-        self.respond(ctx, &command, answer.status, 0, &bytes[..len]);
+        // Of a READ that failed half way the initiator has what came before (RFC 7143 11.4.5.2).
+        let sent = u64::from(command.pieces.sent);
+        self.respond(ctx, &command, answer.status, sent, &bytes[..len]);
         if answer.status == status::CHECK_CONDITION {
             self.fail_others(ctx, &command);
         }
@@ -65,7 +67,8 @@ impl Session {
         }
         if let Some(data_sn) = self.send_data(ctx, &command, status, data, sense) {
             command.pieces.data_sn = data_sn;
-            self.respond(ctx, &command, status, data.len() as u64, sense);
+            let sent = u64::from(command.pieces.sent) + data.len() as u64;
+            self.respond(ctx, &command, status, sent, sense);
         }
         if status == status::CHECK_CONDITION {
             self.fail_others(ctx, &command);

@@ -78,8 +78,6 @@ pub struct Media {
     pub data_in: u64,
     /// Bytes that come from it.
     pub data_out: u64,
-    /// IMMED of SYNCHRONIZE CACHE and PRE-FETCH: answered before it is done.
-    pub immediate: bool,
 }
 
 /// `Media` of a CDB whose row's action [`is_media`](Action::is_media). `size`: of the volume, bytes.
@@ -106,7 +104,6 @@ pub fn decode(row: &Row, cdb: &[u8], scsi: &ScsiGate, size: u64) -> Result<Media
 const PROTECT: u8 = 0xe0;
 const FUA: u8 = 0x08;
 const BYTCHK: u8 = 0x06;
-const IMMED: u8 = 0x02;
 /// WRITE SAME.
 const ANCHOR: u8 = 0x10;
 const UNMAP: u8 = 0x08;
@@ -208,7 +205,6 @@ impl Cdb<'_> {
             len: self.bytes_of(blocks),
             data_in: 0,
             data_out: 0,
-            immediate: false,
         })
     }
 
@@ -257,12 +253,13 @@ impl Cdb<'_> {
         Ok(Media { flags: Flags::default(), ..self.transfer(op)? })
     }
 
-    /// SYNCHRONIZE CACHE and PRE-FETCH: 0 blocks mean all up to the end (SBC-3 5.21, 5.11).
+    /// SYNCHRONIZE CACHE and PRE-FETCH: 0 blocks mean all up to the end (SBC-3 5.21, 5.11). With IMMED, too, the
+    /// status comes when it is done: an error that came after GOOD could be told by deferred sense alone.
     fn hint(&self, op: Op) -> Result<Media, Sense> {
         let (lba, blocks) = (self.lba(), self.length_field().of(self.bytes));
         self.check_range(lba, blocks)?;
         let blocks = if blocks == 0 { self.capacity - lba } else { blocks };
-        Ok(Media { immediate: self.has(IMMED), ..self.range(op, lba, blocks, false)? })
+        self.range(op, lba, blocks, false)
     }
 
     /// SBC-3 5.35. The ranges come with the data, see [`unmap_spans`].

@@ -144,7 +144,6 @@ fn synchronize_cache_and_pre_fetch() {
     assert_eq!(moves(&[0x34, 0, 0, 0, 0, 1, 0, 0, 2, 0]), (Op::Cache, 1, 2, 0, 0));
     let to_the_end = [0x91, 0x02, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     assert_eq!(moves(&to_the_end), (Op::Flush, 1, CAPACITY - 1, 0, 0));
-    assert!(decoded(&to_the_end).unwrap().immediate);
     let beyond = [0x90, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(codes(decoded(&beyond)), OUT_OF_RANGE);
     assert_eq!(codes(decoded(&[0x91, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0])), OUT_OF_RANGE);
