@@ -245,7 +245,10 @@ fn a_reset_reaches_a_victim_that_stalls_in_r2t() {
 
         let reset = it.manage(5, 0xffff_ffff, 0);
         let (function, ..) = target.wait_management();
-        // Newcomers are held, on every session of the unit.
+        // Newcomers are held, on every session of the unit: its shard has told the others by its next answer,
+        // and they have heard of it by theirs.
+        target.engine.tasks();
+        target.engine.tasks();
         let late = it.ask(512, read10(8, 1));
         let late_victim = victim.ask(512, read10(9, 1));
         target.eventually("newcomers are held", |engine| {
