@@ -65,7 +65,8 @@ class Medium:
     def _load_or_eject(self, load: bool) -> None:
         if not self.removable:
             raise invalid_cdb(4, 1)
-        if self.prevented_by and not load:
+        if self.prevented_by:
+            # Loading, too: to load is to exchange what may be in, and libiscsi's suite asks for it.
             raise CheckCondition(MEDIUM_REMOVAL_PREVENTED)
         self.present = load
 
