@@ -265,6 +265,11 @@ impl Session {
         if command.stage == Stage::Dormant {
             return;
         }
+        if command.attribute == attribute::ORDERED {
+            // All before it are over: what they read is what was there until now.
+            self.settle(ctx);
+        }
+        let Some(command) = self.commands.get(handle) else { return };
         if matches!(command.plan, Plan::None) && !self.judge(ctx, handle) {
             return;
         }

@@ -3,6 +3,7 @@
 use super::answer::Piece;
 use super::command::{sense, Command, Plan};
 use super::session::Session;
+use super::wire::attribute;
 use crate::backstores::file::mapped::MAPPED_MIN;
 use crate::block::command::{Errno, Op, Request, MAX_EXTENTS};
 use crate::block::volume::Step;
@@ -127,7 +128,9 @@ impl Session {
     fn read_mapped(&mut self, ctx: &mut Ctx, handle: TaskHandle, media: &Media, len: usize) -> bool {
         let command = self.commands.get(handle).expect("it is being carried out");
         let (started, at) = (command.pieces.started, command.conn);
-        if len < MAPPED_MIN || command.pieces.sent != started || self.conn(at).data_digest {
+        // Those behind an ORDERED or HEAD OF QUEUE task count on its being over when it has left the task set.
+        let others_wait = matches!(command.attribute, attribute::ORDERED | attribute::HEAD_OF_QUEUE);
+        if len < MAPPED_MIN || others_wait || command.pieces.sent != started || self.conn(at).data_digest {
             return false;
         }
         let Some(command) = self.commands.get(handle) else { return false };

@@ -268,6 +268,11 @@ impl Session {
         Some(buf)
     }
 
+    /// What its connections have yet to send of mapped files is from here on what these have now.
+    pub fn settle(&mut self, ctx: &mut Ctx) {
+        self.conns.iter_mut().for_each(|conn| conn.link.out.settle(&mut ctx.bufs));
+    }
+
     /// Books what ended in this turn, all with the time of their batch.
     pub fn count_ended(&mut self, ctx: &mut Ctx) {
         if self.ended.is_empty() {

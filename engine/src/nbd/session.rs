@@ -98,6 +98,11 @@ impl Session {
         }
     }
 
+    /// What it has yet to send of a mapped file is from here on what that has now.
+    pub fn settle(&mut self, ctx: &mut Ctx) {
+        self.link.out.settle(&mut ctx.bufs);
+    }
+
     /// The connection's number.
     pub fn id(&self) -> u64 {
         self.link.id

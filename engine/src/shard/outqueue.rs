@@ -20,6 +20,8 @@ enum Part {
     Slice { start: usize, end: usize, last: bool },
     /// Bytes of a file, for the kernel's eyes only.
     Mapped { bytes: MappedBytes, sent: usize },
+    /// Such bytes could not be had: nothing is sent in their place, or after them.
+    Lost,
 }
 
 /// Replies in the order in which they leave. Headers lie together, apart from the page-aligned
@@ -118,6 +120,31 @@ impl OutQueue {
         self.parts.push_back(Part::Mapped { bytes, sent: 0 });
     }
 
+    /// Takes copies of the mapped bytes that wait: from here on they are what the file had now. May read from
+    /// the disk. Where they cannot be had the next send fails.
+    pub fn settle(&mut self, pool: &mut BufPool) {
+        let mut before = 0; // buffers that leave earlier
+        for part in &mut self.parts {
+            match part {
+                Part::Heads(_) | Part::Lost => {}
+                Part::Slice { last, .. } => before += usize::from(*last),
+                Part::Mapped { bytes, sent } => {
+                    let len = bytes.len() - *sent;
+                    let mut buf = pool.take(len);
+                    if bytes.copy_to(*sent, &mut buf).is_err() {
+                        pool.give(buf);
+                        *part = Part::Lost;
+                        continue;
+                    }
+                    self.buffer_bytes += buf.capacity();
+                    self.bufs.insert(before, buf);
+                    *part = Part::Slice { start: 0, end: len, last: true };
+                    before += 1;
+                }
+            }
+        }
+    }
+
     /// Sends as much as the transport takes.
     pub fn send(
         &mut self,
@@ -127,6 +154,9 @@ impl OutQueue {
     ) -> io::Result<Sent> {
         let mut progress = false;
         loop {
+            if let Some(Part::Lost) = self.parts.front() {
+                return Err(io::Error::from_raw_os_error(libc::EFAULT));
+            }
             if self.parts.is_empty() && !transport.has_unsent() {
                 return Ok(Sent::All);
             }
@@ -157,6 +187,7 @@ impl OutQueue {
                     parts.push(libc::iovec { iov_base: address, iov_len: bytes.len() - *sent });
                     continue;
                 }
+                Part::Lost => return,
                 Part::Heads(len) => {
                     let bytes = &self.heads[at..at + len];
                     at += len;
@@ -177,6 +208,7 @@ impl OutQueue {
         self.bytes -= sent;
         while let Some(part) = self.parts.front_mut() {
             match part {
+                Part::Lost => return,
                 Part::Heads(len) => {
                     let taken = sent.min(*len);
                     self.heads_sent += taken;
@@ -286,6 +318,50 @@ mod tests {
         }
         assert!(got == expected);
         assert_eq!((queue.bytes(), queue.buffer_bytes(), pool.lent_bytes()), (0, 0, 0));
+    }
+
+    #[test]
+    fn mapped_bytes_that_wait_are_settled_where_they_stand() {
+        let path = std::env::temp_dir().join(format!("blockgate-settle-{}", std::process::id()));
+        let old: Vec<u8> = (0..300_000u32).map(|at| (at % 251) as u8).collect();
+        std::fs::write(&path, &old).unwrap();
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let mapped = |range: Range<usize>| MappedBytes::of(&file, range).unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut transport = Transport::plain(OwnedFd::from(ours));
+        let (mut pool, mut parts) = (BufPool::new(1 << 20), Vec::new());
+        let (mut queue, mut expected) = (OutQueue::default(), Vec::new());
+        for round in 0..3usize {
+            queue.head(|out| out.push(1));
+            let mut buf = pool.take(70_000);
+            buf.fill(round as u8);
+            let range = round * 100_000..round * 100_000 + 90_000;
+            expected.extend([&[1][..], &buf, &old[range.clone()], &[2]].concat());
+            queue.buffer(buf);
+            queue.mapped(mapped(range));
+            queue.head(|out| out.push(2));
+        }
+        // Some of it has left, maybe in the middle of the mapped bytes.
+        assert_eq!(queue.send(&mut transport, &mut parts, &mut pool).unwrap(), Sent::Blocked { progress: true });
+        let left = queue.bytes();
+        queue.settle(&mut pool);
+        assert_eq!(queue.bytes(), left);
+        file.set_len(0).unwrap();
+        let mut got: Vec<u8> = Vec::new();
+        while got.len() < expected.len() {
+            let mut portion = [0; 7000];
+            let count = theirs.read(&mut portion).unwrap();
+            got.extend(&portion[..count]);
+            queue.send(&mut transport, &mut parts, &mut pool).unwrap();
+        }
+        assert!(got == expected);
+        assert_eq!((queue.bytes(), queue.buffer_bytes(), pool.lent_bytes()), (0, 0, 0));
+        // Nothing is there any more: nothing is sent in its place.
+        queue.mapped(mapped(0..100));
+        queue.settle(&mut pool);
+        assert!(queue.send(&mut transport, &mut parts, &mut pool).is_err());
     }
 
     #[test]

@@ -127,6 +127,11 @@ impl<T> Slab<T> {
             Some((TaskHandle::new(index as u32, slot.generation), value))
         })
     }
+
+    /// All live values, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().filter_map(|slot| slot.value.as_mut())
+    }
 }
 
 #[cfg(test)]

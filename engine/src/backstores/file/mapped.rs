@@ -1,7 +1,8 @@
 //! Large READs of what is in the page cache, without a copy of our own: the file is mapped, and the
 //! socket's send copies straight from the page cache.
 //!
-//! The bytes are the file's at the moment of the send. A page that the kernel takes away between
+//! The bytes are the file's at the moment of the send; whoever says that all READs are over has them copied first
+//! ([`OutQueue::settle`](crate::shard::outqueue::OutQueue::settle)). A page that the kernel takes away between
 //! the question and the send is read again by the send; one that is no longer in the file, because it
 //! was cut short, makes the send fail with `EFAULT`, and the connection ends. Nothing here
 //! dereferences a mapped address, so there is no SIGBUS.
@@ -33,6 +34,8 @@ const WINDOWS: usize = 16;
 
 /// A file in our address space, to be read by the kernel alone.
 pub struct Mapping {
+    /// A description of its own: it must not hold the lock of the one that is closed.
+    fd: OwnedFd,
     start: NonNull<u8>,
     len: usize,
     windows: Mutex<VecDeque<u64>>,
@@ -48,7 +51,6 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     fn new(fd: &OwnedFd, len: u64, alive: Arc<()>) -> io::Result<Self> {
         let len = usize::try_from(len).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
-        // A description of its own: a mapping must not hold the lock of the one that is closed.
         let fd = sys::reopen(fd, libc::O_RDONLY)?;
         // SAFETY: a new mapping at an address of the kernel's choice.
         let start = unsafe {
@@ -58,7 +60,7 @@ impl Mapping {
             return Err(io::Error::last_os_error());
         }
         let start = NonNull::new(start.cast()).expect("mmap gives no null page");
-        Ok(Self { start, len, windows: Mutex::default(), _alive: alive })
+        Ok(Self { fd, start, len, windows: Mutex::default(), _alive: alive })
     }
 
     /// Are all pages of the range in the page cache?
@@ -108,6 +110,14 @@ pub struct MappedBytes {
 }
 
 impl MappedBytes {
+    /// Bytes of a file that has so many or more (or had, when it was mapped).
+    #[cfg(test)]
+    pub fn of(file: &std::fs::File, range: Range<usize>) -> io::Result<Self> {
+        let fd = file.try_clone()?.into();
+        let mapping = Mapping::new(&fd, range.end as u64, Arc::default())?;
+        Ok(Self { mapping: Arc::new(mapping), start: range.start, len: range.len() })
+    }
+
     /// Bytes.
     pub fn len(&self) -> usize {
         self.len
@@ -122,6 +132,16 @@ impl MappedBytes {
     pub fn part(&self, range: Range<usize>) -> MappedBytes {
         debug_assert!(range.end <= self.len);
         MappedBytes { mapping: self.mapping.clone(), start: self.start + range.start, len: range.len() }
+    }
+
+    /// Reads what comes after the first `skip` bytes into a buffer of that length. May block; an error where the
+    /// file does not have it any more.
+    pub fn copy_to(&self, skip: usize, buf: &mut [u8]) -> io::Result<()> {
+        debug_assert_eq!(skip + buf.len(), self.len);
+        match sys::read(self.mapping.fd.as_raw_fd(), buf, (self.start + skip) as u64)? {
+            whole if whole == buf.len() => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     /// Where a system call finds what comes after the first `skip` bytes. Not to be dereferenced.

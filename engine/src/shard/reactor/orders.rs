@@ -140,6 +140,7 @@ impl Reactor {
                 Named::Management { .. } => None,
             })
         });
+        self.settle_reads(abort.scope.nexus);
         let since = if abort.cut == 0 { u64::MAX } else { self.ctx.iscsi.since(abort.cut) };
         let mut tasks = self.tasks_in(&abort, one);
         if one != Some(None) {
@@ -154,6 +155,25 @@ impl Reactor {
         }
         self.withdraw(&mut tasks);
         self.ctx.drains.extend(Drain::new(abort, tasks));
+    }
+
+    /// READs of a nexus (0: of all) that have left their task sets may still be sent out of mapped files: not of
+    /// what is written there once an abort is over.
+    fn settle_reads(&mut self, nexus: u64) {
+        for session in self.ctx.iscsi.sessions.values().cloned().collect::<Vec<_>>() {
+            let mut session = session.borrow_mut();
+            if nexus == 0 || session.nexus == nexus {
+                session.settle(&mut self.ctx);
+            }
+        }
+        for front in self.sessions.iter_mut() {
+            // An NBD connection is a nexus of its own.
+            if nexus == 0 || front.id() == nexus {
+                if let Some(session) = front.nbd() {
+                    session.settle(&mut self.ctx);
+                }
+            }
+        }
     }
 
     /// Tasks in an abort's scope.
