@@ -153,6 +153,9 @@ class Unit:
         self._others = others
         self._queue: deque[_Turn] = deque()
         self._busy = False
+        self._turn: _Turn | None = None  # what keeps it busy
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._again = False
         self._stopped = False
         self._answers: dict[int, _Turn] = {}  # jobs whose end answers a command, by their key
@@ -210,6 +213,8 @@ class Unit:
         reaction = self._react(turn.work)
         if reaction.effects:
             self._busy = True
+            self._turn = turn
+            self._idle.clear()
             self._spawn(self._carry_out(turn, reaction))
         elif reaction.reply is not None:
             turn.done(reaction.reply)
@@ -261,6 +266,8 @@ class Unit:
     def _release(self) -> None:
         """The next commands have their turn; a bounded number before the loop has its own."""
         self._busy = False
+        self._turn = None
+        self._idle.set()
         if self._queue and not self._again:
             self._again = True
             asyncio.get_running_loop().call_soon(self._next)
@@ -306,7 +313,8 @@ class Unit:
     async def aborted(self, *, nexuses: Iterable[int] | None = None, task: int = 0) -> None:
         """Commands were aborted, all or those of these nexuses or one task: those that wait for
         their turn never have it (SAM-5 5.6), and jobs that others wait for and that end with them
-        are stopped."""
+        are stopped. One whose effects are being carried out has them: over when they are in force,
+        or taken back."""
         wanted = None if nexuses is None else frozenset(nexuses)
 
         def meant(turn: _Turn) -> bool:
@@ -315,6 +323,12 @@ class Unit:
         self._queue = deque(turn for turn in self._queue if turn.begun or not meant(turn))
         for key in [key for key, turn in self._answers.items() if meant(turn)]:
             await self.carry_out(self.logical.task_aborted(key))
+        if self._turn is not None and meant(self._turn):
+            # Where it begins a job in the end, that is none of an aborted command's.
+            turn = self._turn
+            await self._idle.wait()
+            for key in [key for key, other in self._answers.items() if other is turn]:
+                await self.carry_out(self.logical.task_aborted(key))
 
     async def carry_out(self, effects: Iterable[Effect]) -> None:
         """Carries out effects that no command has asked for. Raises OSError."""

@@ -286,20 +286,26 @@ class LogicalUnit:
                 self._jobs.pop(effect.key, None)
                 self.copies.not_started(effect.key)
         match effects[0]:
-            case Persist(Part.RESERVATIONS):
-                self.reservations.take_back()
-            case Persist(Part.MODE_PAGES):
-                self.pages.take_back()
-            case Persist(Part.PORT_GROUPS):
-                self.port_groups.take_back()
-            case Persist(Part.SANITIZE):
-                self.sanitizer.not_kept()
+            case Persist(part):
+                self._take_back(part)
+                # Made anew meanwhile for somebody else, it may say what has not happened.
                 more.append(GateChanged())
             case _:
                 for effect in effects:
                     if isinstance(effect, StartJob):
                         more += self.sanitizer.not_started(effect.key)
         return tuple(more)
+
+    def _take_back(self, part: Part) -> None:
+        match part:
+            case Part.RESERVATIONS:
+                self.reservations.take_back()
+            case Part.MODE_PAGES:
+                self.pages.take_back()
+            case Part.PORT_GROUPS:
+                self.port_groups.take_back()
+            case Part.SANITIZE:
+                self.sanitizer.not_kept()
 
     def task_aborted(self, key: int) -> tuple[Effect, ...]:
         """The command that started a job and waits for it was aborted. A copy ends with it, a

@@ -123,16 +123,19 @@ class FakeWire:
 
 @dataclass
 class FakeStore:
-    """A unit store in memory, that can be made to fail."""
+    """A unit store in memory, that can be made to fail, and to wait before it does anything."""
 
     records: dict[str, bytes] = field(default_factory=dict)
     fails: bool = False
     full: set[str] = field(default_factory=set)
+    pause: asyncio.Event | None = None
 
     async def load(self, uuid: str) -> bytes | None:
         return self.records.get(uuid)
 
     async def save(self, uuid: str, record: bytes | None) -> None:
+        if self.pause is not None:
+            await self.pause.wait()
         if self.fails or uuid in self.full:
             raise OSError(28, "no space")
         assert record is not None

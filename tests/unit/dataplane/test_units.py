@@ -32,6 +32,12 @@ SECOND = "22345678-1234-1234-1234-123456789abc"
 READ_KEYS = "5e000000000000ff0000"
 
 
+def aptpl(command: tuple[str, bytes]) -> tuple[str, bytes]:
+    """The same with APTPL, bit 0 of byte 20 of the parameter list (SPC-4 6.16.3)."""
+    cdb, data = command
+    return cdb, data[:20] + b"\x01" + data[21:]
+
+
 async def two_sessions(gateway: Site) -> tuple[int, int]:
     await gateway.set_targets()
     return await gateway.login(), await gateway.login(BOB)
@@ -275,6 +281,44 @@ async def test_what_was_aborted_while_it_waited_is_not_executed(
     keys = gateway.reply(gateway.command(bob, READ_KEYS))
     assert keys is not None
     assert {keys[1][at + 7] for at in range(8, len(keys[1]), 8)} == keys_left
+
+
+async def test_a_reset_is_answered_when_a_reservation_under_way_is_in_force() -> None:
+    gateway = Site()
+    alice, bob = await two_sessions(gateway)
+    gateway.command(alice, *aptpl(register(1)))
+    await settle()
+    gateway.store.pause = asyncio.Event()
+    task = gateway.command(alice, *reserve(1, 3))
+    await settle()
+    management(gateway, bob, 5)
+    await settle()
+    assert gateway.wire.named("management_done") == [], "its fate is not known"
+    gateway.store.pause.set()
+    await settle()
+    assert gateway.wire.named("management_done") == [(900, 0)]
+    _, _, parts = gateway.wire.gates[3]
+    assert parts is not None and parts.default_access is Situation.EXCLUSIVE_ACCESS_OTHER
+    assert gateway.reply(task) is not None
+
+
+async def test_a_reservation_that_cannot_be_kept_is_in_no_gate() -> None:
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    gateway.command(alice, *aptpl(register(1)))
+    await settle()
+    gateway.store.pause = asyncio.Event()
+    gateway.store.fails = True
+    task = gateway.command(alice, *reserve(1, 3))
+    await settle()
+    # For another reason the gate is made anew meanwhile.
+    await gateway.iscsi.units.regate(3, ports.Gate(generation=2, size=1 << 20, read_only=False))
+    gateway.store.pause.set()
+    await settle()
+    reply = gateway.reply(task)
+    assert reply is not None and (reply[0], reply[2][2]) == (2, 0x04)  # HARDWARE ERROR
+    _, _, parts = gateway.wire.gates[3]
+    assert parts is not None and parts.default_access is Situation.FREE
 
 
 async def test_a_reset_of_the_unit_tells_everybody_and_drains() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from blockgate.scsi import (
     Command,
+    GateChanged,
     LogicalUnit,
     Part,
     Port,
@@ -214,7 +215,7 @@ class TestNotDone:
     def test_pages_that_could_not_be_saved(self) -> None:
         unit = make_unit()
         reaction = unit.execute(nexus("A"), Command(octets("15 11 00 00 10 00"), SWP))
-        assert unit.not_done(reaction.effects) == ()
+        assert unit.not_done(reaction.effects) == (GateChanged(),)
         assert not unit.write_protected
         assert unit.pages.saved == {}
 
