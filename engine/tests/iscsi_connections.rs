@@ -218,7 +218,17 @@ fn without_room_in_its_shard_a_command_waits_or_is_refused_but_never_stands_befo
             assert_eq!((r2t.opcode(), r2t.itt()), (0x31, itt(bhs)));
             r2ts.push(r2t);
         }
-        // One whose session waits for nothing waits itself, without being read any further.
+        // Some is kept for the first of other sessions. When that is taken too, one whose session waits for nothing
+        // waits itself, without being read any further.
+        let firsts: Vec<Initiator> = (3..11)
+            .map(|session| {
+                let mut one = target.login(&small_bursts(session));
+                let bhs = one.command(0xa1, 256 << 10, write10(0, 512));
+                one.send(bhs, &[]);
+                assert_eq!(one.recv().opcode(), 0x31);
+                one
+            })
+            .collect();
         let waits = other.command(0xa1, 512, write10(9 * 512, 1));
         other.send(waits, &data[..512]);
         assert!(other.is_silent());
@@ -231,6 +241,7 @@ fn without_room_in_its_shard_a_command_waits_or_is_refused_but_never_stands_befo
             it.data_out(r2t.itt(), r2t.word(20), 0, 0, true, &data);
             assert_eq!(it.answer(r2t.itt()).1.status(), 0);
         }
+        drop(firsts);
         assert_eq!(other.answer(itt(waits)).1.status(), 0);
         assert_eq!(it.write(0, &data[..512], 512).status(), 0);
     }

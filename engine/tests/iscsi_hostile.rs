@@ -227,7 +227,15 @@ fn half_a_pdu_and_data_that_never_comes_have_a_time() {
         it.send(bhs, &[]);
         assert_eq!(it.recv().opcode(), 0x31);
         assert!(it.is_closed());
-        assert_eq!(target.wait_lost(), "data that was asked for did not come in time");
+        assert_eq!(target.wait_lost(), "data that was asked for, or promised, did not come in time");
+        // Neither does what an initiator sends unasked: F says that more follows.
+        let mut agreed = Agreed::session(3);
+        agreed.terms.initial_r2t = false;
+        let mut it = target.login(&agreed);
+        let bhs = it.command(0x21, 1024, write10(0, 2));
+        it.send(bhs, &[1; 512]);
+        assert!(it.is_closed());
+        assert_eq!(target.wait_lost(), "data that was asked for, or promised, did not come in time");
         let mut it = target.login(&Agreed::session(2));
         it.stream.write_all(&head(0x40, 0x80, 1)[..40]).unwrap();
         assert!(it.is_closed());

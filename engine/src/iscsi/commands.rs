@@ -40,7 +40,7 @@ impl Session {
     /// A SCSI Command's header. `None`: its shard has no room for its first burst now.
     pub(super) fn command(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs, ahs: &[u8]) -> Option<Sink> {
         let first = self.first_burst(bhs);
-        let room = first == 0 || ctx.may_begin(BufPool::cost(first));
+        let room = first == 0 || self.may_begin(ctx, BufPool::cost(first));
         // While others wait for data of this session, what brings that data must not wait for them: then a
         // command without room is refused, so that what is behind it is read.
         if !room && self.commands.iter().all(|(_, command)| !command.collecting) {
@@ -85,6 +85,14 @@ impl Session {
         } else {
             0
         }
+    }
+
+    /// Has the shard room for a first burst? Its session always has.
+    fn may_begin(&self, ctx: &Ctx, cost: usize) -> bool {
+        let alone = || self.commands.iter().all(|(_, command)| !command.collecting);
+        (ctx.may_collect(cost) || ctx.may_collect_first(cost) && alone())
+            && ctx.task_room() >= 1
+            && ctx.may_take_within(usize::MAX, None, 0, cost)
     }
 
     /// A buffer for the first burst of a command that has none: it cannot be carried out yet, or there was
@@ -181,9 +189,15 @@ impl Session {
             aborted: None,
             name: None,
         };
+        let owed = command.inflow.open_sequences();
         let handle = self.commands.insert(command).map_err(|_| reason::TOO_MANY_IMMEDIATE)?;
         self.tags.insert(itt, handle);
-        self.conn(at).forget_ghost(itt);
+        let conn = self.conn(at);
+        conn.forget_ghost(itt);
+        if owed > 0 {
+            conn.owed += owed;
+            conn.owed_news_ms = ctx.now_ms();
+        }
         match (immediate, order) {
             (true, _) => self.immediates += 1,
             (false, Order::Early) => {}

@@ -88,9 +88,9 @@ pub struct Conn {
     pub closing_left: usize,
     pub turn_left: usize,
     pub ping: Option<Ping>,
-    /// R2Ts without their data, and since when there was no news of any.
-    pub open_r2ts: usize,
-    pub r2t_news_ms: u64,
+    /// Sequences of data that are to come, for R2Ts or unsolicited, and since when there was no news of any.
+    pub owed: usize,
+    pub owed_news_ms: u64,
     /// The Text Request that Python has.
     pub text: Option<Bhs>,
     ghosts: Vec<Ghost>,
@@ -122,8 +122,8 @@ impl Conn {
             closing_left: CLOSING_BYTES,
             turn_left: 0,
             ping: None,
-            open_r2ts: 0,
-            r2t_news_ms: now_ms,
+            owed: 0,
+            owed_news_ms: now_ms,
             text: None,
             ghosts: Vec::new(),
             kicked: false,

@@ -67,7 +67,7 @@ impl Session {
         };
         let r2t =
             (ttt != NO_TAG).then(|| Ttt(ttt).r2t_sn(command.inflow.r2t_count() - command.inflow.open_r2ts() as u32));
-        let before = command.inflow.open_r2ts();
+        let before = command.inflow.open_sequences();
         let offset = bhs.buffer_offset();
         let len = bhs.data_bytes() as u32;
         let taken = command.inflow.data_out(r2t, bhs.data_sn(), offset, len, last);
@@ -75,11 +75,11 @@ impl Session {
             command.inflow.spoil(r2t, last);
             command.fail(Answer::check(sense_of(fault)));
         }
-        let (base, answered) = (command.base, before - command.inflow.open_r2ts());
+        let (base, answered) = (command.base, before - command.inflow.open_sequences());
         let failed = matches!(command.plan, Plan::Fail(_));
         let conn = self.conns.get_mut(at).expect("it has its turn");
-        conn.open_r2ts -= answered;
-        conn.r2t_news_ms = ctx.now_ms();
+        conn.owed -= answered;
+        conn.owed_news_ms = ctx.now_ms();
         match taken {
             Err(fault) => {
                 let why = if fault == Fault::Sequence { reason::PROTOCOL } else { reason::INVALID_FIELD };
@@ -158,7 +158,10 @@ impl Session {
         let command = self.commands.get(handle).expect("it advances");
         let (cost, lun) = (BufPool::cost(len), command.lun.clone());
         let entry = lun.as_ref().map(|lun| &*lun.attachment.entry);
-        if !(ctx.may_collect(cost) && self.has_room(ctx, entry, cost)) {
+        // First bursts apart: those may wait for this.
+        let alone = || self.commands.iter().all(|(_, command)| !command.collecting || command.first);
+        let collects = ctx.may_collect(cost) || ctx.may_collect_first(cost) && alone();
+        if !(collects && self.has_room(ctx, entry, cost)) {
             return false;
         }
         let mut larger = self.take(ctx, len);
@@ -181,8 +184,8 @@ impl Session {
             let numbers = self.numbers(ctx, at);
             let ttt = Ttt::new(handle, burst.sn).0;
             let conn = self.conn(at);
-            conn.open_r2ts += 1;
-            conn.r2t_news_ms = ctx.now_ms();
+            conn.owed += 1;
+            conn.owed_news_ms = ctx.now_ms();
             conn.send(&wire::r2t(itt, lun, ttt, burst.sn, burst.offset, burst.len, numbers), &[]);
             self.kick(ctx, at);
         }

@@ -89,6 +89,11 @@ impl Inflow {
         self.open
     }
 
+    /// Sequences of data that are to come.
+    pub fn open_sequences(&self) -> usize {
+        self.open + usize::from(self.is_unsolicited())
+    }
+
     /// A Data-Out header is there. `r2t`: the R2TSN that its TTT stands for, `None`: unsolicited.
     pub fn data_out(&mut self, r2t: Option<u32>, data_sn: u32, offset: u32, len: u32, last: bool) -> Result<(), Fault> {
         debug_assert_eq!(self.coming, 0, "one PDU at a time");

@@ -204,14 +204,14 @@ impl Session {
             return self.end_aborted(ctx, handle, status.filter(|_| !early));
         }
         command.aborted = Some(status);
-        let (open, ghost) = (command.inflow.open_r2ts(), command.ghost(handle));
+        let (open, ghost) = (command.inflow.open_sequences(), command.ghost(handle));
         command.inflow = Inflow::default();
         let at = command.conn;
         if let Some(buf) = self.take_collected(ctx, handle) {
             self.give(ctx, buf);
         }
         if let Some(conn) = self.conns.get_mut(at) {
-            conn.open_r2ts -= open;
+            conn.owed -= open;
             ghost.into_iter().for_each(|ghost| conn.expect_ghost(ghost));
         }
     }

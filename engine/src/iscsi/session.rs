@@ -360,7 +360,7 @@ impl Session {
         let kept: Vec<IoBuf> = command.pieces.drain().collect();
         kept.into_iter().for_each(|buf| self.give(ctx, buf));
         if let Some(conn) = self.conns.get_mut(command.conn) {
-            conn.open_r2ts -= command.inflow.open_r2ts();
+            conn.owed -= command.inflow.open_sequences();
             command.ghost(handle).into_iter().for_each(|ghost| conn.expect_ghost(ghost));
         }
         Some(command)
@@ -429,8 +429,8 @@ impl Session {
         let since = |len| conn.link.received_ms.min(conn.begun_ms + len * 1000 / SLOWEST_RATE);
         let stalled = segment.filter(|_| !conn.is_paused()).map(|len| since(len) + limits.receive_stall_ms);
         let stalled = stalled.and_then(|at_ms| close(at_ms, "a PDU was begun and not finished in time"));
-        let data = (conn.open_r2ts > 0).then_some(conn.r2t_news_ms + limits.solicited_ms);
-        let data = data.and_then(|at_ms| close(at_ms, "data that was asked for did not come in time"));
+        let data = (conn.owed > 0).then_some(conn.owed_news_ms + limits.solicited_ms);
+        let data = data.and_then(|at_ms| close(at_ms, "data that was asked for, or promised, did not come in time"));
         let handed = self.handed.front().and_then(|(at_ms, _)| close(*at_ms, "a command was not answered in time"));
         let ping = match conn.ping {
             Some(ping) => close(ping.sent_ms + self.nop_timeout_ms, "the initiator does not answer"),

@@ -337,13 +337,18 @@ impl Ctx {
 
     /// May a payload of `cost` bytes, which is yet to come, get its buffer and its task now?
     pub fn may_collect(&self, cost: usize) -> bool {
-        self.collecting_bytes + cost <= self.limits.shard_hard_bytes as usize / 4
-            && self.reserved_tasks < self.limits.tasks_per_shard as usize / 4
+        self.collects_within(4, cost)
     }
 
-    /// The same for one that its session has room for already: what others hold is all that counts.
-    pub fn may_begin(&self, cost: usize) -> bool {
-        self.may_collect(cost) && self.task_room() >= 1 && self.may_take_within(usize::MAX, None, 0, cost)
+    /// The same for the first of a session: some of the room is kept for those, from others that are slow to send
+    /// what they have promised.
+    pub fn may_collect_first(&self, cost: usize) -> bool {
+        self.collects_within(2, cost)
+    }
+
+    fn collects_within(&self, part: usize, cost: usize) -> bool {
+        self.collecting_bytes + cost <= self.limits.shard_hard_bytes as usize / part
+            && self.reserved_tasks < self.limits.tasks_per_shard as usize / part
     }
 
     /// A payload of `cost` bytes begins to come.
