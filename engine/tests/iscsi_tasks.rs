@@ -413,3 +413,69 @@ fn two_connections_of_a_session_share_its_numbers() {
         target.wait_event(|event| *event == Event::SessionEnded { session: 1 });
     });
 }
+
+#[test]
+fn a_function_for_many_tasks_waits_for_the_commands_before_it() {
+    on_all(|target, held| {
+        let mut one = target.login(&Agreed::session(1));
+        let mut two = target.login(&Agreed { joins: true, cid: 1, ..Agreed::session(1) });
+        let is_management = |event: &Event| matches!(event, Event::TaskManagement(_));
+        for function in [2, 4, 5] {
+            // It overtakes a WRITE, which comes on the other connection.
+            let before = one.command(0xa1, 512, write10(0, 1));
+            let tag = one.manage(function, 0xffff_ffff, 0);
+            one.ping();
+            assert!(!target.has_event(is_management), "function {function}");
+            two.send(before, &[1; 512]);
+            let (task, ..) = target.wait_management();
+            let order = AbortOrder { request: 1, volume: target.volume, cut: task, ..AbortOrder::default() };
+            target.engine.abort(order);
+            target.wait_aborted(1);
+            target.engine.management_done(task, 0);
+            assert_eq!(expect(&mut one, tag, 0x22).bhs[2], 0);
+            // The aborted one has no answer, and is not carried out after that.
+            two.cmd_sn = one.cmd_sn;
+            two.ping();
+            assert_eq!(held.count(), 0);
+        }
+        // Behind a command for which there is no window it would wait for ever.
+        one.cmd_sn += 5000;
+        let tag = one.manage(5, 0xffff_ffff, 0);
+        assert_eq!(expect(&mut one, tag, 0x22).bhs[2], 255, "function rejected");
+    });
+}
+
+#[test]
+fn a_function_for_many_tasks_leaves_those_behind_it_alone() {
+    on_all(|target, held| {
+        let mut one = target.login(&Agreed::session(1));
+        let mut two = target.login(&Agreed { joins: true, cid: 1, ..Agreed::session(1) });
+        // The command behind the function comes first, on the other connection, and another waits for data.
+        let before = one.command(0xa1, 1024, write10(0, 2));
+        two.cmd_sn = one.cmd_sn;
+        let behind = two.command(0xc1, 512, read10(8, 1));
+        let stalled = two.command(0xa1, 1024, write10(16, 2));
+        two.send(behind, &[]);
+        two.send(stalled, &[]);
+        one.send(before, &[]);
+        expect(&mut one, itt(before), 0x31);
+        let r2t = expect(&mut two, itt(stalled), 0x31);
+        target.eventually("the READ is in the back end", |_| held.count() == 1);
+        let tag = one.manage(2, 0xffff_ffff, 0);
+        let (task, ..) = target.wait_management();
+        let order = AbortOrder { request: 1, volume: target.volume, cut: task, ..AbortOrder::default() };
+        target.engine.abort(order);
+        target.wait_aborted(1);
+        target.engine.management_done(task, 0);
+        assert_eq!(expect(&mut one, tag, 0x22).bhs[2], 0);
+        assert_eq!(held.count(), 1);
+        held.finish(Ok(()));
+        assert_eq!(two.answer(itt(behind)).1.status(), 0);
+        two.data_out(itt(stalled), r2t.word(20), 0, 0, true, &[1; 1024]);
+        target.eventually("the WRITE is in the back end", |_| held.count() == 1);
+        held.finish(Ok(()));
+        assert_eq!(two.answer(itt(stalled)).1.status(), 0);
+        one.cmd_sn = two.cmd_sn;
+        one.ping();
+    });
+}

@@ -233,9 +233,12 @@ impl Session {
         self.early.insert(at, (cmd_sn, early));
     }
 
-    /// Delivers what has waited for the commands before it.
+    /// Delivers what has waited for the commands before it: a task management function before the command that
+    /// comes next.
     pub(super) fn deliver_early(&mut self, ctx: &mut Ctx) {
-        while let Some((sn, _)) = self.early.first() {
+        loop {
+            self.begin_managements(ctx);
+            let Some((sn, _)) = self.early.first() else { return };
             if self.window.take(*sn) != Order::Now {
                 return;
             }

@@ -31,8 +31,32 @@ pub struct Management {
 }
 
 impl Session {
-    /// A Task Management Function Request, in its turn.
+    /// A Task Management Function Request, in its turn or immediate. One for many tasks waits, even then, until all
+    /// commands with a lower CmdSN have come by the session's other connections (RFC 7143 4.2.3.3 b): else they
+    /// would be carried out after the answer that says that they are aborted.
     pub(super) fn management(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs) {
+        let of_many = bhs.low7() != function::ABORT_TASK && bhs.low7() != function::TASK_REASSIGN;
+        if !(of_many && sn_lt(self.window.expected(), bhs.cmd_sn())) {
+            return self.begin_management(ctx, at, bhs);
+        }
+        // Behind a command that no window allows it would wait for ever.
+        let never = sn_lt(self.window.most().wrapping_add(1), bhs.cmd_sn());
+        if never || self.functions.len() + self.managements >= ctx.limits.managements_per_session as usize {
+            return self.management_response(ctx, at, bhs.itt(), response::REJECTED);
+        }
+        self.functions.push((at, *bhs));
+    }
+
+    /// Commands have come: so have, for some functions, all that they waited for.
+    pub(super) fn begin_managements(&mut self, ctx: &mut Ctx) {
+        let expected = self.window.expected();
+        while let Some(place) = self.functions.iter().position(|(_, bhs)| !sn_lt(expected, bhs.cmd_sn())) {
+            let (at, bhs) = self.functions.remove(place);
+            self.begin_management(ctx, at, &bhs);
+        }
+    }
+
+    fn begin_management(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs) {
         let function = bhs.low7();
         let lun = self.luns.get(bhs.lun()).cloned();
         let of_unit = matches!(
@@ -72,7 +96,7 @@ impl Session {
         };
         if let Some(scope) = scope {
             let everywhere = scope.nexus == 0;
-            let cut = Arc::new(Cut { number, scope });
+            let cut = Arc::new(Cut { number, scope, session: self.number, cmd_sn: bhs.cmd_sn() });
             ctx.iscsi.hold(cut.clone());
             if everywhere {
                 ctx.iscsi.outgoing.push(Outgoing::Hold(cut));
@@ -158,9 +182,9 @@ impl Session {
         }
     }
 
-    /// Aborts what is in scope and came before `since`: what the volume has keeps its place until its fate
+    /// Aborts what is in scope and came before its cut: what the volume has keeps its place until its fate
     /// is known.
-    pub fn abort(&mut self, ctx: &mut Ctx, abort: &Abort, one: Option<TaskHandle>, since: u64) {
+    pub fn abort(&mut self, ctx: &mut Ctx, abort: &Abort, one: Option<TaskHandle>) {
         let except = abort.except.and_then(|name| ctx.iscsi.command_of(self.number, name));
         let inside: Vec<TaskHandle> = self
             .commands
@@ -168,7 +192,7 @@ impl Session {
             .filter(|(handle, command)| {
                 one.is_none_or(|one| one == *handle)
                     && except != Some(*handle)
-                    && command.arrival < since
+                    && ctx.iscsi.is_behind(abort.cut, self.number, command)
                     && (one.is_some() || abort.scope.covers(command.volume(), self.nexus) || command.is_abandoned())
             })
             .map(|(handle, _)| handle)

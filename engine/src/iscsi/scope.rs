@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
+use super::command::Command;
+use super::wire::sn_lt;
 use crate::shard::events::{Event, Lanes};
 use crate::shard::tasks::TaskHandle;
 
@@ -29,6 +31,9 @@ impl Scope {
 pub struct Cut {
     pub number: u64,
     pub scope: Scope,
+    /// The function's session, and its CmdSN there.
+    pub session: u64,
+    pub cmd_sn: u32,
 }
 
 /// A cut as one shard has it.
@@ -37,6 +42,19 @@ pub struct Held {
     pub cut: Arc<Cut>,
     /// Commands of this shard whose `arrival` is lower came before it.
     pub since: u64,
+}
+
+impl Held {
+    /// Does it come behind a command of `session`, so that an abort reaches that one? In its own session CmdSN says
+    /// so, by whichever connection a command comes, and none with a higher one is affected (RFC 7143 4.2.3.3). An
+    /// immediate command has the CmdSN of the one that comes next: among those with its own, the first came first.
+    pub fn is_behind(&self, session: u64, command: &Command) -> bool {
+        let by_number = session == self.cut.session && (!command.immediate || command.cmd_sn != self.cut.cmd_sn);
+        match by_number {
+            true => sn_lt(command.cmd_sn, self.cut.cmd_sn),
+            false => command.arrival < self.since,
+        }
+    }
 }
 
 /// Python's `abort`, on its way through the shards.

@@ -107,6 +107,8 @@ pub struct Session {
     /// Those that wait for the quota of such.
     pub quota: VecDeque<TaskHandle>,
     pub managements: usize,
+    /// Task management functions that wait for commands before them, with their connections.
+    pub functions: Vec<(TaskHandle, Bhs)>,
     pub pings: u32,
     /// What it has done so far; none before its first command.
     pub counts: Option<Box<OpCounts>>,
@@ -148,6 +150,7 @@ impl Session {
             in_lane: InLane::default(),
             quota: VecDeque::new(),
             managements: 0,
+            functions: Vec::new(),
             pings: 0,
             counts: None,
             ended: Vec::new(),
@@ -306,6 +309,7 @@ impl Session {
     /// What came before its turn on a connection that is left was not acknowledged: it counts as never
     /// received, and the initiator sends it again on another connection, with the same CmdSN (7.2.2, 11.14).
     pub(super) fn forget_early(&mut self, ctx: &mut Ctx, at: TaskHandle) {
+        self.functions.retain(|(conn, _)| *conn != at);
         let early = std::mem::take(&mut self.early);
         for (sn, early) in early {
             let conn = match &early {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::command::Command;
 use super::scope::{Cut, Held};
 use super::session::Session;
 use crate::shard::shared::SHARD_BITS;
@@ -87,9 +88,16 @@ impl Table {
         self.cuts.iter().any(|held| held.cut.scope.covers(volume, nexus))
     }
 
-    /// Commands with a lower `arrival` came before the cut; without one, all have.
-    pub fn since(&self, cut: u64) -> u64 {
-        self.cuts.iter().find(|held| held.cut.number == cut).map_or(u64::MAX, |held| held.since)
+    /// The session whose function a cut was made for, if it is on this shard.
+    pub fn session_of(&self, cut: u64) -> Option<&Rc<RefCell<Session>>> {
+        let held = self.cuts.iter().find(|held| held.cut.number == cut)?;
+        self.sessions.get(&held.cut.session)
+    }
+
+    /// Is an abort that a cut bounds to reach a command of `session`? Without a cut it reaches all.
+    pub fn is_behind(&self, cut: u64, session: u64, command: &Command) -> bool {
+        let held = self.cuts.iter().find(|held| held.cut.number == cut);
+        held.is_none_or(|held| held.is_behind(session, command))
     }
 
     /// Ends a cut. True: there was one.

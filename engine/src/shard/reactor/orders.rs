@@ -141,7 +141,6 @@ impl Reactor {
             })
         });
         self.settle_reads(abort.scope.nexus);
-        let since = if abort.cut == 0 { u64::MAX } else { self.ctx.iscsi.since(abort.cut) };
         let mut tasks = self.tasks_in(&abort, one);
         if one != Some(None) {
             let sessions: Vec<_> = self.ctx.iscsi.sessions.values().cloned().collect();
@@ -149,7 +148,7 @@ impl Reactor {
                 let mut session = session.borrow_mut();
                 match one.flatten() {
                     Some((number, _)) if number != session.number => {}
-                    one => session.abort(&mut self.ctx, &abort, one.map(|(_, command)| command), since),
+                    one => session.abort(&mut self.ctx, &abort, one.map(|(_, command)| command)),
                 }
             }
         }
@@ -192,9 +191,19 @@ impl Reactor {
             None => {
                 abort.scope.covers(task.attachment.entry.volume.id(), task.nexus)
                     && except.is_none_or(|except| !is(task, except))
+                    && !self.is_spared(abort, task)
             }
         };
         self.ctx.tasks.iter().filter(|(_, task)| inside(task)).map(|(handle, _)| handle).collect()
+    }
+
+    /// Is it a command's that the abort's cut does not reach?
+    fn is_spared(&self, abort: &Abort, task: &super::Task) -> bool {
+        let Role::Scsi { command } = task.role else { return false };
+        let Some(session) = self.ctx.iscsi.session_of(abort.cut) else { return false };
+        let session = session.borrow();
+        let command = session.commands.get(command).filter(|_| session.nexus == task.nexus);
+        command.is_some_and(|command| !self.ctx.iscsi.is_behind(abort.cut, session.number, command))
     }
 
     /// Takes back what waits for its range: it never begins. (NBD's requests are left to themselves.)
