@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use support::iscsi::*;
@@ -346,5 +346,61 @@ fn what_comes_before_its_turn_is_bounded() {
         drop(it);
         target.wait_lost();
         target.eventually("all memory is given back", |_| held() <= before);
+    });
+}
+
+/// Sends bytes, and waits a little for the end of the connection. True: there it is.
+fn ends_after(it: &mut Initiator, bytes: &[u8]) -> bool {
+    it.stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+    let timed_out = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+    it.stream.write_all(bytes).is_err() || it.stream.read(&mut [0; 4096]).map_or_else(|e| !timed_out(&e), |n| n == 0)
+}
+
+#[test]
+fn neither_empty_data_nor_other_commands_put_off_a_deadline() {
+    on_all(&[("solicited_ms", 200)], |target| {
+        let late = "data that was asked for, or promised, did not come in time";
+        let stalled = |it: &mut Initiator| {
+            let bhs = it.command(0xa1, 1024, write10(0, 2));
+            it.send(bhs, &[]);
+            let r2t = it.recv();
+            assert_eq!(r2t.opcode(), 0x31);
+            r2t
+        };
+        // Data-Outs without data.
+        let mut it = target.login(&Agreed::session(2));
+        let r2t = stalled(&mut it);
+        let start = Instant::now();
+        for sn in 0.. {
+            let mut bhs = head(0x05, 0, r2t.itt());
+            bhs[8..16].copy_from_slice(&LUN_1.to_be_bytes());
+            put(&mut bhs, 20, r2t.word(20));
+            put(&mut bhs, 36, sn);
+            if ends_after(&mut it, &bhs) {
+                break;
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "it is still there");
+        }
+        drop(it);
+        assert_eq!(target.wait_lost(), late);
+        // All that other commands ask for.
+        let mut it = target.login(&Agreed::session(3));
+        stalled(&mut it);
+        let start = Instant::now();
+        loop {
+            let bhs = it.command(0xa1, 512, write10(8, 1));
+            let bytes = it.bytes(bhs, &[]);
+            let Ok(()) = it.stream.write_all(&bytes) else { break };
+            let Ok(r2t) = it.try_recv() else { break };
+            let mut bhs = head(0x05, 0x80, r2t.itt());
+            put(&mut bhs, 20, r2t.word(20));
+            let bytes = it.bytes(bhs, &[1; 512]);
+            let Ok(()) = it.stream.write_all(&bytes) else { break };
+            let Ok(status) = it.try_recv() else { break };
+            assert_eq!((status.opcode(), status.status()), (0x21, 0));
+            assert!(start.elapsed() < Duration::from_secs(10), "it is still there");
+        }
+        drop(it);
+        assert_eq!(target.wait_lost(), late);
     });
 }

@@ -131,6 +131,8 @@ pub struct Command {
     /// The gate's generation when it was judged.
     pub generation: u64,
     pub inflow: Inflow,
+    /// Since when its data is due, by its connection's clock; what has come of it counts for later.
+    pub data_since_ms: u64,
     /// Where Data-Out is collected: the bytes from `base` on.
     pub buf: Option<IoBuf>,
     pub base: u32,

@@ -174,6 +174,7 @@ impl Session {
             plan,
             generation: 0,
             inflow,
+            data_since_ms: self.data_due(ctx, at, inflow.is_due()),
             buf: None,
             base: 0,
             pieces: Pieces::default(),
@@ -189,15 +190,9 @@ impl Session {
             aborted: None,
             name: None,
         };
-        let owed = command.inflow.open_sequences();
         let handle = self.commands.insert(command).map_err(|_| reason::TOO_MANY_IMMEDIATE)?;
         self.tags.insert(itt, handle);
-        let conn = self.conn(at);
-        conn.forget_ghost(itt);
-        if owed > 0 {
-            conn.owed += owed;
-            conn.owed_news_ms = ctx.now_ms();
-        }
+        self.conn(at).forget_ghost(itt);
         match (immediate, order) {
             (true, _) => self.immediates += 1,
             (false, Order::Early) => {}

@@ -88,9 +88,10 @@ pub struct Conn {
     pub closing_left: usize,
     pub turn_left: usize,
     pub ping: Option<Ping>,
-    /// Sequences of data that are to come, for R2Ts or unsolicited, and since when there was no news of any.
-    pub owed: usize,
-    pub owed_news_ms: u64,
+    /// No data has been due for longer than since then, by its own clock; seen to anew when that is too long.
+    pub data_since_ms: Option<u64>,
+    /// For how long it was not read, all in all, by our own doing.
+    pub unread_ms: u64,
     /// The Text Request that Python has.
     pub text: Option<Bhs>,
     ghosts: Vec<Ghost>,
@@ -122,8 +123,8 @@ impl Conn {
             closing_left: CLOSING_BYTES,
             turn_left: 0,
             ping: None,
-            owed: 0,
-            owed_news_ms: now_ms,
+            data_since_ms: None,
+            unread_ms: 0,
             text: None,
             ghosts: Vec::new(),
             kicked: false,
@@ -188,6 +189,11 @@ impl Conn {
     /// Is it not read for now?
     pub fn is_paused(&self) -> bool {
         self.parked || self.is_clogged()
+    }
+
+    /// Its own clock, which stands still while it is not read.
+    pub fn clock_ms(&self, now_ms: u64) -> u64 {
+        now_ms - self.unread_ms
     }
 
     /// Takes nothing more; ends when what waits has been sent.

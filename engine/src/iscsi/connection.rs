@@ -361,6 +361,10 @@ impl Connection {
         }
     }
 
+    fn is_data_late(&self, ctx: &Ctx) -> bool {
+        self.session().is_some_and(|(session, at)| session.borrow_mut().is_data_late(ctx, at))
+    }
+
     /// A timer of it came due.
     pub fn time_out(&mut self, ctx: &mut Ctx) -> Result<(), End> {
         self.armed_ms = u64::MAX;
@@ -370,6 +374,9 @@ impl Connection {
                 if let Some((session, at)) = self.session() {
                     session.clone().borrow_mut().ping(ctx, at);
                 }
+            }
+            Some((at_ms, Due::Data)) if at_ms <= ctx.now_ms() && self.is_data_late(ctx) => {
+                return Err("data that was asked for, or promised, did not come in time".into());
             }
             _ => {}
         }

@@ -5,7 +5,7 @@ use super::commands::sense_of;
 use super::conn::{Ghost, Sink};
 use super::execute::{way, Way};
 use super::inflow::Fault;
-use super::session::Session;
+use super::session::{Session, SLOWEST_RATE};
 use super::wire::{self, reason, Bhs, NO_TAG};
 use crate::scsi::command::Answer;
 use crate::shard::buffers::BufPool;
@@ -67,7 +67,6 @@ impl Session {
         };
         let r2t =
             (ttt != NO_TAG).then(|| Ttt(ttt).r2t_sn(command.inflow.r2t_count() - command.inflow.open_r2ts() as u32));
-        let before = command.inflow.open_sequences();
         let offset = bhs.buffer_offset();
         let len = bhs.data_bytes() as u32;
         let taken = command.inflow.data_out(r2t, bhs.data_sn(), offset, len, last);
@@ -75,11 +74,7 @@ impl Session {
             command.inflow.spoil(r2t, last);
             command.fail(Answer::check(sense_of(fault)));
         }
-        let (base, answered) = (command.base, before - command.inflow.open_sequences());
-        let failed = matches!(command.plan, Plan::Fail(_));
-        let conn = self.conns.get_mut(at).expect("it has its turn");
-        conn.owed -= answered;
-        conn.owed_news_ms = ctx.now_ms();
+        let (base, failed) = (command.base, matches!(command.plan, Plan::Fail(_)));
         match taken {
             Err(fault) => {
                 let why = if fault == Fault::Sequence { reason::PROTOCOL } else { reason::INVALID_FIELD };
@@ -108,7 +103,10 @@ impl Session {
     /// A command's data segment is complete. `sound`: as far as its digest tells.
     pub(super) fn data_arrived(&mut self, ctx: &mut Ctx, handle: TaskHandle, sound: bool) {
         let Some(command) = self.commands.get_mut(handle) else { return };
-        command.inflow.arrived();
+        let came = command.inflow.arrived();
+        if let Some(conn) = self.conns.get(command.conn) {
+            command.data_since_ms = later_ms(command.data_since_ms, came, conn.clock_ms(ctx.now_ms()));
+        }
         if !sound {
             // Level 0 knows no recovery R2T: the command ends, when its other data has come (7.8).
             command.fail(Answer::check(super::command::sense::CRC_ERROR));
@@ -179,16 +177,39 @@ impl Session {
     fn ask(&mut self, ctx: &mut Ctx, handle: TaskHandle, end: u32) {
         loop {
             let command = self.commands.get_mut(handle).expect("it advances");
+            let was_due = command.inflow.is_due();
             let Some(burst) = command.inflow.ask(&self.terms, end) else { return };
             let (itt, lun, at) = (command.itt, command.lun_field, command.conn);
+            if !was_due {
+                let since_ms = self.data_due(ctx, at, true);
+                self.commands.get_mut(handle).expect("as above").data_since_ms = since_ms;
+            }
             let numbers = self.numbers(ctx, at);
             let ttt = Ttt::new(handle, burst.sn).0;
             let conn = self.conn(at);
-            conn.owed += 1;
-            conn.owed_news_ms = ctx.now_ms();
             conn.send(&wire::r2t(itt, lun, ttt, burst.sn, burst.offset, burst.len, numbers), &[]);
             self.kick(ctx, at);
         }
+    }
+
+    /// A command's data becomes due, if `is_due`: gives the time, by its connection's clock.
+    pub(super) fn data_due(&mut self, ctx: &Ctx, at: TaskHandle, is_due: bool) -> u64 {
+        let conn = self.conn(at);
+        let now_ms = conn.clock_ms(ctx.now_ms());
+        if is_due {
+            conn.data_since_ms.get_or_insert(now_ms);
+        }
+        now_ms
+    }
+
+    /// Has data of some command been due for too long? Each has a time of its own: it holds memory that others
+    /// wait for, whatever comes for those beside it.
+    pub fn is_data_late(&mut self, ctx: &Ctx, at: TaskHandle) -> bool {
+        let due = self.commands.iter().filter(|(_, command)| command.conn == at && command.inflow.is_due());
+        let since_ms = due.map(|(_, command)| command.data_since_ms).min();
+        let conn = self.conn(at);
+        conn.data_since_ms = since_ms;
+        since_ms.is_some_and(|since| since + ctx.limits.solicited_ms <= conn.clock_ms(ctx.now_ms()))
     }
 
     /// Puts a command among those that wait for memory.
@@ -200,6 +221,12 @@ impl Session {
             }
         }
     }
+}
+
+/// Since when data is due of which `came` bytes have come: they count for the time that they take at the slowest
+/// rate, and headers without data for none.
+fn later_ms(since_ms: u64, came: u32, now_ms: u64) -> u64 {
+    (since_ms + u64::from(came) * 1000 / SLOWEST_RATE).min(now_ms)
 }
 
 impl Command {
@@ -223,6 +250,13 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_bytes_put_off_a_deadline() {
+        assert_eq!(later_ms(1000, 0, 50_000), 1000);
+        assert_eq!(later_ms(1000, 65_536, 50_000), 2000);
+        assert_eq!(later_ms(49_900, 65_536, 50_000), 50_000, "not beyond now");
+    }
 
     #[test]
     fn tags_name_a_command_and_its_r2t() {

@@ -79,6 +79,11 @@ impl Inflow {
         self.coming > 0 || self.unsolicited_end > 0 || self.open > 0
     }
 
+    /// Does the initiator owe data that was asked for, or that it has announced?
+    pub fn is_due(&self) -> bool {
+        self.unsolicited_end > 0 || self.open > 0
+    }
+
     /// May unsolicited Data-Out come?
     pub fn is_unsolicited(&self) -> bool {
         self.unsolicited_end > 0
@@ -87,11 +92,6 @@ impl Inflow {
     /// R2Ts that are not answered in full.
     pub fn open_r2ts(&self) -> usize {
         self.open
-    }
-
-    /// Sequences of data that are to come.
-    pub fn open_sequences(&self) -> usize {
-        self.open + usize::from(self.is_unsolicited())
     }
 
     /// A Data-Out header is there. `r2t`: the R2TSN that its TTT stands for, `None`: unsolicited.
@@ -148,9 +148,11 @@ impl Inflow {
         }
     }
 
-    /// The data of the last PDU is there.
-    pub fn arrived(&mut self) {
-        self.received += std::mem::take(&mut self.coming);
+    /// The data of the last PDU is there; gives its bytes.
+    pub fn arrived(&mut self) -> u32 {
+        let came = std::mem::take(&mut self.coming);
+        self.received += came;
+        came
     }
 
     /// Counts an R2T in for what is to be asked for next: as much as may be, up to `end`.

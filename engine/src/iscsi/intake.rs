@@ -358,6 +358,7 @@ impl Conn {
     fn resume_clock(&mut self, now_ms: u64) {
         if let Some(since_ms) = self.paused_since_ms.take() {
             let paused_ms = now_ms.saturating_sub(since_ms);
+            self.unread_ms += paused_ms;
             self.begun_ms += paused_ms;
             self.link.received_ms += paused_ms;
         }

@@ -228,14 +228,13 @@ impl Session {
             return self.end_aborted(ctx, handle, status.filter(|_| !early));
         }
         command.aborted = Some(status);
-        let (open, ghost) = (command.inflow.open_sequences(), command.ghost(handle));
+        let ghost = command.ghost(handle);
         command.inflow = Inflow::default();
         let at = command.conn;
         if let Some(buf) = self.take_collected(ctx, handle) {
             self.give(ctx, buf);
         }
         if let Some(conn) = self.conns.get_mut(at) {
-            conn.owed -= open;
             ghost.into_iter().for_each(|ghost| conn.expect_ghost(ghost));
         }
     }

@@ -29,7 +29,7 @@ use crate::shard::status::OpCounts;
 use crate::shard::tasks::{Slab, TaskHandle};
 
 /// Data must come at this rate at least, bytes per second, beside the time that every PDU has.
-const SLOWEST_RATE: u64 = 64 << 10;
+pub(super) const SLOWEST_RATE: u64 = 64 << 10;
 
 /// Connections of one session (MaxConnections is negotiated well below).
 const CONNECTIONS: usize = 64;
@@ -364,7 +364,6 @@ impl Session {
         let kept: Vec<IoBuf> = command.pieces.drain().collect();
         kept.into_iter().for_each(|buf| self.give(ctx, buf));
         if let Some(conn) = self.conns.get_mut(command.conn) {
-            conn.owed -= command.inflow.open_sequences();
             command.ghost(handle).into_iter().for_each(|ghost| conn.expect_ghost(ghost));
         }
         Some(command)
@@ -433,8 +432,8 @@ impl Session {
         let since = |len| conn.link.received_ms.min(conn.begun_ms + len * 1000 / SLOWEST_RATE);
         let stalled = segment.filter(|_| !conn.is_paused()).map(|len| since(len) + limits.receive_stall_ms);
         let stalled = stalled.and_then(|at_ms| close(at_ms, "a PDU was begun and not finished in time"));
-        let data = (conn.owed > 0).then_some(conn.owed_news_ms + limits.solicited_ms);
-        let data = data.and_then(|at_ms| close(at_ms, "data that was asked for, or promised, did not come in time"));
+        let data = conn.data_since_ms.filter(|_| !conn.is_paused());
+        let data = data.map(|since| (since + conn.unread_ms + limits.solicited_ms, Due::Data));
         let handed = self.handed.front().and_then(|(at_ms, _)| close(*at_ms, "a command was not answered in time"));
         let ping = match conn.ping {
             Some(ping) => close(ping.sent_ms + self.nop_timeout_ms, "the initiator does not answer"),
@@ -462,6 +461,8 @@ pub enum Granted {
 pub enum Due {
     Close(&'static str),
     Ping,
+    /// Data may have been due for too long: its commands say whether it has.
+    Data,
 }
 
 /// Why a session's connection is over although nothing was wrong with itself.
