@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import tomllib
@@ -16,6 +17,7 @@ INDEX_ADDRESS = re.compile(
     r"--(extra-)?index-url|--find-links|--trusted-host|files\.pythonhosted|pypi\.org"
     r"|\[source\.|replace-with|static\.crates\.io|index\.crates\.io"
 )
+PLATFORM = ("--filter-platform", "x86_64-unknown-linux-gnu")
 LONGEST_FILE_LINES = 700
 # The opcode table: nobody edits it, and it has a row for each command (`make tables`).
 # One is generated, the other is the one face of one module.
@@ -138,3 +140,26 @@ def test_the_makefile_lists_every_target_in_its_help() -> None:
     phony = set(re.search(r"^\.PHONY: (.*)$", text, re.M)[1].split())  # type: ignore[index]
     described = set(re.findall(r"^([a-z-]+):.*## ", text, re.M))
     assert phony - described == {"venv"}
+
+
+def test_the_lock_is_for_the_compiler_that_is_promised() -> None:
+    """Debian 12's rustc builds all of it, what only tests need as well."""
+    done = subprocess.run(
+        ["cargo", "metadata", "--locked", "--format-version=1", *PLATFORM],
+        cwd=TOP / "engine",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    packages = json.loads(done.stdout)["packages"]
+    promised = {p["name"]: p["rust_version"] for p in packages}["blockgate-engine"]
+    newer = [
+        f"{package['name']} {package['version']} needs rustc {package['rust_version']}"
+        for package in packages
+        if release(package["rust_version"] or "1.0") > release(promised)
+    ]
+    assert not newer, "\n".join(newer)
+
+
+def release(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")[:2]))
