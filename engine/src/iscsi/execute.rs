@@ -130,7 +130,12 @@ impl Session {
         let (started, at) = (command.pieces.started, command.conn);
         // Those behind an ORDERED or HEAD OF QUEUE task count on its being over when it has left the task set.
         let others_wait = matches!(command.attribute, attribute::ORDERED | attribute::HEAD_OF_QUEUE);
-        if len < MAPPED_MIN || others_wait || command.pieces.sent != started || self.conn(at).data_digest {
+        if len < MAPPED_MIN
+            || others_wait
+            || media.flags.fua
+            || command.pieces.sent != started
+            || self.conn(at).data_digest
+        {
             return false;
         }
         let Some(command) = self.commands.get(handle) else { return false };

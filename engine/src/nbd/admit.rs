@@ -96,7 +96,8 @@ pub fn admit(header: &Header, terms: &Negotiated) -> Verdict {
         return refuse(no(error::EINVAL, "command flag not valid here"));
     }
     let flags = Flags {
-        fua: header.has(flag::FUA),
+        // A READ has no write effects that it could be about.
+        fua: header.has(flag::FUA) && op != Op::Read,
         no_hole: header.has(flag::NO_HOLE),
         fast_zero: header.has(flag::FAST_ZERO),
         req_one: header.has(flag::REQ_ONE),
@@ -236,7 +237,7 @@ mod tests {
             (cmd::BLOCK_STATUS, Op::BlockStatus),
         ] {
             let verdict = admit(&header(kind, flag::FUA, 512, 512), &terms);
-            let flags = Flags { fua: true, ..Flags::default() };
+            let flags = Flags { fua: op != Op::Read, ..Flags::default() };
             assert_eq!(verdict, Verdict::Run { op, flags, unfragmented: false });
         }
         let flush = admit(&header(cmd::FLUSH, 0, 0, 0), &terms);

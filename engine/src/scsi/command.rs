@@ -210,8 +210,7 @@ impl Cdb<'_> {
 
     fn read(&self) -> Result<Media, Sense> {
         let media = self.transfer(Op::Read)?;
-        // FUA asks for what is on the medium; what is in the page cache is never older.
-        Ok(Media { data_in: media.len, flags: Flags::default(), ..media })
+        Ok(Media { data_in: media.len, ..media })
     }
 
     fn write(&self) -> Result<Media, Sense> {

@@ -147,7 +147,9 @@ class IscsiConnections:
         known = self._connections.pop(conn, None)
         if known is None:
             return False
-        self._log(conn, known, f"connection ended: {reason}")
+        # Whoever asks why a session ended finds it where it began.
+        level = logging.INFO if known.session is not None else logging.DEBUG
+        self._log(conn, known, f"connection ended: {reason}", level=level)
         self._one_less.set()
         if known.login is not None:
             known.login.abandon()

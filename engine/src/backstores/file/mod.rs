@@ -134,6 +134,13 @@ impl File {
         req.op.is_write() && (req.flags.fua || self.write_through)
     }
 
+    /// Must what is in the cache come to the medium first? A READ with FUA and a VERIFY are about what is there
+    /// (SBC-3 4.15).
+    fn is_of_the_medium(&self, req: &Request) -> bool {
+        let asks = req.op == Op::Verify || req.op == Op::Read && req.flags.fua;
+        asks && !self.write_through
+    }
+
     /// May the request be carried out at all, as things are?
     fn check_allowed(&self, req: &Request) -> Result<(), Fault> {
         if self.closed.load(Ordering::Relaxed) {
@@ -175,6 +182,9 @@ impl File {
         if req.len == 0 && req.op != Op::Flush {
             req.extents.iter_mut().for_each(Vec::clear);
             return Ok(());
+        }
+        if self.is_of_the_medium(req) {
+            self.flush()?;
         }
         match req.op {
             Op::Read => self.read(buf_of(req)?, start)?,

@@ -71,7 +71,7 @@ fn dpo_and_fua_are_taken() {
     let write = |flags| decoded(&[0x2a, flags, 0, 0, 0, 0, 0, 0, 1, 0]).unwrap();
     assert!(!write(0x10).flags.fua);
     assert!(write(0x08).flags.fua);
-    assert!(decoded(&[0x28, 0x18, 0, 0, 0, 0, 0, 0, 1, 0]).is_ok());
+    assert!(decoded(&[0x28, 0x18, 0, 0, 0, 0, 0, 0, 1, 0]).unwrap().flags.fua);
 }
 
 #[test]

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -81,4 +81,10 @@ def run_test(test: str, urls: Sequence[str], timeout_s: float) -> Run:
     if timed_out:
         lines = text.strip().splitlines() or ["no output"]
         return Run(Outcome(Verdict.TIMEOUT, lines[-1].strip()), text)
-    return Run(judge(test, assertions, text, _SUMMARY in text), text)
+    outcome = judge(test, assertions, text, _SUMMARY in text)
+    if outcome.verdict is Verdict.BROKEN and process.returncode < 0:
+        # SIGPIPE: the target closed the connection. SIGSEGV: the program's own mistake, or a PDU
+        # that it did not think of.
+        name = signal.Signals(-process.returncode).name
+        outcome = replace(outcome, reason=f"{name} after: {outcome.reason}")
+    return Run(outcome, text)
