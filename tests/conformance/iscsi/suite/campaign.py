@@ -19,9 +19,17 @@ Progress = Callable[[Unit, str, Run], None]
 def run_unit(
     unit: Unit, urls: Sequence[str], tests: Sequence[str], progress: Progress | None = None
 ) -> dict[str, Run]:
-    runs = {}
+    """Runs the tests one after another. A program that a signal ended has said nothing of the
+    target: once for each unit it is run again, and what it left behind is printed."""
+    runs: dict[str, Run] = {}
+    spare = True
     for test in tests:
-        runs[test] = run_test(test, urls, unit.limit_s)
+        run = run_test(test, urls, unit.limit_s)
+        if run.killed_by and spare:
+            spare = False
+            print(f"{unit.name}: {test}: {run.outcome}; once more\n{run.log[-1000:]}", flush=True)
+            run = run_test(test, urls, unit.limit_s)
+        runs[test] = run
         if progress is not None:
             progress(unit, test, runs[test])
     return runs
