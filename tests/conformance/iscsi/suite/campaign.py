@@ -17,17 +17,27 @@ Progress = Callable[[Unit, str, Run], None]
 
 
 def run_unit(
-    unit: Unit, urls: Sequence[str], tests: Sequence[str], progress: Progress | None = None
+    unit: Unit,
+    urls: Sequence[str],
+    tests: Sequence[str],
+    progress: Progress | None = None,
+    log: Callable[[], str] = str,
 ) -> dict[str, Run]:
-    """Runs the tests one after another. A program that a signal ended has said nothing of the
-    target: once for each unit it is run again, and what it left behind is printed."""
+    """Runs the tests one after another; `log` gives the gateway's.
+
+    A program that a signal ended came to no verdict: once for each unit it is run again. By SIGPIPE
+    it died of a connection that the gateway closed, which is to be looked into whatever the second
+    run says: so what it left behind, and why connections ended, is printed.
+    """
     runs: dict[str, Run] = {}
     spare = True
     for test in tests:
         run = run_test(test, urls, unit.limit_s)
         if run.killed_by and spare:
             spare = False
-            print(f"{unit.name}: {test}: {run.outcome}; once more\n{run.log[-1000:]}", flush=True)
+            ends = [line for line in log().splitlines() if "connection ended" in line][-20:]
+            print(f"{unit.name}: {test}: {run.outcome}; once more\n{run.log[-1000:]}")
+            print(*ends, sep="\n", flush=True)
             run = run_test(test, urls, unit.limit_s)
         runs[test] = run
         if progress is not None:
@@ -47,7 +57,9 @@ class Campaign:
         self._runs: dict[str, Future[dict[str, Run]]] = {}
         for unit in sorted(units, key=lambda unit: -unit.limit_s):  # the longest first
             urls = unit.serve(gateway).urls()
-            self._runs[unit.name] = self._pool.submit(run_unit, unit, urls, unit.chosen(), progress)
+            self._runs[unit.name] = self._pool.submit(
+                run_unit, unit, urls, unit.chosen(), progress, gateway.log
+            )
 
     def runs(self, unit: str) -> dict[str, Run]:
         """Waits for a unit; each of its tests."""
