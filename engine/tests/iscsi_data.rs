@@ -240,6 +240,42 @@ fn all_that_is_sent_at_once_is_answered() {
     });
 }
 
+/// More than a connection may bring before others have their turn: which byte that is must not matter.
+#[test]
+fn a_burst_longer_than_a_turn_is_taken_whole() {
+    on_all(|target, _| {
+        let mut agreed = Agreed { queue_depth: 128, ..Agreed::session(1) };
+        agreed.terms.initial_r2t = false;
+        let mut it = target.login(&agreed);
+        it.ping();
+        for round in 0..4u64 {
+            let data = pattern(round, 8 << 20);
+            let (mut burst, mut tags) = (Vec::new(), Vec::new());
+            for (k, part) in data.chunks(65_536).enumerate() {
+                let bhs = it.command(0x21, 65_536, write10(k as u32 * 128, 128));
+                let itt = u32::from_be_bytes(bhs[16..20].try_into().unwrap());
+                tags.push(itt);
+                burst.extend(it.bytes(bhs, &part[..4096]));
+                for (sn, bytes) in part[4096..].chunks(4096).enumerate() {
+                    let mut bhs = head(0x05, if sn == 14 { 0x80 } else { 0 }, itt);
+                    bhs[8..16].copy_from_slice(&LUN_1.to_be_bytes());
+                    put(&mut bhs, 20, 0xffff_ffff);
+                    put(&mut bhs, 36, sn as u32);
+                    put(&mut bhs, 40, 4096 * (sn as u32 + 1));
+                    burst.extend(it.bytes(bhs, bytes));
+                }
+            }
+            let mut stream = it.stream.try_clone().unwrap();
+            let sender = std::thread::spawn(move || std::io::Write::write_all(&mut stream, &burst).unwrap());
+            for itt in tags {
+                assert_eq!(it.answer(itt).1.status(), 0);
+            }
+            sender.join().unwrap();
+            assert!(it.read(0, 16_384).0 == data);
+        }
+    });
+}
+
 #[test]
 fn other_commands_do_what_they_say() {
     on_all(|target, image| {

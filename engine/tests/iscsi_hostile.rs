@@ -244,6 +244,21 @@ fn half_a_pdu_and_data_that_never_comes_have_a_time() {
 }
 
 #[test]
+fn a_header_in_parts_after_a_long_silence_is_no_late_one() {
+    on_all(&[("receive_stall_ms", 1000)], |target| {
+        let mut it = target.login(&Agreed::session(1));
+        it.ping();
+        std::thread::sleep(Duration::from_millis(1200));
+        let bhs = it.command(0xc1, 512, read10(0, 1));
+        it.stream.write_all(&bhs[..40]).unwrap();
+        // In time, and long after the header before it.
+        std::thread::sleep(Duration::from_millis(100));
+        it.stream.write_all(&bhs[40..]).unwrap();
+        assert_eq!(it.answer(itt(bhs)).1.status(), 0);
+    });
+}
+
+#[test]
 fn one_that_does_not_read_is_bounded_and_closed() {
     on_all(&[("send_stall_ms", 500)], |target| {
         let mut it = target.login(&Agreed { queue_depth: 256, ..Agreed::session(1) });

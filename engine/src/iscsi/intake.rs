@@ -104,9 +104,14 @@ impl Session {
     fn receive(&mut self, ctx: &mut Ctx, at: TaskHandle, scratch: &mut Scratch) -> Result<Received, End> {
         let (received, into_buffer) = self.receive_into(ctx, at, scratch)?;
         let Received::Bytes(count) = received else { return Ok(received) };
+        let now_ms = ctx.now_ms();
         let conn = self.conn(at);
         conn.ping = None;
         conn.turn_left = conn.turn_left.saturating_sub(count);
+        if matches!(conn.rx, Rx::Header) && conn.link.input.is_empty() {
+            // Of the next header, which may come in parts: the one before it may have been long ago.
+            conn.begun_ms = now_ms;
+        }
         let into_buffer = count.min(into_buffer);
         if into_buffer > 0 {
             self.filled(at, into_buffer);
@@ -165,11 +170,15 @@ impl Session {
                 break;
             }
             let rest = &bytes[taken..];
-            let count = match conn.rx {
-                Rx::Header => self.parse_header(ctx, at, rest)?,
-                Rx::Data(_) => self.parse_data(ctx, at, rest)?,
+            let in_data = matches!(conn.rx, Rx::Data(_));
+            let count = match in_data {
+                false => self.parse_header(ctx, at, rest)?,
+                true => self.parse_data(ctx, at, rest)?,
             };
-            if count == 0 {
+            // A segment whose bytes were received straight into its buffer takes none from here, and ends all the
+            // same: the next header follows.
+            let ended = in_data && matches!(self.conn(at).rx, Rx::Header);
+            if count == 0 && !ended {
                 break;
             }
             taken += count;
@@ -196,7 +205,6 @@ impl Session {
             return Err("header digest error".into());
         }
         conn.begun_ms = ctx.now_ms();
-        conn.turn_left = conn.turn_left.saturating_sub(PDU_COST);
         if bhs.data_bytes() > max_recv_data {
             self.reject(ctx, at, &bhs, reason::PROTOCOL);
             self.conn(at).close("data segment longer than MaxRecvDataSegmentLength", ctx.now_ms());
@@ -207,7 +215,9 @@ impl Session {
             self.conn(at).parked = true;
             return Ok(0);
         };
-        self.conn(at).direct = len >= DIRECT_BYTES;
+        let conn = self.conn(at);
+        conn.direct = len >= DIRECT_BYTES;
+        conn.turn_left = conn.turn_left.saturating_sub(PDU_COST);
         let segment = Segment { bhs, sink, len, done: 0, digest: Digest::default() };
         match len {
             0 => self.ended_segment(ctx, at, segment, true)?,
@@ -248,6 +258,7 @@ impl Session {
         let pad = padding(segment.len);
         let sound = !data_digest || segment.digest.and(&trailing[..pad]).bytes() == trailing[pad..];
         let Rx::Data(segment) = std::mem::replace(&mut conn.rx, Rx::Header) else { unreachable!("as above") };
+        conn.begun_ms = ctx.now_ms();
         self.ended_segment(ctx, at, segment, sound)?;
         Ok(count + trailer)
     }
