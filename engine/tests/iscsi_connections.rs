@@ -155,10 +155,7 @@ fn what_the_window_promises_has_room() {
         // Those whose data cannot be had in parts, COMPARE AND WRITE, are put together too.
         let mut tags = Vec::new();
         for k in 0..window {
-            let mut cdb = [0; 16];
-            (cdb[0], cdb[13]) = (0x89, 128);
-            cdb[2..10].copy_from_slice(&u64::from(k * 512).to_be_bytes());
-            let bhs = it.command(0xa1, 128 << 10, cdb);
+            let bhs = compare_and_write(&mut it, k * 512, 128);
             it.send(bhs, &data[..4096]);
             tags.push(itt(bhs));
         }
@@ -244,6 +241,71 @@ fn without_room_in_its_shard_a_command_waits_or_is_refused_but_never_stands_befo
         drop(firsts);
         assert_eq!(other.answer(itt(waits)).1.status(), 0);
         assert_eq!(it.write(0, &data[..512], 512).status(), 0);
+    }
+}
+
+/// COMPARE AND WRITE of `blocks`, 128 KiB of data for 128 of them.
+fn compare_and_write(it: &mut Initiator, lba: u32, blocks: u8) -> [u8; 48] {
+    let mut cdb = [0; 16];
+    (cdb[0], cdb[13]) = (0x89, blocks);
+    cdb[2..10].copy_from_slice(&u64::from(lba).to_be_bytes());
+    it.command(0xa1, u32::from(blocks) * 1024, cdb)
+}
+
+/// Sends what is asked for of a COMPARE AND WRITE whose first burst is out; its status.
+fn compared(mut it: Initiator, tag: u32) -> u8 {
+    let data = pattern(1, 128 << 10);
+    loop {
+        let pdu = it.recv();
+        assert_eq!(pdu.itt(), tag);
+        match pdu.opcode() {
+            0x31 => {
+                let (offset, len) = (pdu.word(40), pdu.word(44) as usize);
+                it.data_out(tag, pdu.word(20), 0, offset, true, &data[offset as usize..offset as usize + len]);
+            }
+            _ => return pdu.status(),
+        }
+    }
+}
+
+#[test]
+fn commands_whose_data_is_not_taken_in_parts_do_not_wait_for_one_another() {
+    for path in paths() {
+        let image = Image::new(16 * MIB);
+        let target = Target::start(path, &[("shard_hard_bytes", 8 << 20)], 1, |engine| {
+            let volume = engine.open_volume(image.spec()).unwrap();
+            engine.swap_gate(volume, scsi_gate(2, 16 * MIB)).unwrap();
+            volume
+        });
+        // All the room for data that is to come, which then comes back in parts that are too small for such a command.
+        let holders: Vec<Initiator> = (0..64)
+            .map(|session| {
+                let mut one = target.login(&small_bursts(1000 + session));
+                let bhs = one.command(0xa1, 65_536, write10(0, 128));
+                one.send(bhs, &[]);
+                assert_eq!(one.recv().opcode(), 0x31);
+                one
+            })
+            .collect();
+        let answers: Vec<_> = (0..100)
+            .map(|session| {
+                let mut it = target.login(&small_bursts(session + 1));
+                let bhs = compare_and_write(&mut it, session as u32 * 256, 128);
+                it.send(bhs, &pattern(1, 65_536));
+                std::thread::spawn(move || compared(it, itt(bhs)))
+            })
+            .collect();
+        for holder in holders {
+            drop(holder);
+            target.wait_lost();
+        }
+        // What it compares with is not there; or there was no room: TASK SET FULL.
+        let statuses: Vec<u8> = answers.into_iter().map(|answer| answer.join().unwrap()).collect();
+        assert!(statuses.iter().all(|status| [2, 0x28].contains(status)), "{statuses:?}");
+        let mut it = target.login(&small_bursts(2000));
+        let bhs = compare_and_write(&mut it, 0, 128);
+        it.send(bhs, &pattern(1, 65_536));
+        assert_eq!(compared(it, itt(bhs)), 2, "there is room again");
     }
 }
 

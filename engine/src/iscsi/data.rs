@@ -144,6 +144,12 @@ impl Session {
             // A first burst is a part by itself.
             Plan::Media(_, media) if have > 0 && way(&media) == Way::Write => Some(command.base + have as u32),
             _ if comes => None,
+            // Its first burst is no part, and stands where others' data is to go: all of the room could be
+            // held by such, each waiting for the others.
+            _ if have > 0 && !self.may_collect(ctx, BufPool::cost(len)) => {
+                self.refuse(ctx, handle, Answer::TASK_SET_FULL);
+                None
+            }
             _ => {
                 self.queue(handle);
                 None
@@ -156,10 +162,7 @@ impl Session {
         let command = self.commands.get(handle).expect("it advances");
         let (cost, lun) = (BufPool::cost(len), command.lun.clone());
         let entry = lun.as_ref().map(|lun| &*lun.attachment.entry);
-        // First bursts apart: those may wait for this.
-        let alone = || self.commands.iter().all(|(_, command)| !command.collecting || command.first);
-        let collects = ctx.may_collect(cost) || ctx.may_collect_first(cost) && alone();
-        if !(collects && self.has_room(ctx, entry, cost)) {
+        if !(self.may_collect(ctx, cost) && self.has_room(ctx, entry, cost)) {
             return false;
         }
         let mut larger = self.take(ctx, len);
@@ -171,6 +174,13 @@ impl Session {
         let command = self.commands.get_mut(handle).expect("as above");
         (command.buf, command.collecting) = (Some(larger), true);
         true
+    }
+
+    /// Has the shard room for data that is to come? For a session's first there is more: first bursts apart,
+    /// which may wait for this.
+    fn may_collect(&self, ctx: &Ctx, cost: usize) -> bool {
+        let alone = || self.commands.iter().all(|(_, command)| !command.collecting || command.first);
+        ctx.may_collect(cost) || ctx.may_collect_first(cost) && alone()
     }
 
     /// Sends the R2Ts that may be sent, for data up to `end`.

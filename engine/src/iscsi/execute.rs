@@ -80,7 +80,7 @@ impl Session {
     }
 
     /// From here on the command can only fail.
-    fn refuse(&mut self, ctx: &mut Ctx, handle: TaskHandle, answer: Answer) {
+    pub(super) fn refuse(&mut self, ctx: &mut Ctx, handle: TaskHandle, answer: Answer) {
         if let Some(command) = self.commands.get_mut(handle) {
             command.fail(answer);
             self.carry_out(ctx, handle);
