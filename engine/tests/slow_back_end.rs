@@ -210,6 +210,8 @@ fn large_requests_end_as_they_should_when_a_piece_fails() {
         client.send(&bytes[..MIB as usize]);
         server.eventually("three pieces", |_| held.count() == 3);
         held.finish(Err(libc::ENOSPC));
+        // A piece that is whole before its shard has heard of that would be written, too.
+        server.eventually("the errors are known", |engine| engine.counters().0.iter().all(|shard| shard.tasks == 0));
         client.send(&bytes[MIB as usize..]);
         assert_eq!(client.answer(), 28);
         assert_eq!(held.count(), 0, "nothing more is written after an error");
