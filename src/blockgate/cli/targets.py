@@ -32,7 +32,7 @@ from blockgate.cli.target_words import (
 )
 from blockgate.model.errors import InvalidInput
 from blockgate.model.names import target_name
-from blockgate.model.parameters import PARAMETERS, TargetParameters
+from blockgate.model.parameters import ACCESS_STATES, PARAMETERS, TargetParameters
 from blockgate.model.sizes import format_size
 from blockgate.model.target_entries import parse_target
 from blockgate.model.targets import Subject
@@ -162,6 +162,8 @@ def _lun(lun: Row) -> str:
     words = [format_size(lun["size"])]
     words += ["read-only"] if lun["read_only"] else []
     words += [] if lun["ready"] else ["not open"]
+    # A path as paths usually are is not worth a word.
+    words += [lun["access_state"]] if lun["access_state"] not in ("", ACCESS_STATES[0]) else []
     return f"{lun['volume']} ({', '.join(words)})"
 
 

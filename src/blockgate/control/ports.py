@@ -300,6 +300,11 @@ class DataPlane(Protocol):
         """The targets that are not ready for that reason, and why."""
         ...
 
+    def access_states(self, target: str) -> Mapping[str, str]:
+        """The access states that a target's units have by it now, by the volumes' UUIDs: what its
+        parameters say, or what initiators have set since. Units that are not open are left out."""
+        ...
+
     def keep_units_in(self, units: UnitStore) -> None:
         """Where logical units keep their records. Called before the first `set_targets`."""
         ...

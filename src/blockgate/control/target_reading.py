@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from blockgate.control.core import Core
 from blockgate.control.tls import REFERENCE
@@ -97,12 +97,13 @@ class TargetReading:
         offer = self._core.offers.get(target.name)
         trouble = self._core.data_plane.target_troubles().get(target.name, "")
         ready = offer is not None and offer.ready
+        states = self._core.data_plane.access_states(target.name)
         return TargetInfo(
             name=target.name,
             alias=target.alias,
             access=OPEN if target.open_access else CLOSED,
-            luns=self._luns(target.luns),
-            acls=tuple(self._acl(acl) for acl in target.acls),
+            luns=self._luns(target.luns, states),
+            acls=tuple(self._acl(acl, states) for acl in target.acls),
             chap=target.chap,
             mutual_chap=target.mutual,
             portals=tuple(str(portal) for portal in target.portals),
@@ -122,24 +123,26 @@ class TargetReading:
             reasons.append("Its volumes are being opened.")
         return " ".join(reasons)
 
-    def _acl(self, acl: Acl) -> AclInfo:
+    def _acl(self, acl: Acl, states: Mapping[str, str]) -> AclInfo:
         return AclInfo(
             subject=str(acl.subject),
             initiator=acl.subject.initiator,
             group=acl.subject.group,
-            luns=None if acl.luns is None else self._luns(acl.luns),
+            luns=None if acl.luns is None else self._luns(acl.luns, states),
             read_only=acl.read_only,
             chap=acl.chap,
             mutual_chap=acl.mutual,
         )
 
-    def _luns(self, luns: Iterable[Lun]) -> tuple[LunInfo, ...]:
+    def _luns(self, luns: Iterable[Lun], states: Mapping[str, str]) -> tuple[LunInfo, ...]:
         found = []
         for lun in luns:
             volume = self._core.config.volumes[lun.volume]
             opened = self._core.opened.get(volume.uuid)
             ready = opened is not None and opened.gate is not None and not opened.stale
-            found.append(LunInfo(lun.number, str(lun.volume), volume.size, lun.read_only, ready))
+            state = states.get(volume.uuid, "")
+            shown = LunInfo(lun.number, str(lun.volume), volume.size, lun.read_only, ready, state)
+            found.append(shown)
         return tuple(found)
 
     def _group(self, group: Group) -> GroupInfo:

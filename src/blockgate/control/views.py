@@ -137,13 +137,15 @@ class ExportInfo:
 
 @dataclass(frozen=True, slots=True)
 class LunInfo:
-    """A volume under a number. `ready` means that it is open."""
+    """A volume under a number. `ready` means that it is open; `access_state`, how it may be used by
+    this target now, is empty until it has been."""
 
     lun: int
     volume: str
     size: int
     read_only: bool
     ready: bool
+    access_state: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,19 @@ class Iscsi:
         finally:
             self._retrying = None
 
+    def access_states(self, target: str) -> Mapping[str, str]:
+        """See :meth:`ports.DataPlane.access_states`."""
+        port, view = convert.target_port(target), self._targets.get(target)
+        found = {}
+        for volume in convert.volumes(view) if view is not None else ():
+            if (unit := self.units.get(volume)) is None:
+                continue
+            states = unit.logical.port_groups.access.states
+            relative = unit.record.known_port(port)
+            if relative in states:
+                found[unit.record.uuid] = states[relative].word.replace("_", "-")
+        return found
+
     def volumes_of(self, session: int) -> tuple[int, ...]:
         """The volumes that a session reaches."""
         return tuple(self.sessions.units_of(session))

@@ -310,6 +310,10 @@ class EngineDataPlane:
         """See :meth:`ports.DataPlane.target_troubles`."""
         return self._iscsi.troubles
 
+    def access_states(self, target: str) -> Mapping[str, str]:
+        """See :meth:`ports.DataPlane.access_states`."""
+        return self._iscsi.access_states(target)
+
     def keep_units_in(self, units: ports.UnitStore) -> None:
         """See :meth:`ports.DataPlane.keep_units_in`."""
         self._iscsi.units.store = units

@@ -64,6 +64,10 @@ class Record:
             self._ports[name] = next(n for n in range(1, 0x10000) if n not in taken)
         return self._ports[name]
 
+    def known_port(self, name: str) -> int | None:
+        """The same of a port that has one."""
+        return self._ports.get(name)
+
     def put(self, part: Part, record: bytes) -> None:
         """A part is another one now, or empty; :meth:`save` keeps it."""
         if record:

@@ -122,6 +122,9 @@ class PlainDataPlane:
     def target_troubles(self) -> Mapping[str, str]:
         return {}
 
+    def access_states(self, target: str) -> Mapping[str, str]:
+        return {}
+
     async def set_targets(
         self, targets: Mapping[str, TargetView], discovery: DiscoveryView
     ) -> None:

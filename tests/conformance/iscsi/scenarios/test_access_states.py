@@ -202,10 +202,13 @@ def test_states_outlive_a_kill(start_gateway: Callable[..., Gateway], log_in: Lo
     paths = make_paths(gateway)
     path, beside = (log_in(target) for target in paths)
     assert set_by(beside, {group_of(path): "unavailable"}) == (0, 0, 0)
+    assert "unavailable" in gateway.run_cli("target", "info", paths[0].name).stdout
     gateway.kill()
     gateway.start()
     path, beside = (log_in(target) for target in paths)
     assert_enforced(path, "unavailable")
+    shown = [gateway.api("GET", f"targets/{one.name}")["luns"][0] for one in paths]
+    assert [lun["access_state"] for lun in shown] == ["unavailable", "active-optimized"]
     assert_enforced(beside, "active-optimized")
     assert reported(beside)[group_of(path)] == (CODES["unavailable"], EXPLICIT)
     assert "initiators have set access states" in gateway.log()
