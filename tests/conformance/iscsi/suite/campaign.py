@@ -17,29 +17,11 @@ Progress = Callable[[Unit, str, Run], None]
 
 
 def run_unit(
-    unit: Unit,
-    urls: Sequence[str],
-    tests: Sequence[str],
-    progress: Progress | None = None,
-    log: Callable[[], str] = str,
+    unit: Unit, urls: Sequence[str], tests: Sequence[str], progress: Progress | None = None
 ) -> dict[str, Run]:
-    """Runs the tests one after another; `log` gives the gateway's.
-
-    A program that a signal ended came to no verdict: once for each unit it is run again. By SIGPIPE
-    it died of a connection that the gateway closed, which is to be looked into whatever the second
-    run says: so what it left behind, and why connections ended, is printed.
-    """
-    runs: dict[str, Run] = {}
-    spare = True
+    runs = {}
     for test in tests:
-        run = run_test(test, urls, unit.limit_s)
-        if run.killed_by and spare:
-            spare = False
-            ends = [line for line in log().splitlines() if "connection ended" in line][-20:]
-            print(f"{unit.name}: {test}: {run.outcome}; once more\n{run.log[-1000:]}")
-            print(*ends, sep="\n", flush=True)
-            run = run_test(test, urls, unit.limit_s)
-        runs[test] = run
+        runs[test] = run_test(test, urls, unit.limit_s)
         if progress is not None:
             progress(unit, test, runs[test])
     return runs
@@ -57,9 +39,7 @@ class Campaign:
         self._runs: dict[str, Future[dict[str, Run]]] = {}
         for unit in sorted(units, key=lambda unit: -unit.limit_s):  # the longest first
             urls = unit.serve(gateway).urls()
-            self._runs[unit.name] = self._pool.submit(
-                run_unit, unit, urls, unit.chosen(), progress, gateway.log
-            )
+            self._runs[unit.name] = self._pool.submit(run_unit, unit, urls, unit.chosen(), progress)
 
     def runs(self, unit: str) -> dict[str, Run]:
         """Waits for a unit; each of its tests."""

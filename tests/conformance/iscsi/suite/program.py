@@ -44,14 +44,10 @@ def witness() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A test that was run: what became of it, and all that it printed.
-
-    `killed_by`: the signal that ended the program in the midst of it, which failed no assertion.
-    """
+    """A test that was run: what became of it, and all that it printed."""
 
     outcome: Outcome
     log: str
-    killed_by: str = ""
 
 
 def run_test(test: str, urls: Sequence[str], timeout_s: float) -> Run:
@@ -90,5 +86,5 @@ def run_test(test: str, urls: Sequence[str], timeout_s: float) -> Run:
         # SIGPIPE: the target closed the connection. SIGSEGV: the program's own mistake, or a PDU
         # that it did not think of.
         name = signal.Signals(-process.returncode).name
-        return Run(replace(outcome, reason=f"{name} after: {outcome.reason}"), text, name)
+        outcome = replace(outcome, reason=f"{name} after: {outcome.reason}")
     return Run(outcome, text)

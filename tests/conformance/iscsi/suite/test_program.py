@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.iscsi.suite.campaign import run_unit
 from tests.conformance.iscsi.suite.outcome import Assertion, Outcome, Verdict, judge, tidy
 from tests.conformance.iscsi.suite.program import every_test, run_test
-from tests.conformance.iscsi.suite.units import UNITS
 from tests.lab.processes import Tgt
 
 
@@ -87,28 +85,3 @@ def test_a_test_that_could_not_log_in_again_has_failed() -> None:
 def test_reasons_without_their_frame() -> None:
     assert tidy("[SKIPPED] LBPPB < 2. Skipping test") == "LBPPB < 2"
     assert tidy("LUN is too big. Skipping test.\\n") == "LUN is too big"
-
-
-def test_a_program_that_a_signal_ends_is_run_once_more(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """And no more often than that for a unit: who dies again is broken."""
-    counter = tmp_path / "counter"
-    program = tmp_path / "program"
-    program.write_text(
-        "#!/bin/sh\n"
-        f"echo >>{counter}\n"
-        'printf "\\n  Test: Simple ...\\n"\n'
-        f"[ $(wc -l <{counter}) -gt 1 ] || kill -SEGV $$\n"
-        'printf "Run Summary:\\n"\n'
-    )
-    program.chmod(0o755)
-    monkeypatch.setattr("tests.conformance.iscsi.suite.program.PROGRAM", str(program))
-    runs = run_unit(UNITS[0], [], ["SCSI.X.One"])
-    assert len(counter.read_text()) == 2
-    assert not runs["SCSI.X.One"].killed_by
-    counter.unlink()
-    program.write_text('#!/bin/sh\nprintf "\\n  Test: Simple ...\\n"; kill -SEGV $$\n')
-    runs = run_unit(UNITS[0], [], ["SCSI.X.One", "SCSI.X.Two"])
-    assert [run.killed_by for run in runs.values()] == ["SIGSEGV", "SIGSEGV"]
-    assert runs["SCSI.X.Two"].outcome.verdict is Verdict.BROKEN
