@@ -23,7 +23,8 @@ OPEN: Final = -1
 
 @dataclass(frozen=True, slots=True)
 class Acl:
-    """Initiators that are let in, and what they have to show for it."""
+    """Initiators that are let in, and what they have to show for it. No two ACLs of a target
+    name the same one."""
 
     initiators: frozenset[str]
     authentication: Authentication = NO_AUTHENTICATION
@@ -62,7 +63,7 @@ class Target:
     moved: Redirect | None = None
 
     def grant(self, initiator: str) -> Grant | None:
-        """What the initiator gets; None: nothing. The first ACL that names it holds."""
+        """What the initiator gets; None: nothing."""
         for number, acl in enumerate(self.acls):
             if initiator in acl.initiators:
                 return Grant(number, acl.authentication)

@@ -208,11 +208,16 @@ class Discovery:
 
 
 def members(target: Target, groups: Mapping[GroupName, Group]) -> list[frozenset[InitiatorName]]:
-    """The initiators that each ACL of a target is for, in the ACLs' order."""
+    """The initiators that each ACL of a target is for, in the ACLs' order.
+
+    An ACL of an initiator's own comes before those of its groups, wherever it stands: a group's
+    ACL is for the others. So no order has to be known to find an initiator's ACL.
+    """
+    own = frozenset(acl.subject.initiator for acl in target.acls if acl.subject.initiator)
     return [
         frozenset([acl.subject.initiator])
         if acl.subject.initiator is not None
-        else frozenset(groups[acl.subject.group].initiators if acl.subject.group else ())
+        else frozenset(groups[acl.subject.group].initiators if acl.subject.group else ()) - own
         for acl in target.acls
     ]
 

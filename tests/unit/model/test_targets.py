@@ -13,6 +13,7 @@ from blockgate.model.document import parse_document, render_document
 from blockgate.model.errors import InvalidInput
 from blockgate.model.identity import new_uuid
 from blockgate.model.names import (
+    GroupName,
     PoolName,
     VolumeName,
     VolumeRef,
@@ -163,13 +164,19 @@ def test_what_spans_entries() -> None:
     grouped = target(acls=[{"group": "db"}, {"group": "web"}])
     with pytest.raises(InvalidInput, match="group db, which does not exist"):
         configuration(grouped)
-    host = initiator_name(HOST)
-    db, web = (Group(name, (host,)) for name in ("db", "web"))  # type: ignore[arg-type]
+    db, web = (Group(GroupName(name), (initiator_name(HOST),)) for name in ("db", "web"))
     with pytest.raises(InvalidInput, match="member of group:db and of group:web"):
         configuration(grouped, groups=(db, web))
-    good = target(acls=[{"initiator": HOST}, {"group": "db"}])
-    assert members(good, {db.name: db}) == [frozenset([host]), frozenset([host])]
-    configuration(good, groups=(db,))
+
+
+def test_an_acl_of_its_own_comes_before_those_of_groups_wherever_it_stands() -> None:
+    host, other = initiator_name(HOST), initiator_name(OTHER)
+    db = Group(GroupName("db"), (host, other))
+    web = Group(GroupName("web"), (host,))
+    groups = {group.name: group for group in (db, web)}
+    both = target(acls=[{"group": "db"}, {"initiator": HOST}, {"group": "web"}])
+    assert members(both, groups) == [frozenset([other]), frozenset([host]), frozenset()]
+    configuration(both, groups=(db, web))
 
 
 def test_a_document_carries_all_of_it() -> None:
