@@ -48,12 +48,13 @@ class TaskManager:
 
     def handle(self, task: int, session: int, cut: int, asked: Management) -> None:
         """Begins one function; its answer comes when all that it takes has happened."""
-        units = self._units_of(session)
-        views = {
-            volume: UnitView(frozenset(unit.seats), tas=unit.logical.pages.tas)
-            for volume, unit in units.items()
-        }
-        made = plan(asked, views)
+        # As they are now: what is begun is carried out, wherever its session is by then.
+        units = dict(self._units_of(session))
+        try:
+            made = self._plan(asked, units)
+        except Exception:
+            log.exception("a task management function failed in the gateway itself")
+            made = Plan(Response.REJECTED)
         if not made.steps and not made.afterwards:
             self._wire.management_done(task, made.response)
             return
@@ -63,6 +64,14 @@ class TaskManager:
         self._under_way.add(work)
         work.add_done_callback(self._under_way.discard)
 
+    @staticmethod
+    def _plan(asked: Management, units: Mapping[int, Unit]) -> Plan:
+        views = {
+            volume: UnitView(frozenset(unit.seats), tas=unit.logical.pages.tas)
+            for volume, unit in units.items()
+        }
+        return plan(asked, views)
+
     def stop(self) -> None:
         """Gives up what is under way: the engine has been stopped."""
         for work in self._under_way:
@@ -71,14 +80,18 @@ class TaskManager:
     async def _carry_out(
         self, task: int, session: int, cut: int, made: Plan, units: Mapping[int, Unit]
     ) -> None:
-        response = made.response
+        response = Response.REJECTED
         try:
             for step in made.steps:
                 await self._step(step, cut, units)
+            response = made.response
         except OSError as error:
             log.error("a task management function could not be carried out: %s", error)
-            response = Response.REJECTED
-        self._wire.management_done(task, response)
+        except Exception:
+            log.exception("a task management function failed in the gateway itself")
+        finally:
+            # Whatever went wrong: without an answer the engine would hold the units for ever.
+            self._wire.management_done(task, response)
         if made.afterwards and response is Response.COMPLETE:
             await self._end_sessions(session)
 

@@ -339,6 +339,39 @@ async def test_a_reset_of_the_unit_tells_everybody_and_drains() -> None:
     assert gateway.wire.named("management_done") == [(900, 0)]
 
 
+async def test_a_reset_whose_session_goes_is_carried_out() -> None:
+    """What the engine holds for it would stay held for everybody."""
+    gateway = Site()
+    alice, bob = await two_sessions(gateway)
+    gateway.command(bob, "160000000000")  # RESERVE(6): its end takes another gate
+    await settle()
+    gateway.wire.pause_gates = asyncio.Event()
+    management(gateway, alice, 5)
+    gateway.iscsi.connections.lost(1, "closed")
+    await settle()
+    assert gateway.iscsi.sessions.get(alice) is None
+    gateway.wire.pause_gates.set()
+    await settle()
+    assert (3, 0, 0, 0, None, 77) in gateway.wire.named("abort")
+    assert gateway.wire.named("management_done") == [(900, 0)]
+
+
+@pytest.mark.parametrize("wrong", ["attend", "abort"])
+async def test_a_function_that_fails_in_the_gateway_holds_nothing(
+    wrong: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("a mistake")
+
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    monkeypatch.setattr(gateway.wire, wrong, fail)
+    management(gateway, alice, 5)
+    await settle()
+    assert gateway.wire.named("management_done") == [(900, 255)]
+    assert "a mistake" in caplog.text
+
+
 async def test_a_cold_reset_ends_the_sessions_after_its_answer() -> None:
     gateway = Site()
     alice, _ = await two_sessions(gateway)
