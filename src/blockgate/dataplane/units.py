@@ -116,15 +116,15 @@ class Mapped:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """Something that waits for its unit. ``nexus`` and ``task`` are a command's, else 0;
-    ``begun``: it is the end of a job, and the unit has to hear of it whatever became of the
+    """Something that waits for its unit. ``nexus`` and ``task`` are a command's, else 0; ``job``:
+    it is the end of the job with this key, and the unit has to hear of it whatever became of the
     command."""
 
     work: Callable[[], Reaction]
     done: Done
     nexus: int = 0
     task: int = 0
-    begun: bool = False
+    job: int | None = None
 
 
 class Unit:
@@ -182,9 +182,9 @@ class Unit:
         asked = self._answers.pop(key, None)
         work = partial(self.logical.job_done, key, error, done_bytes)
         if asked is not None:
-            turn = _Turn(work, asked.done, asked.nexus, asked.task, begun=True)
+            turn = _Turn(work, asked.done, asked.nexus, asked.task, job=key)
         else:
-            turn = _Turn(work, _nobody, begun=True)
+            turn = _Turn(work, _nobody, job=key)
         if self._busy:
             self._queue.appendleft(turn)
         else:
@@ -320,15 +320,26 @@ class Unit:
         def meant(turn: _Turn) -> bool:
             return (turn.task == task) if task else (wanted is None or turn.nexus in wanted)
 
-        self._queue = deque(turn for turn in self._queue if turn.begun or not meant(turn))
-        for key in [key for key, turn in self._answers.items() if meant(turn)]:
-            await self.carry_out(self.logical.task_aborted(key))
-        if self._turn is not None and meant(self._turn):
+        self._queue = deque(turn for turn in self._queue if turn.job is not None or not meant(turn))
+        await self._end(meant)
+
+    async def _end(self, meant: Callable[[_Turn], bool]) -> None:
+        """What these commands have begun is stopped, or over."""
+        turn = self._turn if self._turn is not None and meant(self._turn) else None
+        await self.carry_out(self._abandon(meant))
+        if turn is not None:
             # Where it begins a job in the end, that is none of an aborted command's.
-            turn = self._turn
-            await self._idle.wait()
-            for key in [key for key, other in self._answers.items() if other is turn]:
-                await self.carry_out(self.logical.task_aborted(key))
+            while self._turn is turn:
+                await self._idle.wait()
+            await self.carry_out(self._abandon(lambda other: other.task == turn.task))
+
+    def _abandon(self, meant: Callable[[_Turn], bool]) -> list[Effect]:
+        """Jobs of these commands are followed by no others: not when they run, nor when they have
+        ended and the unit is still to hear of it. All at once: while one is being stopped another
+        may end."""
+        keys = [key for key, turn in self._answers.items() if meant(turn)]
+        keys += [turn.job for turn in self._queue if turn.job is not None and meant(turn)]
+        return [effect for key in keys for effect in self.logical.task_aborted(key)]
 
     async def carry_out(self, effects: Iterable[Effect]) -> None:
         """Carries out effects that no command has asked for. Raises OSError."""

@@ -265,10 +265,10 @@ def preempt_and_abort(key: int, other: int, kind: int = 5) -> tuple[str, bytes]:
     )
 
 
-def copy_of_eight_blocks(*wwns: str) -> tuple[str, bytes]:
+def copy_of_eight_blocks(*wwns: str, list_id: int = 1, times: int = 1) -> tuple[str, bytes]:
     """EXTENDED COPY(LID1) of eight blocks (SPC-4 6.4): an identification CSCD descriptor for each
-    NAA designator (one unit's, that of the scene, or two), one block-to-block segment from the
-    first to the last of them."""
+    NAA designator (one unit's, that of the scene, or two), a block-to-block segment from the first
+    to the last of them, or the same segment so many ``times``."""
     wwns = wwns or ("6" * 32,)
     cscd = b"".join(
         b"\xe4\0\0\0"
@@ -287,8 +287,8 @@ def copy_of_eight_blocks(*wwns: str) -> tuple[str, bytes]:
         + (8).to_bytes(2, "big")
         + (0).to_bytes(8, "big")
         + (64).to_bytes(8, "big")
-    )
-    head = b"\x01\x00" + len(cscd).to_bytes(2, "big") + bytes(4)
+    ) * times
+    head = bytes((list_id, 0)) + len(cscd).to_bytes(2, "big") + bytes(4)
     head += len(segment).to_bytes(4, "big") + bytes(4)
     data = head + cscd + segment
     return "8300" + "00" * 8 + f"{len(data):08x}" + "0000", data

@@ -422,6 +422,45 @@ async def test_a_copy_ends_with_its_command() -> None:
     assert gateway.wire.named("management_done") == [(900, 0)]
 
 
+@pytest.mark.parametrize("function", [1, 2, 5])
+async def test_a_copy_between_two_segments_ends_with_its_command(function: int) -> None:
+    """The end of a segment waits for its turn at the unit: the next one does not begin after the
+    answer of ABORT TASK, ABORT TASK SET or LOGICAL UNIT RESET."""
+    gateway = Site()
+    alice, bob = await two_sessions(gateway)
+    task = gateway.command(alice, *copy_of_eight_blocks(times=2))
+    await settle()
+    gateway.store.pause = asyncio.Event()
+    gateway.command(bob, *aptpl(register(1)))
+    await settle()
+    ((number, *_),) = gateway.wire.named("start_job")
+    gateway.iscsi.units.jobs.done(number, 0, 4096)
+    management(gateway, alice, function, referenced=task, verdict=Verdict.FOUND)
+    await settle()
+    gateway.store.pause.set()
+    await settle()
+    assert gateway.wire.named("management_done") == [(900, 0)]
+    assert len(gateway.wire.named("start_job")) == 1
+
+
+async def test_copies_are_aborted_at_once() -> None:
+    """While the one is being stopped, the other does not begin with its next segment."""
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    gateway.command(alice, *copy_of_eight_blocks(list_id=1))
+    gateway.command(alice, *copy_of_eight_blocks(list_id=2, times=2))
+    await settle()
+    (slow, *_), (quick, *_) = gateway.wire.named("start_job")
+    management(gateway, alice, 2)
+    await settle()
+    gateway.iscsi.units.jobs.done(quick, 0, 4096)
+    await settle()
+    gateway.iscsi.units.jobs.done(slow, errno.ECANCELED, 0)
+    await settle()
+    assert gateway.wire.named("management_done") == [(900, 0)]
+    assert len(gateway.wire.named("start_job")) == 2
+
+
 async def test_a_reservation_is_answered_when_no_copy_writes_against_it_any_more() -> None:
     gateway = Site()
     other = lun_view(4, uuid=SECOND)
