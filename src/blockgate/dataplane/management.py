@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from blockgate.dataplane.aborts import Aborts
 from blockgate.dataplane.units import Unit
@@ -70,7 +70,7 @@ class TaskManager:
             volume: UnitView(frozenset(unit.seats), tas=unit.logical.pages.tas)
             for volume, unit in units.items()
         }
-        return plan(asked, views)
+        return plan(asked, views, may_reset_target=_may_write(asked.nexus, units.values()))
 
     def stop(self) -> None:
         """Gives up what is under way: the engine has been stopped."""
@@ -115,3 +115,10 @@ class TaskManager:
                 await unit.carry_out(unit.logical.reset())
             case AttendUnit():
                 await units[step.volume].attend(step.attend)
+
+
+def _may_write(nexus: int, units: Iterable[Unit]) -> bool:
+    """Whether a session may write to one of its units at least. One that may only read, or reaches
+    nothing, has no errors to recover from that are worth everybody's commands and sessions."""
+    seats = (unit.seats.get(nexus) for unit in units)
+    return any(seat is not None and not seat.read_only for seat in seats)

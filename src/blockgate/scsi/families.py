@@ -24,6 +24,7 @@ from blockgate.scsi.reactions import (
     Reaction,
     Reply,
 )
+from blockgate.scsi.reservations.parameters import concerns_others
 from blockgate.scsi.sense import CheckCondition, Key, Sense, invalid_opcode
 
 if TYPE_CHECKING:
@@ -47,11 +48,15 @@ def execute(unit: LogicalUnit, nexus: Nexus, command: Command, row: CommandRow) 
     return handler(unit, nexus, command)
 
 
-def governs(row: CommandRow, cdb: bytes) -> bool:
+def governs(row: CommandRow, command: Command) -> bool:
     """Whether a command decides for every nexus how, or if at all, the unit can be used. That is
-    not for one that may only read: it would stop, eject or write-protect what others write to."""
+    not for one that may only read: it would stop, eject, write-protect or reserve what others write
+    to. What is its own it keeps: it starts, it registers itself and takes that back, it releases.
+    """
+    if row.opcode == _PERSISTENT_RESERVE_OUT:
+        return concerns_others(command.cdb, command.data)
     code = (row.opcode, row.service_action)
-    return code in _GOVERNING and row.conflicts_in(Situation.WRITE_EXCLUSIVE_OTHER, cdb)
+    return code in _GOVERNING and row.conflicts_in(Situation.WRITE_EXCLUSIVE_OTHER, command.cdb)
 
 
 def _request_sense(unit: LogicalUnit, _nexus: Nexus, command: Command) -> Reaction:
@@ -172,8 +177,16 @@ _HANDLERS: Final[Mapping[tuple[int, int | None], Handler]] = MappingProxyType(
         (0xA4, 0x0A): _set_target_port_groups,
     }
 )
-# MODE SELECT, START STOP UNIT, SET TARGET PORT GROUPS
-_GOVERNING: Final = frozenset({(0x15, None), (0x1B, None), (0x55, None), (0xA4, 0x0A)})
+_PERSISTENT_RESERVE_OUT: Final = 0x5F
+_GOVERNING: Final = frozenset(
+    {
+        *((0x15, None), (0x55, None)),  # MODE SELECT
+        *((0x16, None), (0x56, None)),  # RESERVE
+        (0x1B, None),  # START STOP UNIT
+        (0x48, 0x1F),  # SANITIZE, EXIT FAILURE MODE; its other service actions write
+        (0xA4, 0x0A),  # SET TARGET PORT GROUPS
+    }
+)
 # Commands all of whose service actions go to one function
 _BY_OPCODE: Final[Mapping[int, Handler]] = MappingProxyType(
     {

@@ -151,7 +151,11 @@ def plan(
 ) -> Plan:
     """The plan for a function. ``units`` are the units of the session's LUN map, by volume.
 
-    ``may_reset_target`` false refuses resets of the whole target to this initiator.
+    ``may_reset_target`` false refuses resets of the whole target to this session. LOGICAL UNIT
+    RESET is for everybody, also for who may only read there: it is the error recovery of a host
+    whose command hangs (Linux sends it after ABORT TASK), and to end that one's own commands alone
+    and call it a reset would be a lie. What it takes from others, commands and a RESERVE (SPC-2
+    5.5.1), they are told of; persistent reservations stay.
     """
     match asked.function:
         case Function.ABORT_TASK:

@@ -149,7 +149,7 @@ class LogicalUnit:
         if row.media and self.medium.not_ready is not None:
             raise CheckCondition(self.medium.not_ready)
         writes = row.writes and (command.read_only or self.facts.read_only)
-        if writes or (command.read_only and families.governs(row, command.cdb)):
+        if writes or (command.read_only and families.governs(row, command)):
             raise CheckCondition(WRITE_PROTECTED)
         if row.writes and self.pages.software_write_protect:
             raise CheckCondition(SOFTWARE_WRITE_PROTECTED)

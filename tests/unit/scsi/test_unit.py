@@ -365,6 +365,9 @@ def test_a_nexus_that_may_only_read_cannot_sanitize() -> None:
         ("15 10 00 00 10 00", SWP),
         ("55 10 00*5 00 14 00", octets("00*4") + SWP),
         ("a4 0a 00*10", b""),
+        ("16 00*5", b""),  # RESERVE
+        ("56 00*9", b""),
+        ("48 1f 00*8", b""),  # SANITIZE, EXIT FAILURE MODE: of no failure, it is GOOD
     ],
 )
 def test_a_nexus_that_may_only_read_does_not_decide_for_the_others(cdb: str, data: bytes) -> None:
@@ -378,10 +381,56 @@ def test_a_nexus_that_may_only_read_does_not_decide_for_the_others(cdb: str, dat
     assert other.reply is None or other.reply.status == Status.GOOD
 
 
+@pytest.mark.parametrize("action", ["01", "02", "03", "04", "05", "07"])
+def test_a_nexus_that_may_only_read_reserves_for_nobody(action: str) -> None:
+    unit = make_unit()
+    register = Command(octets("5f 00 00*6 18 00"), octets("00*15 0a 00*8"), read_only=True)
+    registered = unit.execute(nexus("A"), register).reply
+    assert registered is not None and registered.status == Status.GOOD
+    before = unit.reservations.state
+    cdb = octets(f"5f {action} 01 00*5 18 00")
+    command = Command(cdb, octets("00*7 0a 00*7 0a 00*8"), read_only=True)
+    refused = unit.execute(nexus("A"), command)
+    assert refused.effects == () and refused.reply is not None
+    assert refused.reply.sense == octets("70 00 07 00*4 0a 00*4 27 00 00*4")
+    assert unit.reservations.state == before
+
+
+@pytest.mark.parametrize("action", ["00", "06"])
+def test_a_nexus_that_may_only_read_registers_itself(action: str) -> None:
+    unit = make_unit()
+    cdb = octets(f"5f {action} 00*6 18 00")
+    for data, keys in (("00*15 0a 00*8", [0xA]), ("00*7 0a 00*16", [])):
+        reply = unit.execute(nexus("A"), Command(cdb, octets(data), read_only=True)).reply
+        assert reply is not None and reply.status == Status.GOOD
+        assert list(unit.reservations.state.registrations.values()) == keys
+
+
+def test_a_nexus_that_may_only_read_registers_nobody_else() -> None:
+    unit = make_unit()
+    other = octets("00*15 0a 00*4 08 00*3 00 00 00 30 45 00 00 2c")
+    other += nexus("B").name.initiator_port.encode().ljust(44, b"\0")
+    command = Command(octets("5f 00 00*6 4c 00"), other, read_only=True)
+    refused = unit.execute(nexus("A"), command).reply
+    assert refused is not None
+    assert refused.sense == octets("70 00 07 00*4 0a 00*4 27 00 00*4")
+    reply = unit.execute(nexus("A"), replace(command, read_only=False)).reply
+    assert reply is not None and reply.status == Status.GOOD
+    assert unit.reservations.state.registrations.keys() == {nexus("A").name, nexus("B").name}
+
+
+def test_a_nexus_that_may_only_read_gives_back_what_it_has() -> None:
+    unit = make_unit()
+    send(unit, "16 00*5")
+    reply = unit.execute(nexus("A"), Command(octets("17 00*5"), read_only=True)).reply
+    assert reply is not None and reply.status == Status.GOOD
+    assert unit.reservations.state.legacy is None
+
+
 def test_a_nexus_that_may_only_read_starts_and_asks() -> None:
     unit = make_unit()
     send(unit, "1b 00 00 00 04 00")
-    for cdb in ("1b 00 00 00 01 00", "1a 00 3f 00 ff 00", "1e 00 00 00 00 00"):
+    for cdb in ("1b 00 00 00 01 00", "1a 00 3f 00 ff 00", "1e 00 00 00 00 00", "5e 00*6 00 ff 00"):
         reply = unit.execute(nexus("B"), Command(octets(cdb), read_only=True)).reply
         assert reply is not None and reply.status == Status.GOOD
 

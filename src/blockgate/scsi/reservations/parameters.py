@@ -28,6 +28,7 @@ _ALL_TG_PT: Final = 0x04
 _APTPL: Final = 0x01
 _UNREG: Final = 0x02
 _SHORTEST_TRANSPORT_ID_BYTES: Final = 24  # SPC-4 7.6.4.1
+_REGISTERING: Final = frozenset({Out.REGISTER, Out.REGISTER_AND_IGNORE_EXISTING_KEY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,17 @@ def decode(cdb: bytes, data: bytes) -> Request:
     return _basic(head, data)
 
 
+def concerns_others(cdb: bytes, data: bytes) -> bool:
+    """Whether a PERSISTENT RESERVE OUT is about more nexuses than its sender's initiator port has:
+    all are but registering and unregistering oneself. SPEC_I_PT registers others."""
+    if cdb[1] & 0x1F in _REGISTERING:
+        return bool(data[20:21] and data[20] & _SPEC_I_PT)
+    return True
+
+
 def _basic(head: tuple[Out, int, int, int, int], data: bytes) -> Request:
     action, flags = head[0], data[20]
-    registers = action in (Out.REGISTER, Out.REGISTER_AND_IGNORE_EXISTING_KEY)
+    registers = action in _REGISTERING
     named = None
     if flags & _SPEC_I_PT:
         if action is not Out.REGISTER:
