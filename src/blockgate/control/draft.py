@@ -18,7 +18,7 @@ from blockgate.control.state import (
     pool_record,
     volume_record,
 )
-from blockgate.model.config import Configuration, Export, Pool, Volume
+from blockgate.model.config import Configuration, Export, Pool, Volume, check_wwids
 from blockgate.model.names import ExportName, GroupName, PoolName, TargetName, VolumeRef
 from blockgate.model.origin import Origin
 from blockgate.model.target_entries import render_discovery, render_group, render_target
@@ -62,9 +62,12 @@ class Draft:
 
     def apply_to(self, config: Configuration) -> Configuration:
         """The configuration with this change, or `InvalidInput` where it does not fit."""
+        volumes = _changed(config.volumes, self.volumes)
+        if self.volumes:
+            check_wwids(config.volumes, volumes)
         return Configuration.of(
             _changed(config.pools, self.pools),
-            _changed(config.volumes, self.volumes),
+            volumes,
             _changed(config.exports, self.exports),
             _changed(config.targets, self.targets),
             _changed(config.groups, self.groups),

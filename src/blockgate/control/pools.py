@@ -143,6 +143,7 @@ def _judge(
     """What to say of each label; with the volume to register where it is fit for that."""
     uuids = {volume.uuid: ref for ref, volume in config.volumes.items()}
     paths = {volume.path for volume in config.volumes.values() if volume.path}
+    wwids = {volume.unit.wwid: ref for ref, volume in config.volumes.items() if volume.unit.wwid}
     judged: list[tuple[FoundVolume, Volume | None]] = []
     for item in found:
         if item.label is None:
@@ -159,9 +160,14 @@ def _judge(
             status, reason = "problem", f"its UUID is that of volume {known}"
         elif volume.ref in config.volumes or volume.path in paths:
             status, reason = "problem", "another volume of the configuration has its place"
+        elif volume.unit.wwid in wwids:
+            same = wwids[volume.unit.wwid]
+            status, reason = "problem", f"its vendor and ScsiId are those of volume {same}"
         new = volume if status == fit else None
         if new is not None:
             uuids[volume.uuid] = volume.ref
+            if volume.unit.wwid:
+                wwids[volume.unit.wwid] = volume.ref
         judged.append((_found(volume, status, reason), new))
     return judged
 

@@ -276,6 +276,35 @@ def _check_volumes(pools: Mapping[PoolName, Pool], volumes: Mapping[VolumeRef, V
                 )
 
 
+def check_wwids(before: Mapping[VolumeRef, Volume], after: Mapping[VolumeRef, Volume]) -> None:
+    """`InvalidInput` where a volume comes to be what another one is to initiators: one disk.
+
+    With a ScsiId there is no other designator, and multipath makes one disk of what has the same:
+    it would write the blocks of one to the other. A pair that there is already stays: a store that
+    holds it must be readable, and any change be possible until somebody mends it.
+    """
+    known = {volume.uuid: volume.unit.wwid for volume in before.values()}
+    changed: list[tuple[tuple[str, str], VolumeRef]] = []
+    owners: dict[tuple[str, str], VolumeRef] = {}
+    for volume in after.values():
+        wwid = volume.unit.wwid
+        if wwid is None:
+            continue
+        if known.get(volume.uuid) == wwid:
+            owners.setdefault(wwid, volume.ref)
+        else:
+            changed.append((wwid, volume.ref))
+    for wwid, ref in changed:
+        other = owners.setdefault(wwid, ref)
+        if other != ref:
+            vendor, scsi_id = wwid
+            raise InvalidInput(
+                f"Volumes {other} and {ref} both have vendor {vendor} and ScsiId {scsi_id}: "
+                "initiators would take them for one disk.",
+                f"Give {ref} another ScsiId (--scsi-id), or none: then it is known by its UUID.",
+            )
+
+
 def _check_target(
     target: Target, volumes: Mapping[VolumeRef, Volume], groups: Mapping[GroupName, Group]
 ) -> None:

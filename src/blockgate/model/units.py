@@ -88,6 +88,11 @@ class Unit:
         """The same with some other values; `InvalidInput` where one is not valid."""
         return replace(self, **{name: parse_unit_field(name, v) for name, v in values.items()})
 
+    @property
+    def wwid(self) -> tuple[str, str] | None:
+        """What its only designator is made of, where that does not follow from the UUID."""
+        return (self.vendor, self.scsi_id) if self.scsi_id else None
+
     def plain(self) -> dict[str, Any]:
         """The values by name."""
         return {name: getattr(self, name) for name in UNIT_FIELDS}

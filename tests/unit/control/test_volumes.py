@@ -294,6 +294,30 @@ async def test_a_scan_says_what_is_wrong(lab: Lab) -> None:
     assert [v.name for v in await lab.control.volume_list(ADMIN)] == ["moved"]
 
 
+async def test_a_scsi_id_is_that_of_one_volume(lab: Lab) -> None:
+    iet = {"vendor": "IET", "scsi_id": "149455403f160c00"}
+    create, update = lab.control.volume_create, lab.control.volume_update
+    await create(ADMIN, new_id(), "main/a", "1M", scsi=iet)
+    await create(ADMIN, new_id(), "main/b", "1M", scsi={"vendor": "IET"})
+    (lab.pool / "data").write_bytes(bytes(MIB))
+    document = {"volumes": [{"name": "main/b", "scsi": iet}]}
+    for change in (
+        create(ADMIN, new_id(), "main/c", "1M", scsi=iet),
+        create(ADMIN, new_id(), "main/c", source="main/a", scsi=iet),
+        update(ADMIN, new_id(), "main/b", scsi={"scsi_id": iet["scsi_id"]}),
+        lab.control.volume_adopt(ADMIN, new_id(), "main/c", str(lab.pool / "data"), scsi=iet),
+        lab.control.apply(ADMIN, new_id(), document),
+        lab.control.apply(ADMIN, new_id(), document, dry_run=True),
+    ):
+        with pytest.raises(InvalidInput, match="both have vendor IET and ScsiId 149455403f160c00"):
+            await change
+    assert [v.name for v in await lab.control.volume_list(ADMIN)] == ["a", "b"]
+    await lab.control.volume_forget(ADMIN, new_id(), "main/a")
+    await update(ADMIN, new_id(), "main/b", scsi=iet)
+    found = {f.name: f for f in await lab.control.pool_scan(ADMIN, new_id(), "main")}
+    assert "vendor and ScsiId are those of volume main/b" in found["a"].reason
+
+
 async def test_losing_the_database_loses_no_identity(lab: Lab) -> None:
     made = await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M", block_size=4096)
     await lab.stop()

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from blockgate.model.config import Configuration, Export, Pool, PoolKind, Volume, parse_allow
+from blockgate.model.config import (
+    Configuration,
+    Export,
+    Pool,
+    PoolKind,
+    Volume,
+    check_wwids,
+    parse_allow,
+)
 from blockgate.model.errors import InvalidInput
 from blockgate.model.identity import new_uuid, wwn_of
 from blockgate.model.names import ExportName, PoolName, VolumeName, VolumeRef
+from blockgate.model.units import Unit
 
 MAIN = Pool(PoolName("main"), PoolKind.DIRECTORY, "/srv/main")
 DISK = Pool(PoolName("disk"), PoolKind.BLOCK, "/dev/sdb")
@@ -63,6 +74,28 @@ def test_what_entries_owe_each_other() -> None:
         config([MAIN, Pool(PoolName("again"), PoolKind.DIRECTORY, "/srv/main")], [], [])
     with pytest.raises(InvalidInput, match="holds one volume"):
         config([DISK], [volume("a", "disk"), volume("b", "disk")], [])
+
+
+def test_no_volume_becomes_to_initiators_what_another_one_is() -> None:
+    iet = Unit(vendor="IET", scsi_id="149455403f160c00")
+    a, b, c = volume("a", unit=iet), volume("b", unit=iet), volume("c")
+
+    def check(before: list[Volume], after: list[Volume]) -> None:
+        check_wwids({v.ref: v for v in before}, {v.ref: v for v in after})
+
+    for before in ([a], [], [a, replace(b, unit=Unit())]):
+        with pytest.raises(InvalidInput, match="both have vendor IET") as refused:
+            check(before, [a, b])
+        assert "Give main/b another" in refused.value.hint
+    check([a], [a, replace(b, unit=replace(iet, vendor="OTHER"))])
+    check([a, c], [replace(a, unit=Unit()), replace(c, unit=iet)])
+    check([a], [replace(a, name=VolumeName("renamed"))])
+    # A pair that an earlier version took: it can be read, and everything else be changed.
+    config([MAIN], [a, b], [])
+    check([a, b], [a, b, c])
+    check([a, b], [a, replace(b, size=8192, name=VolumeName("renamed"))])
+    with pytest.raises(InvalidInput, match="main/a and main/c"):
+        check([a, b, c], [a, b, replace(c, unit=iet)])
 
 
 def test_pools_have_plain_absolute_paths() -> None:
