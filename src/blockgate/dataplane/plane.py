@@ -24,9 +24,11 @@ from blockgate.nbd import ExportDirectory, ExportView
 
 log = logging.getLogger(__name__)
 
-# Calls that touch a volume may wait for its file system, in the worst case for ever; what merely
-# asks the engine how things are must not wait behind them.
+# Calls that touch a volume may wait for its file system, in the worst case for ever. What merely
+# asks the engine how things are must not wait behind them, and neither must gates, which wait for
+# the shards alone: no log-in and no reservation of a healthy unit is had without them.
 VOLUME_CALLS_AT_ONCE: Final = 16
+GATE_CALLS_AT_ONCE: Final = 8
 STATUS_CALLS_AT_ONCE: Final = 4
 
 # What is done with events before the loop gets its turn again: a login storm of thousands must not
@@ -56,7 +58,7 @@ class EngineDataPlane:
     ) -> None:
         self._engine = engine
         self._handshakes = Handshakes(engine, on_degraded)
-        wire = EngineWire(engine, volume=self._volume, status=self._status)
+        wire = EngineWire(engine, gates=self._gate, status=self._status)
         limits = engine.limits()
         self._iscsi = Iscsi(
             wire,
@@ -78,6 +80,7 @@ class EngineDataPlane:
         self._stopping = False
         self._stopped = False
         self._volume_calls = ThreadPoolExecutor(VOLUME_CALLS_AT_ONCE, "engine-volume")
+        self._gate_calls = ThreadPoolExecutor(GATE_CALLS_AT_ONCE, "engine-gates")
         self._status_calls = ThreadPoolExecutor(STATUS_CALLS_AT_ONCE, "engine-status")
 
     # Life.
@@ -118,6 +121,7 @@ class EngineDataPlane:
                 self._lease.stop()
             self._iscsi.stop()
             self._volume_calls.shutdown(wait=False, cancel_futures=True)
+            self._gate_calls.shutdown(wait=False, cancel_futures=True)
             self._status_calls.shutdown(wait=False)
             if self._loop is not None:
                 self._loop.remove_reader(self._engine.event_fd)
@@ -172,6 +176,9 @@ class EngineDataPlane:
 
     async def _volume(self, call: Callable[..., _T], *args: Any) -> _T:
         return await self._run(self._volume_calls, call, *args)
+
+    async def _gate(self, call: Callable[..., _T], *args: Any) -> _T:
+        return await self._run(self._gate_calls, call, *args)
 
     async def _status(self, call: Callable[..., _T], *args: Any) -> _T:
         return await self._run(self._status_calls, call, *args)

@@ -29,12 +29,12 @@ class Threads(Protocol):
 
 
 class EngineWire:
-    """:class:`~blockgate.dataplane.wire.Wire` over an engine. Calls for a volume and calls that
-    merely reach the shards have threads of their own: the former may wait for a disk."""
+    """:class:`~blockgate.dataplane.wire.Wire` over an engine. Its calls wait for the shards and
+    never for a disk; ``gates``, of which there are many at once, have threads of their own."""
 
-    def __init__(self, engine: _engine.Engine, *, volume: Threads, status: Threads) -> None:
+    def __init__(self, engine: _engine.Engine, *, gates: Threads, status: Threads) -> None:
         self._engine = engine
-        self._volume = volume
+        self._gates = gates
         self._status = status
         self._background: set[asyncio.Future[None]] = set()
 
@@ -137,7 +137,7 @@ class EngineWire:
     async def swap_gate(
         self, volume: int, generation: int, gate: ports.Gate, parts: GateParts | None
     ) -> None:
-        await self._volume(self._engine.swap_gate, volume, engine_gate(generation, gate, parts))
+        await self._gates(self._engine.swap_gate, volume, engine_gate(generation, gate, parts))
 
     async def disconnect(self, conn: int) -> bool:
         return await self._status(self._engine.disconnect, conn)

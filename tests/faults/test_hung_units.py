@@ -1,0 +1,76 @@
+"""Units on a disk that does not answer, and the others of the same gateway."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import httpx
+import pytest
+
+from tests.conformance.iscsi.client import Session
+from tests.conformance.iscsi.scenarios import cdbs
+from tests.lab.faultfs import FaultFS
+from tests.lab.processes import PORTALS, Gateway, Target, add_target
+from tests.lab.site import POOL
+
+# With PING off: what is waited for takes as long as it takes.
+PARAMETERS = {"nop_interval": 0}
+REGISTER, RESERVE, RELEASE = 0, 1, 2
+SOON_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def gateway(faults: FaultFS, start_module_gateway: Callable[..., Gateway]) -> Gateway:
+    gateway = start_module_gateway(iscsi=list(PORTALS))
+    gateway.add_pool(POOL, faults.root / "pool")
+    return gateway
+
+
+@pytest.fixture
+def frail(gateway: Gateway, faults: FaultFS) -> Iterator[FaultFS]:
+    """Sound again at the end of each test."""
+    yield faults
+    faults.remove()
+
+
+def log_in(target: Target, initiator: str, *luns: int) -> Session:
+    name = f"iqn.2026-01.org.example:{initiator}"
+    session = Session(target.address, target.name, initiator=name).login()
+    for lun in luns:
+        session.clear_attentions(lun)
+    return session
+
+
+def reserve_out(session: Session, action: int, key: int, new: int = 0) -> int:
+    """PERSISTENT RESERVE OUT; its status. Each takes another gate."""
+    cdb, parameters = cdbs.reserve_out(action, 3), cdbs.reserve_parameters(key, new)
+    return session.command(cdb, write=parameters, timeout_s=SOON_S).status
+
+
+def reopen(gateway: Gateway, volume: str) -> None:
+    transport = httpx.HTTPTransport(uds=str(gateway.api_socket))
+    with httpx.Client(transport=transport, base_url="http://gateway", timeout=60) as client:
+        client.post(f"/v1/volumes/{volume}/reopen")
+
+
+def test_a_healthy_unit_has_its_gates_while_many_volumes_hang(
+    gateway: Gateway, frail: FaultFS
+) -> None:
+    volumes = [gateway.add_volume("1MiB", pool=POOL) for _ in range(20)]
+    for volume in volumes:
+        gateway.add_export(volume)
+    target = add_target(gateway, parameters=PARAMETERS)
+    frail.hang("open", path="/pool/*.img")
+    asking = [threading.Thread(target=reopen, args=(gateway, volume)) for volume in volumes]
+    for one in asking:
+        one.start()
+    frail.wait_hung(16)
+    with closing(log_in(target, "a", 1)) as session:
+        assert reserve_out(session, REGISTER, 0, 1) == cdbs.GOOD
+        assert reserve_out(session, RESERVE, 1) == cdbs.GOOD
+        assert reserve_out(session, RELEASE, 1) == cdbs.GOOD
+    frail.remove()
+    for one in asking:
+        one.join()
