@@ -95,7 +95,7 @@ class Sessions:
         return active.units if active is not None else {}
 
     def neighbours(self, nexus: Nexus) -> Iterable[Neighbour]:
-        """What else the session of a nexus reaches, for copies between units."""
+        """What the session of a nexus reaches now, for copies within and between units."""
         active = self._active.get(nexus.number - FIRST_NEXUS)
         for unit in active.units.values() if active is not None else ():
             seat = unit.seats.get(nexus.number)

@@ -28,7 +28,7 @@ CLOSED_UNITS: Final = 1024
 
 class UnitTable:
     """All units. ``others`` are the connections without ports that use a volume, ``neighbours``
-    what else the session of a nexus reaches."""
+    what the session of a nexus reaches."""
 
     def __init__(
         self,

@@ -46,7 +46,8 @@ _KIB_FROM: Final = 1 << 32
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A unit that a session has mapped, and whether it may only read it."""
+    """A unit that a session has mapped, the one that was asked among them, and whether the session
+    may only read it, as it is at this moment."""
 
     unit: LogicalUnit
     read_only: bool
@@ -94,9 +95,7 @@ class CopyManager:
         held = self._results.get((nexus.number, copy.list_id))
         if held is not None and held.status is Status.IN_PROGRESS and _has_id(copy):
             raise CheckCondition(OPERATION_IN_PROGRESS)
-        # The mapping's rights come with the command for this unit, from the session for the others.
-        run = _Run(self, nexus, copy, Neighbour(self._unit, command.read_only))
-        return run.go_on()
+        return _Run(self, nexus, copy).go_on()
 
     def receive_copy_results(self, nexus: Nexus, cdb: bytes) -> bytes:
         """RECEIVE COPY RESULTS; the whole parameter data. Raises CheckCondition."""
@@ -144,16 +143,15 @@ class CopyManager:
             run.ended(errno.EIO, 0)
 
     def reach(self, run: _Run, number: int) -> Neighbour | None:
-        """The unit that a segment names by the number of its CSCD descriptor."""
+        """The unit that a segment names by the number of its CSCD descriptor. Asked for each job:
+        the rights that a session has to a unit, this one too, change while a copy runs."""
+        reached = self._neighbours(run.nexus)
         if number == copy_limits.THIS_UNIT:
-            return run.here
+            return next((one for one in reached if one.unit is self._unit), None)
         if number >= len(run.copy.cscds):
             return None
         cscd = run.copy.cscds[number]
-        for neighbour in (run.here, *self._neighbours(run.nexus)):
-            if _is_named(neighbour.unit, cscd):
-                return neighbour
-        return None
+        return next((one for one in reached if _is_named(one.unit, cscd)), None)
 
     def start(self, run: _Run, job: CopyJob) -> Reaction:
         """Begins a run's next job."""
@@ -187,12 +185,11 @@ class CopyManager:
 
 
 class _Run:
-    """One EXTENDED COPY on its way through its segments. ``here`` is the unit that was asked."""
+    """One EXTENDED COPY on its way through its segments."""
 
-    def __init__(self, manager: CopyManager, nexus: Nexus, copy: CopyList, here: Neighbour) -> None:
+    def __init__(self, manager: CopyManager, nexus: Nexus, copy: CopyList) -> None:
         self.nexus = nexus
         self.copy = copy
-        self.here = here
         self.result = Result()
         self.abandoned = False
         self._manager = manager

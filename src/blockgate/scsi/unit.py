@@ -60,7 +60,7 @@ JobEnd = Callable[[int, int], Reaction]
 
 
 class LogicalUnit:
-    """One logical unit. ``neighbours`` tells EXTENDED COPY what else a session reaches."""
+    """One logical unit. ``neighbours`` tells EXTENDED COPY what a session reaches."""
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ from blockgate.scsi import (
     ZeroJob,
 )
 from blockgate.scsi.alua import TargetPortGroups
-from blockgate.scsi.copy_manager import Neighbours
+from blockgate.scsi.copy_manager import Neighbour, Neighbours
 from blockgate.scsi.reservations import Reservations
 
 UUID = "653e4072-8aad-4e9d-900e-4059f0e19e7e"
@@ -67,9 +67,10 @@ def make_unit(
     blocks: str = "2097152",
     block_size: str = "512",
     physical: str = "4096",
-    neighbours: Neighbours = lambda _nexus: (),
+    neighbours: Neighbours | None = None,
 ) -> LogicalUnit:
-    """A unit with one port, number 7, and nobody attached."""
+    """A unit with one port, number 7, and nobody attached; unless ``neighbours`` says something
+    else, it is all that a session has mapped."""
     digits = uuid.replace("-", "")
     identity = UnitIdentity(
         vendor=vendor,
@@ -87,7 +88,12 @@ def make_unit(
         unmap_zeroes_data=zeroes == "yes",
     )
     facts = Facts(identity, int(blocks), int(block_size), write_back == "yes", read_only == "yes")
-    unit = LogicalUnit(facts, Reservations(), TargetPortGroups.single([1]), neighbours)
+
+    def alone(_nexus: Nexus) -> list[Neighbour]:
+        return [Neighbour(unit, read_only=False)]
+
+    groups = TargetPortGroups.single([1])
+    unit = LogicalUnit(facts, Reservations(), groups, neighbours or alone)
     unit.set_ports([Port(7, TARGET_PORT, 1)])
     return unit
 

@@ -48,8 +48,17 @@ def sense(reaction: Reaction) -> bytes:
 def pair(**mapped: bool) -> tuple[LogicalUnit, LogicalUnit]:
     """Two units that nexus A's session has mapped, the second one as ``mapped`` says."""
     other = make_unit(uuid=OTHER, serial=OTHER, block_size="4096", blocks="1024")
-    here = make_unit(neighbours=lambda _nexus: [Neighbour(other, mapped.get("read_only", False))])
+    here, seats = seated()
+    seats.append(Neighbour(other, mapped.get("read_only", False)))
     return here, other
+
+
+def seated() -> tuple[LogicalUnit, list[Neighbour]]:
+    """A unit, and what a session has mapped: that one."""
+    seats: list[Neighbour] = []
+    here = make_unit(neighbours=lambda _nexus: seats)
+    seats.append(Neighbour(here, read_only=False))
+    return here, seats
 
 
 def test_from_one_unit_to_another_segment_by_segment() -> None:
@@ -216,6 +225,25 @@ def test_who_loses_the_right_to_a_unit_may_not_go_on_with_a_copy_to_it() -> None
     ended = here.job_done(key, errno.ECANCELED, 0)
     assert sense(ended)[:14] == octets("70 00 0a 00*4 0a 00*4 0d 01")
     assert here.copies.may_go_on(key), "there is none any more"
+
+
+@pytest.mark.parametrize("number", [0, 0xFFFF])
+def test_what_became_read_only_for_the_nexus_is_written_no_more(number: int) -> None:
+    here, seats = seated()
+    pieces = [segment(0, number, 1, 0, lba) for lba in (1, 2)]
+    key, _ = started(here.execute(nexus("A"), extended_copy([cscd(here)], pieces)))
+    seats[:] = [Neighbour(here, read_only=True)]
+    assert not here.copies.may_go_on(key)
+    # the command-specific information is the number of the segment, which is the second one
+    assert sense(here.job_done(key, 0, 512))[:14] == octets("70 00 0a 00*4 0a 00*3 01 27 00")
+
+
+def test_what_is_not_mapped_any_more_is_not_reached() -> None:
+    here, seats = seated()
+    pieces = [segment(0xFFFF, 0xFFFF, 1, 0, lba) for lba in (1, 2)]
+    key, _ = started(here.execute(nexus("A"), extended_copy([], pieces)))
+    seats.clear()
+    assert sense(here.job_done(key, 0, 512))[:14] == octets("70 00 0a 00*4 0a 00*3 01 08 04")
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

@@ -1,4 +1,4 @@
-"""EXTENDED COPY to a second unit: nothing of it is forced on that one's nexuses (SPC-4 6.4)."""
+"""EXTENDED COPY: it does nothing that its nexus could not do by reading and writing (SPC-4 6.4)."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class Scene:
     """Two sessions with two units; the disk of the first one hangs when a test says so."""
 
     faults: FaultFS
+    target: Target
     victim: Session
     other: Session
 
-    def first_block(self) -> bytes:
-        read = cdbs.read10(0, 1)
-        return self.other.command(read, lun=DESTINATION, read=cdbs.BLOCK).data
+    def first_block(self, *, lun: int = DESTINATION, lba: int = 0) -> bytes:
+        return self.other.command(cdbs.read10(lba, 1), lun=lun, read=cdbs.BLOCK).data
 
-    def start_copy(self) -> int:
-        """The victim's EXTENDED COPY of all blocks, to the source; gives its tag. On return its
-        first read hangs."""
+    def start_copy(self, *, to: int = DESTINATION, lba: int = 0) -> int:
+        """The victim's EXTENDED COPY of all blocks, asked of the source; gives its tag. On return
+        its first read hangs."""
         self.faults.hang("read", path="/pool/*.img", end=4096)
-        cscds = b"".join(cscd(naa_of(self.victim, lun)) for lun in (SOURCE, DESTINATION))
+        cscds = b"".join(cscd(naa_of(self.victim, lun)) for lun in (SOURCE, to))
         # Block to block (SPC-4 6.4.6.3): from CSCD 0 to CSCD 1
-        segment = struct.pack(">BBHHHxxHQQ", 0x02, 0, 0x18, 0, 1, BLOCKS, 0, 0)
+        segment = struct.pack(">BBHHHxxHQQ", 0x02, 0, 0x18, 0, 1, BLOCKS, 0, lba)
         head = struct.pack(">BxH4xII", 1, len(cscds), len(segment), 0)
         parameters = head + cscds + segment
         cdb = struct.pack(">BB8xIxx", 0x83, 0, len(parameters))
@@ -69,21 +69,26 @@ def scene(start_gateway: Callable[..., Gateway]) -> Iterator[Scene]:
         gateway = start_gateway(iscsi=list(PORTALS))
         gateway.add_pool("frail", faults.root / "pool")
         source = gateway.add_volume("16MiB", pool="frail", io="direct")
-        target = add_target(gateway, {SOURCE: source, DESTINATION: gateway.add_volume("16MiB")})
+        luns = {SOURCE: source, DESTINATION: gateway.add_volume("16MiB")}
+        acls = [{"initiator": initiator(name)} for name in ("victim", "other")]
+        target = add_target(gateway, luns, acls=acls)
         victim, other = login(target, "victim"), login(target, "other")
         data = {SOURCE: COPIED, DESTINATION: OLD}
         for lun, byte in data.items():
             write = victim.command(cdbs.write10(0, 128), lun=lun, write=byte * 65536)
             assert write.status == cdbs.GOOD, write.sense_code
-        yield Scene(faults, victim, other)
+        yield Scene(faults, target, victim, other)
         victim.close()
         other.close()
         gateway.stop()
 
 
+def initiator(name: str) -> str:
+    return f"iqn.2026-01.org.example:{name}"
+
+
 def login(target: Target, name: str) -> Session:
-    initiator = f"iqn.2026-01.org.example:{name}"
-    session = Session(target.address, target.name, initiator=initiator).login()
+    session = Session(target.address, target.name, initiator=initiator(name)).login()
     for lun in (SOURCE, DESTINATION):
         session.clear_attentions(lun)
     return session
@@ -135,3 +140,16 @@ def test_nothing_is_copied_to_a_unit_that_was_write_protected(scene: Scene) -> N
     # COPY ABORTED, WRITE PROTECTED
     assert scene.victim.finish(itt).sense_code == (0x0A, 0x27, 0x00)
     assert scene.first_block() == OLD * cdbs.BLOCK
+
+
+def test_nothing_is_copied_within_a_unit_that_became_read_only(scene: Scene) -> None:
+    """For this initiator alone: others go on writing there."""
+    itt = scene.start_copy(to=SOURCE, lba=BLOCKS)
+    acl = f"targets/{scene.target.name}/acls/{initiator('victim')}"
+    scene.target.gateway.api("PATCH", acl, {"read_only": True, "force": True})
+    scene.faults.remove()
+    # COPY ABORTED, WRITE PROTECTED
+    assert scene.victim.finish(itt).sense_code == (0x0A, 0x27, 0x00)
+    assert scene.first_block(lun=SOURCE, lba=BLOCKS) == bytes(cdbs.BLOCK)
+    write = scene.other.command(cdbs.write10(0, 1), lun=SOURCE, write=bytes(cdbs.BLOCK))
+    assert write.status == cdbs.GOOD
