@@ -166,6 +166,7 @@ class SessionStatus:
     `phase`: "handshake" or "transmission" for NBD; "login" or "full-feature" for iSCSI. `counters`
     is None before its first command has been answered. Connections of one iSCSI session have its
     number in `session`, and the volumes of its LUN map in `handles`; NBD has its one in `handle`.
+    `export` is one of NBD and `target` one of iSCSI, and the other is empty.
     """
 
     conn: int

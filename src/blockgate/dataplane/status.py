@@ -53,11 +53,15 @@ def tasks(engine: _engine.Engine) -> list[ports.TaskStatus]:
 
 
 def session(one: _engine.SessionStatus, volumes: tuple[int, ...]) -> ports.SessionStatus:
-    """One connection; ``volumes`` are those of its session's LUN map."""
+    """One connection; ``volumes`` are those of its session's LUN map.
+
+    The engine gives the name of a target as that of an export, too. An export may have the same
+    name, and whoever ends its clients must not get the target's.
+    """
     return ports.SessionStatus(
         conn=one.conn,
         handle=one.volume,
-        export=one.export,
+        export=one.export if one.protocol == "nbd" else "",
         peer=one.peer,
         tls=one.tls,
         since=one.since,

@@ -181,3 +181,16 @@ def test_a_target_that_is_removed(iscsi: Gateway) -> None:
         session.connection.wait_closed(30)
         assert removed.result().returncode == 0
     session.close()
+
+
+def test_an_export_with_the_targets_name_has_other_clients(
+    iscsi: Gateway, target: Target, connect: Connect
+) -> None:
+    session = connect()
+    iscsi.cli("export", "add", iscsi.add_volume("1MiB"), "--name", target.name)
+    (shown,) = [one for one in iscsi.cli("session", "list") if one["target"] == target.name]
+    assert (shown["export"], shown["protocol"]) == ("", "iscsi")
+    iscsi.cli("export", "remove", target.name)
+    iscsi.cli("export", "add", iscsi.add_volume("1MiB"), "--name", target.name)
+    iscsi.cli("export", "remove", target.name, "--force")
+    assert session.ping() == b"ping"
