@@ -248,7 +248,7 @@ class Executor:
         await self._core.data_plane.set_targets(by_name, self._core.discovery_view)
 
     async def _end_sessions(self, step: EndSessions) -> None:
-        """Who is not admitted any more has time for a logout. Who is to come back as soon as its
+        """Who is not to go on has time for a logout. Who is to come back as soon as its
         volume is open again loses its connection at once: that is what it comes back after."""
         before, plane = step.before, self._core.data_plane
         dismissed = set()

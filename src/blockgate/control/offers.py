@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from blockgate.model.config import Volume
-from blockgate.model.names import ChapUser, InitiatorName, TargetName
+from blockgate.model.config import Configuration, Volume
+from blockgate.model.names import ChapUser, InitiatorName, TargetName, VolumeRef
 from blockgate.model.targets import Acl, Discovery, Target, members
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 Stored = tuple[tuple[ChapUser, str], ...]
 """CHAP users with their secrets as they are stored: encrypted, or by reference."""
+
+
+View = Mapping[int, tuple[str, bool]]
+"""What an initiator sees under each number: the UUID, and whether only for reading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +37,18 @@ class OfferedUnit:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A target as it is offered. `members` are the initiators of each ACL, in their order."""
+    """A target as it is offered. `members` are the initiators of each ACL, in their order.
+
+    `disks` are its volumes' UUIDs, whether they are open or not: a name may be another volume's one
+    day.
+    """
 
     target: Target
     members: tuple[frozenset[InitiatorName], ...]
     units: tuple[OfferedUnit, ...]
     chap: Stored
     ready: bool
+    disks: Mapping[VolumeRef, str]
 
     def uuids(self) -> frozenset[str]:
         """The volumes that are offered."""
@@ -57,8 +66,13 @@ class Offer:
             return acl.chap is not None
         return self.target.chap is not None if self.target.open_access else None
 
+    def view(self, initiator: str) -> View:
+        """What an initiator is to see, as soon as it is open."""
+        luns = self.target.view(self.acl(initiator))
+        return {lun.number: (self.disks[lun.volume], lun.read_only) for lun in luns}
+
     def shows(self, initiator: str) -> frozenset[str]:
-        """The volumes that an initiator sees, by UUID."""
+        """The open volumes that an initiator sees, by UUID."""
         refs = {lun.volume for lun in self.target.view(self.acl(initiator))}
         return frozenset(unit.volume.uuid for unit in self.units if unit.volume.ref in refs)
 
@@ -78,10 +92,19 @@ NO_DISCOVERY = DiscoveryOffer(Discovery(), ())
 def ends(before: Offer, after: Offer | None, initiator: str) -> bool:
     """Whether a session that `before` admitted is not to go on.
 
-    A secret that is another one now ends none; one that is asked for from now on does.
+    A secret that is another one now ends none; one that is asked for from now on does, and so does
+    another disk under a number that it has: what its initiator has queued for the one would be
+    written to the other.
     """
     now = after.asks_for_chap(initiator) if after is not None else None
-    return now is None or (now and not before.asks_for_chap(initiator))
+    if after is None or now is None or (now and not before.asks_for_chap(initiator)):
+        return True
+    return switches(before.view(initiator), after.view(initiator))
+
+
+def switches(before: View, after: View) -> bool:
+    """Whether a number is another disk afterwards."""
+    return any(before[number][0] != after[number][0] for number in before.keys() & after.keys())
 
 
 def may_end(before: Offer, after: Offer | None) -> bool:
@@ -138,7 +161,13 @@ def offer_of(
         units=tuple(units),
         chap=stored(target.users(), desired.chap),
         ready=not held and (was_ready or not waiting),
+        disks=disks(target, config),
     )
+
+
+def disks(target: Target, config: Configuration) -> Mapping[VolumeRef, str]:
+    """The UUIDs of a target's volumes."""
+    return {ref: config.volumes[ref].uuid for ref in target.volumes()}
 
 
 def _unit(volume: Volume, opened: Opened | None, paused: bool) -> OfferedUnit | None:

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from blockgate.control.core import Core
 from blockgate.control.draft import Draft
-from blockgate.control.offers import Offer, ends
+from blockgate.control.offers import Offer, disks, ends
 from blockgate.control.ports import SessionStatus
 from blockgate.model.config import Configuration
 from blockgate.model.errors import InUse
-from blockgate.model.names import TargetName, VolumeRef
+from blockgate.model.names import TargetName
 from blockgate.model.showing import among
 from blockgate.model.targets import members
 
@@ -34,7 +34,8 @@ async def guard_targets(core: Core, draft: Draft, *, force: bool) -> None:
 def disturbed(
     before: Configuration, after: Configuration, sessions: Iterable[SessionStatus]
 ) -> list[SessionStatus]:
-    """Sessions that would end, lose a LUN, have another volume under it, or write no more."""
+    """Sessions that would end (one of their numbers is another disk, they are not let in any more),
+    lose a LUN, or write no more."""
     offers: dict[str, tuple[Offer | None, Offer | None]] = {}
     found = []
     for session in sessions:
@@ -53,20 +54,14 @@ def _offer(config: Configuration, name: TargetName) -> Offer | None:
     target = config.targets.get(name)
     if target is None:
         return None
-    return Offer(target, tuple(members(target, config.groups)), (), (), True)
+    return Offer(target, tuple(members(target, config.groups)), (), (), True, disks(target, config))
 
 
 def _disturbs(old: Offer, new: Offer | None, initiator: str) -> bool:
     if new is None or ends(old, new, initiator):
         return True
-    before, after = _view(old, initiator), _view(new, initiator)
+    before, after = old.view(initiator), new.view(initiator)
     return any(
-        number not in after or after[number][0] != volume or after[number][1] > read_only
-        for number, (volume, read_only) in before.items()
+        number not in after or after[number][1] > read_only
+        for number, (_, read_only) in before.items()
     )
-
-
-def _view(offer: Offer, initiator: str) -> dict[int, tuple[VolumeRef, bool]]:
-    """What an initiator sees under each number."""
-    luns = offer.target.view(offer.acl(initiator))
-    return {lun.number: (lun.volume, lun.read_only) for lun in luns}

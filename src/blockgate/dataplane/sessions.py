@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Container, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -165,7 +165,7 @@ class Sessions:
         try:
             attentions = await self._seat(active, luns)
             self._check(agreed, still_there)
-            if active.luns != luns:
+            if active.luns != luns or active.leaving is not None:
                 raise Gone("its LUN map has changed meanwhile")
             params = self._full_feature(active, agreed, view.parameters)
             params = replace(params, luns=convert.lun_map(luns), attentions=attentions)
@@ -325,8 +325,9 @@ class Sessions:
         }
 
     async def retarget(self, targets: Mapping[str, ports.TargetView], catalog: Catalog) -> None:
-        """Targets are others now: every session gets the map that its initiator has, and one that
-        would not be let in any more gets an empty one and is asked to leave."""
+        """Targets are others now: every session gets the map that its initiator has. One that would
+        not be let in any more gets an empty one, and is asked to leave; so is one with a number
+        that is another disk now."""
         self._targets, self.catalog = dict(targets), catalog
         for count, active in enumerate(list(self._active.values())):
             if count % SESSIONS_AT_ONCE == 0:
@@ -339,6 +340,11 @@ class Sessions:
                 self._dismiss(active)
 
     async def _remap(self, active: Active, luns: Mapping[int, ports.LunView]) -> None:
+        switched = convert.switched(active.luns, luns)
+        if switched:
+            self._dismiss(active)
+        if active.leaving is not None:
+            luns = self._last_map(active, luns, switched)
         if active.luns == luns:
             return
         before, after = active.fields, convert.lun_map(luns)
@@ -355,6 +361,19 @@ class Sessions:
             if (seat := unit.seats.get(active.nexus)) is not None:
                 self._spawn(self._unseat(unit, seat))
 
+    def _last_map(
+        self, active: Active, luns: Mapping[int, ports.LunView], switched: Container[int]
+    ) -> Mapping[int, ports.LunView]:
+        """What a session has until it has left: nothing that is new, and under each number the disk
+        that its initiator knows by it. Whatever an attention says, what the initiator has queued
+        for that disk would be written to another one."""
+        last = {}
+        for number in active.luns.keys() & luns.keys():
+            lun = (active.luns if number in switched else luns)[number]
+            if self._find_unit(lun.handle) is not None:  # it may have been closed meanwhile
+                last[number] = lun
+        return last
+
     async def _unseat(self, unit: Unit, seat: Seat) -> None:
         """A unit that is not mapped any more: what was begun is over before its nexus is lost. On a
         disk that hangs that takes its time; the nexus of one that is mapped again by then has a new
@@ -365,7 +384,7 @@ class Sessions:
             await unit.detach(nexus)
 
     async def dismiss(self, numbers: Iterable[int]) -> None:
-        """These sessions are not admitted any more. On return they have logged out, or have had
+        """These sessions are not to go on. On return they have logged out, or have had
         their time for it and are closed."""
         found = [active for number in numbers if (active := self._active.get(number)) is not None]
         leaving = [self._dismiss(active) for active in found]
@@ -375,7 +394,7 @@ class Sessions:
     def _dismiss(self, active: Active) -> asyncio.Task[None]:
         if active.leaving is None:
             number = active.session.number
-            log.info("iscsi: session %d is not admitted any more", number)
+            log.info("iscsi: session %d is asked to leave", number)
             self._wire.ask_for_logout(number, LOGOUT_SECONDS)
             active.leaving = self._spawn(self._see_out(active))
         return active.leaving

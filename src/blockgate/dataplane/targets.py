@@ -73,6 +73,17 @@ def granted_luns(view: ports.TargetView, number: int) -> Mapping[int, ports.LunV
     return view.luns if number == OPEN else view.acls[number].luns
 
 
+def switched(
+    before: Mapping[int, ports.LunView], after: Mapping[int, ports.LunView]
+) -> frozenset[int]:
+    """The numbers that are another disk afterwards. One that was opened anew is the same disk."""
+    return frozenset(
+        number
+        for number in before.keys() & after.keys()
+        if before[number].uuid != after[number].uuid
+    )
+
+
 def target_port(name: str) -> str:
     """SCSI's name of a target's one port (RFC 7143 4.4.2)."""
     return f"{name},t,0x{PORTAL_GROUP:04x}"

@@ -134,7 +134,7 @@ def test_discovery_and_secrets_are_looked_at_when_they_are_meant() -> None:
 
 
 def test_offers_compare_what_matters() -> None:
-    before = Offer(target(), (frozenset([HOST]),), (), (), True)
+    before = Offer(target(), (frozenset([HOST]),), (), (), True, {A.ref: A.uuid})
     assert not takes_away(before, before) and not may_end(before, before)
     assert takes_away(before, None) and ends(before, None, HOST)
     stranger = "iqn.1994-05.com.example:nobody"

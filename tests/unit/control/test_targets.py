@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -135,6 +136,25 @@ async def test_an_acl_has_its_own_view(lab: Lab) -> None:
     assert seen(lab, OTHER) is None and lab.plane.live == []
     with pytest.raises(NotFound):
         await lab.control.acl_remove(ADMIN, new_id(), NAME, OTHER)
+
+
+async def test_a_number_that_is_another_disk_ends_its_sessions(lab: Lab) -> None:
+    await web(lab, acls=[{"initiator": HOST}, {"initiator": OTHER}])
+    own = {"luns": [{"lun": 0, "volume": "main/b"}]}
+    document = {"targets": [{"name": NAME, **own}]}
+    changes: tuple[Callable[[bool], Awaitable[Any]], ...] = (
+        lambda force: lab.control.acl_update(ADMIN, new_id(), NAME, HOST, own, force=force),
+        lambda force: lab.control.apply(ADMIN, new_id(), document, force=force),
+    )
+    for change, ended in zip(changes, (HOST, OTHER), strict=True):
+        lab.plane.login(NAME, HOST, 7)
+        lab.plane.login(NAME, OTHER, 8)
+        with pytest.raises(InUse, match="--force"):
+            await change(False)
+        await change(True)
+        assert ended not in [one.initiator for one in lab.plane.live]
+        assert len(lab.plane.live) == 1, "the other one sees what it saw"
+        lab.plane.live.clear()
 
 
 async def test_groups(lab: Lab) -> None:

@@ -357,6 +357,59 @@ async def test_a_dismissed_session_that_logs_out_is_not_waited_for() -> None:
     assert gateway.wire.named("disconnect") == []
 
 
+OTHER_DISK = lun_view(4, uuid=OTHER)
+
+
+async def test_a_number_that_is_another_disk_ends_the_session() -> None:
+    """It is asked to leave, and has what it had until then: no disk in the place of another, and
+    none that is new."""
+    gateway = await site()
+    session = await gateway.login()
+    await gateway.set_targets(target_view({1: OTHER_DISK, 2: lun_view()}))
+    assert gateway.wire.named("ask_for_logout") == [(session,)]
+    assert gateway.wire.named("set_luns") == []
+    assert set(gateway.iscsi.sessions.units_of(session)) == {3}
+    await gateway.set_targets(target_view({2: OTHER_DISK}))
+    (last,) = gateway.wire.named("set_luns")
+    assert last[1] == {}, "what is taken away is not given back under another number"
+    await gateway.set_targets(target_view({1: OTHER_DISK}))
+    assert len(gateway.wire.named("set_luns")) == 1
+    gateway.iscsi.sessions.ended_by_number(session)
+
+
+async def test_a_closed_disk_is_not_kept_for_who_leaves() -> None:
+    gateway = await site()
+    session = await gateway.login()
+    await gateway.set_targets(target_view({1: OTHER_DISK}))
+    gateway.iscsi.units.forget(3)
+    await gateway.set_targets(target_view({1: OTHER_DISK}, alias="x"))
+    assert gateway.wire.named("set_luns") == [(session, {}, {})]
+    gateway.iscsi.sessions.ended_by_number(session)
+
+
+async def test_a_disk_that_was_opened_anew_is_the_same_one() -> None:
+    gateway = await site()
+    await gateway.login()
+    await gateway.set_targets(target_view({1: lun_view(5)}))
+    assert gateway.wire.named("ask_for_logout") == []
+
+
+async def test_a_login_that_waits_while_its_lun_becomes_another_disk() -> None:
+    gateway = Site()
+    bob = (ports.AclView(frozenset({BOB}), {1: OTHER_DISK}),)
+    await gateway.set_targets(target_view({1: READ_ONLY}, acls=bob))
+    gateway.wire.pause_gates = asyncio.Event()
+    conn = gateway.begin_login()
+    await settle()
+    change = asyncio.create_task(gateway.set_targets(target_view({1: OTHER_DISK}, acls=bob)))
+    await settle()
+    gateway.wire.pause_gates.set()
+    await change
+    await settle()
+    assert replies(gateway) == [(conn, b"\x03\x01")]
+    assert len(gateway.iscsi.sessions.table) == 0
+
+
 async def test_each_initiator_has_its_own_map_and_a_rotated_secret_ends_nobody() -> None:
     gateway = Site()
     own = ports.AclView(frozenset({ALICE}), {1: lun_view(read_only=True)})
