@@ -98,8 +98,8 @@ class Sessions:
         """What the session of a nexus reaches now, for copies within and between units."""
         active = self._active.get(nexus.number - FIRST_NEXUS)
         for unit in active.units.values() if active is not None else ():
-            seat = unit.seats.get(nexus.number)
-            yield Neighbour(unit.logical, seat is None or seat.read_only)
+            if (seat := unit.seats.get(nexus.number)) is not None:
+                yield Neighbour(unit.logical, seat.nexus, seat.read_only)
 
     def port_number(self, name: str) -> int:
         """The engine's number of a target port."""

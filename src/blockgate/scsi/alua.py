@@ -77,6 +77,7 @@ _SUPPORT_BITS: Final[Mapping[AccessState, int]] = {
     AccessState.ACTIVE_NONOPTIMIZED: 0x02,
     AccessState.ACTIVE_OPTIMIZED: 0x01,
 }
+_ACTIVE: Final = frozenset({AccessState.ACTIVE_OPTIMIZED, AccessState.ACTIVE_NONOPTIMIZED})
 _PREF: Final = 0x80
 _EXTENDED_FORMAT: Final = 0x10  # FORMAT TYPE 001b
 
@@ -184,6 +185,12 @@ class TargetPortGroups:
         """The gate's word for a port. A port that is in no group can not be used."""
         group = self._group_of(relative_port)
         return (group.state if group is not None else AccessState.UNAVAILABLE).word
+
+    def is_active(self, relative_port: int) -> bool:
+        """Whether a port is in one of the active states: only there data is read and written
+        (SPC-4 5.15.2.4)."""
+        group = self._group_of(relative_port)
+        return group is not None and group.state in _ACTIVE
 
     def report(self, cdb: bytes) -> bytes:
         """REPORT TARGET PORT GROUPS (SPC-4 6.36): the whole parameter data."""

@@ -46,10 +46,12 @@ _KIB_FROM: Final = 1 << 32
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A unit that a session has mapped, the one that was asked among them, and whether the session
-    may only read it, as it is at this moment."""
+    """A unit that a session has mapped, the one that was asked among them: its nexus as this unit
+    names it, whose target port has an identifier at each unit, and whether it may only read it, as
+    it is at this moment."""
 
     unit: LogicalUnit
+    nexus: Nexus
     read_only: bool
 
 
@@ -241,7 +243,7 @@ class _Run:
         """What a segment comes to. Raises CheckCondition where it cannot be done."""
         source = self._reach(segment.source, 4)
         destination = self._reach(segment.destination, 6)
-        _check_ready(source, destination, self.nexus)
+        _check_ready(source, destination)
         sizes = source.unit.facts.block_size, destination.unit.facts.block_size
         if segment.length or not segment.blocks:
             length = segment.length
@@ -273,15 +275,16 @@ class _Run:
         return found
 
 
-def _check_ready(source: Neighbour, destination: Neighbour, nexus: Nexus) -> None:
-    """Whether the nexus itself could read the one and write the other now."""
+def _check_ready(source: Neighbour, destination: Neighbour) -> None:
+    """Whether the nexus itself, by its target port, could read the one and write the other now."""
     for neighbour in (source, destination):
-        if neighbour.unit.not_ready is not None:
+        active = neighbour.unit.port_groups.is_active(neighbour.nexus.name.relative_port)
+        if not active or neighbour.unit.not_ready is not None:
             raise CheckCondition(UNREACHABLE_COPY_TARGET)
-    reading = source.unit.reservations.situation(nexus)
+    reading = source.unit.reservations.situation(source.nexus)
     if reading in (Situation.EXCLUSIVE_ACCESS_OTHER, Situation.LEGACY_OTHER):
         raise CheckCondition(THIRD_PARTY_DEVICE_FAILURE)
-    if destination.unit.reservations.situation(nexus) is not Situation.FREE:
+    if destination.unit.reservations.situation(destination.nexus) is not Situation.FREE:
         raise CheckCondition(THIRD_PARTY_DEVICE_FAILURE)
     if destination.read_only or destination.unit.write_protected:
         raise CheckCondition(WRITE_PROTECTED)

@@ -89,8 +89,8 @@ def make_unit(
     )
     facts = Facts(identity, int(blocks), int(block_size), write_back == "yes", read_only == "yes")
 
-    def alone(_nexus: Nexus) -> list[Neighbour]:
-        return [Neighbour(unit, read_only=False)]
+    def alone(nexus: Nexus) -> list[Neighbour]:
+        return [Neighbour(unit, nexus, read_only=False)]
 
     groups = TargetPortGroups.single([1])
     unit = LogicalUnit(facts, Reservations(), groups, neighbours or alone)

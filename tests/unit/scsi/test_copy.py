@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import pytest
 
-from blockgate.scsi import Command, CopyJob, LogicalUnit, Reaction, StartJob
+from blockgate.scsi import Command, CopyJob, LogicalUnit, Nexus, Reaction, StartJob
+from blockgate.scsi.alua import Access, AccessState, PortGroup
 from blockgate.scsi.copy_manager import Neighbour
 from tests.unit.scsi.golden import make_unit, nexus, octets, shown
 
@@ -46,18 +48,26 @@ def sense(reaction: Reaction) -> bytes:
 
 
 def pair(**mapped: bool) -> tuple[LogicalUnit, LogicalUnit]:
-    """Two units that nexus A's session has mapped, the second one as ``mapped`` says."""
+    """Two units that nexus A's session has mapped, the second one as ``mapped`` says. At that one
+    its target port has another identifier."""
     other = make_unit(uuid=OTHER, serial=OTHER, block_size="4096", blocks="1024")
+    other.port_groups.configure(Access((PortGroup(1, (1,)), PortGroup(2, (2,)))))
     here, seats = seated()
-    seats.append(Neighbour(other, mapped.get("read_only", False)))
+    seats.append(Neighbour(other, there(), mapped.get("read_only", False)))
     return here, other
+
+
+def there() -> Nexus:
+    """Nexus A at the second unit."""
+    here = nexus("A")
+    return replace(here, name=replace(here.name, relative_port=2))
 
 
 def seated() -> tuple[LogicalUnit, list[Neighbour]]:
     """A unit, and what a session has mapped: that one."""
     seats: list[Neighbour] = []
     here = make_unit(neighbours=lambda _nexus: seats)
-    seats.append(Neighbour(here, read_only=False))
+    seats.append(Neighbour(here, nexus("A"), read_only=False))
     return here, seats
 
 
@@ -232,7 +242,7 @@ def test_what_became_read_only_for_the_nexus_is_written_no_more(number: int) -> 
     here, seats = seated()
     pieces = [segment(0, number, 1, 0, lba) for lba in (1, 2)]
     key, _ = started(here.execute(nexus("A"), extended_copy([cscd(here)], pieces)))
-    seats[:] = [Neighbour(here, read_only=True)]
+    seats[:] = [Neighbour(here, nexus("A"), read_only=True)]
     assert not here.copies.may_go_on(key)
     # the command-specific information is the number of the segment, which is the second one
     assert sense(here.job_done(key, 0, 512))[:14] == octets("70 00 0a 00*4 0a 00*3 01 27 00")
@@ -244,6 +254,44 @@ def test_what_is_not_mapped_any_more_is_not_reached() -> None:
     key, _ = started(here.execute(nexus("A"), extended_copy([], pieces)))
     seats.clear()
     assert sense(here.job_done(key, 0, 512))[:14] == octets("70 00 0a 00*4 0a 00*3 01 08 04")
+
+
+STATES = [state for state in AccessState if "ACTIVE" not in state.name]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_no_unit_is_reached_by_a_port_that_is_not_active_for_it(state: AccessState) -> None:
+    here, other = pair()
+    both = [cscd(here), cscd(other, 4096)]
+    to_other = extended_copy(both, [segment(0, 1, 8, lba, 0) for lba in (0, 8)])
+    from_other = extended_copy(both, [segment(1, 0, 1, 0, 0)], list_id=2)
+    key, _ = started(here.execute(nexus("A"), to_other))
+    other.port_groups.become({1: state})  # another port's
+    assert here.copies.may_go_on(key)
+    other.port_groups.become({2: state})
+    assert not here.copies.may_go_on(key)
+    assert sense(here.job_done(key, 0, 4096))[:14] == octets("70 00 0a 00*4 0a 00*3 01 08 04")
+    assert refused(here, to_other) == octets(UNREACHABLE).hex(" ")
+    assert refused(here, from_other) == octets(UNREACHABLE).hex(" ")
+    other.port_groups.become({2: AccessState.ACTIVE_NONOPTIMIZED})
+    started(here.execute(nexus("A"), to_other))
+
+
+def test_nor_is_the_unit_that_was_asked_when_its_state_changes() -> None:
+    here, other = pair()
+    pieces = [segment(0, 1, 8, lba, 0) for lba in (0, 8)]
+    copy = extended_copy([cscd(here), cscd(other, 4096)], pieces)
+    key, _ = started(here.execute(nexus("A"), copy))
+    here.port_groups.become({1: AccessState.STANDBY})
+    assert sense(here.job_done(key, 0, 4096))[:14] == octets("70 00 0a 00*4 0a 00*3 01 08 04")
+
+
+def test_a_reservation_at_a_unit_that_names_the_target_port_otherwise() -> None:
+    here, other = pair()
+    other.attach(there())
+    other.execute(there(), Command(octets("16 00*5")))  # RESERVE(6)
+    copy = extended_copy([cscd(here), cscd(other, 4096)], [segment(0, 1, 8, 0, 0)])
+    started(here.execute(nexus("A"), copy))
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

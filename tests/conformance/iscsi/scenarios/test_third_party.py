@@ -15,6 +15,8 @@ from tests.lab.processes import PORTALS, Gateway, Target, add_target
 
 SOURCE, DESTINATION = 1, 2  # their LUNs
 BLOCKS = 2048
+REPORT_GROUPS = bytes.fromhex("a30a00000000 00000400 0000")
+ACTIVE, UNAVAILABLE = 0x0, 0x3  # ASYMMETRIC ACCESS STATE (SPC-4 table 276)
 COPIED, OLD = b"\xaa", b"\x11"
 
 
@@ -71,7 +73,7 @@ def scene(start_gateway: Callable[..., Gateway]) -> Iterator[Scene]:
         source = gateway.add_volume("16MiB", pool="frail", io="direct")
         luns = {SOURCE: source, DESTINATION: gateway.add_volume("16MiB")}
         acls = [{"initiator": initiator(name)} for name in ("victim", "other")]
-        target = add_target(gateway, luns, acls=acls)
+        target = add_target(gateway, luns, acls=acls, parameters={"alua": "explicit"})
         victim, other = login(target, "victim"), login(target, "other")
         data = {SOURCE: COPIED, DESTINATION: OLD}
         for lun, byte in data.items():
@@ -153,3 +155,23 @@ def test_nothing_is_copied_within_a_unit_that_became_read_only(scene: Scene) -> 
     assert scene.first_block(lun=SOURCE, lba=BLOCKS) == bytes(cdbs.BLOCK)
     write = scene.other.command(cdbs.write10(0, 1), lun=SOURCE, write=bytes(cdbs.BLOCK))
     assert write.status == cdbs.GOOD
+
+
+def test_nothing_is_copied_by_a_port_that_became_unavailable(scene: Scene) -> None:
+    """For the destination alone."""
+    itt = scene.start_copy()
+    set_access(scene.other, UNAVAILABLE)
+    scene.faults.remove()
+    # COPY ABORTED, UNREACHABLE COPY TARGET
+    assert scene.victim.finish(itt).sense_code == (0x0A, 0x08, 0x04)
+    set_access(scene.other, ACTIVE)
+    assert scene.first_block() == OLD * cdbs.BLOCK
+
+
+def set_access(session: Session, state: int) -> None:
+    """SET TARGET PORT GROUPS at the destination, of its one group."""
+    groups = session.command(REPORT_GROUPS, lun=DESTINATION, read=1024).data
+    parameters = bytes((0, 0, 0, 0, state, 0)) + groups[6:8]
+    cdb = struct.pack(">BB4xIxx", 0xA4, 0x0A, len(parameters))
+    answer = session.command(cdb, lun=DESTINATION, write=parameters)
+    assert answer.status == cdbs.GOOD, answer.sense_code
