@@ -84,6 +84,13 @@ class AclEntry(Request):
     mutual_chap: UserName = ""
 
 
+class AclAdd(AclEntry):
+    """Whom to let in. Sessions that have less by it, or have to prove themselves now, take
+    `force`."""
+
+    force: StrictBool = False
+
+
 class _TargetValues(Request):
     alias: StrictStr | None = None
     access: Literal["open", "closed"] | None = None
@@ -112,13 +119,14 @@ class LunAdd(Request):
     """A volume to map; without a `lun` under the least free number.
 
     With `acl`, in the view of that ACL (an initiator's name, or group:NAME), which is its own from
-    then on.
+    then on, and begins with the target's LUNs.
     """
 
     volume: StrictStr
     lun: Annotated[StrictInt, _as_is(lun_number)] | None = None
     read_only: StrictBool = False
     acl: Annotated[StrictStr, _as_is(Subject.parse)] | None = None
+    force: StrictBool = False
 
 
 class AclUpdate(Request):

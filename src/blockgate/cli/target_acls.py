@@ -35,14 +35,18 @@ def add(
     read_only: Annotated[bool, typer.Option("--read-only", help="It may not write.")] = False,
     chap: ChapOption = None,
     mutual_chap: MutualOption = None,
+    force: ForceOption = False,
 ) -> None:
-    """Let an initiator or a group in: to the target's LUNs, or with --lun to its own."""
+    """Let an initiator or a group in: to the target's LUNs, or with --lun to its own.
+
+    Refused where that takes something from live sessions, unless --force.
+    """
     name, subject = target_name(target), Subject.parse(initiator)
     body: dict[str, Any] = {"read_only": read_only, **chap_of(chap, mutual_chap, False)}
     body |= {"group": subject.group} if subject.group else {"initiator": subject.initiator}
     if lun:
         body["luns"] = luns_of(lun)
-    made = change("POST", "targets", name, "acls", body=body)
+    made = change("POST", "targets", name, "acls", body={**body, "force": force})
     done(f"{subject} may log in to {name}.", made)
 
 

@@ -29,14 +29,16 @@ def add(
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Nobody may write by it.")] = False,
     acl: AclOption = None,
+    force: ForceOption = False,
 ) -> None:
     """Map a volume. Sessions see it without logging in anew.
 
-    With --acl it is mapped in the view of that ACL, which is its own from then on.
+    With --acl it is mapped in the view of that ACL, which is its own from then on, and begins with
+    the target's LUNs.
     """
     name = target_name(target)
     ref = str(VolumeRef.parse(volume))
-    body: dict[str, Any] = {"volume": ref, "read_only": read_only}
+    body: dict[str, Any] = {"volume": ref, "read_only": read_only, "force": force}
     if lun is not None:
         body["lun"] = lun_number(lun)
     if acl is not None:

@@ -70,9 +70,12 @@ class TargetControl:
         lun: int | None = None,
         read_only: bool = False,
         acl: str | None = None,
+        force: bool = False,
     ) -> TargetInfo:
         """Map a volume: in the target's own view, or in that of an ACL (`acl`, its subject)."""
-        return await self._targets.lun_add(caller, operation_id, name, volume, lun, read_only, acl)
+        return await self._targets.lun_add(
+            caller, operation_id, name, volume, lun, read_only, acl, force
+        )
 
     async def lun_remove(
         self,
@@ -88,10 +91,17 @@ class TargetControl:
         return await self._targets.lun_remove(caller, operation_id, name, lun, acl, force)
 
     async def acl_add(
-        self, caller: Caller, operation_id: str, name: str, values: Mapping[str, Any]
+        self,
+        caller: Caller,
+        operation_id: str,
+        name: str,
+        values: Mapping[str, Any],
+        *,
+        force: bool = False,
     ) -> TargetInfo:
-        """Let an initiator or a group in."""
-        return await self._targets.acl_add(caller, operation_id, name, values)
+        """Let an initiator or a group in. Refused where that takes something from live sessions,
+        unless `force`."""
+        return await self._targets.acl_add(caller, operation_id, name, values, force)
 
     async def acl_update(
         self,

@@ -116,6 +116,7 @@ class Targets:
         lun: int | None,
         read_only: bool,
         acl: str | None,
+        force: bool,
     ) -> TargetInfo:
         """Map a volume, in the target's own view or in an ACL's; the least free number if none."""
         ref = VolumeRef.parse(volume)
@@ -131,10 +132,11 @@ class Targets:
 
         arguments = {
             "name": name, "volume": volume, "lun": lun, "read_only": read_only, "acl": acl,
+            "force": force,
         }  # fmt: skip
         summary = f"map volume {ref} in target {{}}"
         return await self._edit(
-            caller, operation_id, "lun-add", arguments, change, True, summary, for_service=True
+            caller, operation_id, "lun-add", arguments, change, force, summary, for_service=True
         )
 
     async def lun_remove(
@@ -158,9 +160,10 @@ class Targets:
         )
 
     async def acl_add(
-        self, caller: Caller, operation_id: str, name: str, values: Mapping[str, Any]
+        self, caller: Caller, operation_id: str, name: str, values: Mapping[str, Any], force: bool
     ) -> TargetInfo:
-        """Let an initiator or a group in."""
+        """Let an initiator or a group in. One that is there already, by its group or by open
+        access, gets another view by it."""
         acl = parse_acl(dict(values), "acl")
 
         def change(old: Target) -> Target:
@@ -173,8 +176,8 @@ class Targets:
             return replace(old, acls=(*old.acls, acl))
 
         summary = f"let {acl.subject} into target {{}}"
-        arguments = {"name": name, **values}
-        return await self._edit(caller, operation_id, "acl-add", arguments, change, True, summary)
+        arguments = {"name": name, **values, "force": force}
+        return await self._edit(caller, operation_id, "acl-add", arguments, change, force, summary)
 
     async def acl_update(
         self,
@@ -400,8 +403,10 @@ def _info_hint(target: Target) -> str:
 
 
 def _luns_of(target: Target, subject: Subject | None) -> tuple[Lun, ...]:
-    """The view that is changed. An ACL's own begins empty."""
-    return target.luns if subject is None else _acl_of(target, subject).luns or ()
+    """The view that is changed. An ACL's own begins as the target's: that is what the initiator
+    has seen by it."""
+    own = None if subject is None else _acl_of(target, subject).luns
+    return target.luns if own is None else own
 
 
 def _with_luns(target: Target, subject: Subject | None, luns: tuple[Lun, ...]) -> Target:

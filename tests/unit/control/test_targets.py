@@ -122,14 +122,22 @@ async def test_an_acl_has_its_own_view(lab: Lab) -> None:
     assert seen(lab, OTHER) == {0: ("main/a", True)}
     with pytest.raises(Conflict):
         await lab.control.acl_add(ADMIN, new_id(), NAME, {"initiator": OTHER})
-    await lab.control.lun_add(ADMIN, new_id(), NAME, "main/b", lun=5, acl=OTHER)
-    assert seen(lab, OTHER) == {5: ("main/b", True)}
     lab.plane.login(NAME, OTHER, 7)
+    await lab.control.lun_add(ADMIN, new_id(), NAME, "main/b", lun=5, acl=OTHER)
+    both = {0: ("main/a", True), 5: ("main/b", True)}
+    assert seen(lab, OTHER) == both, "it begins as the target's"
+    assert seen(lab) == {0: ("main/a", False)}
+    await lab.control.acl_update(ADMIN, new_id(), NAME, OTHER, {"target_luns": True}, force=True)
+    await lab.control.lun_remove(ADMIN, new_id(), NAME, 0, acl=OTHER, force=True)
+    assert seen(lab, OTHER) == {}
+    await lab.control.lun_add(ADMIN, new_id(), NAME, "main/b", acl=OTHER)
+    assert seen(lab, OTHER) == {0: ("main/b", True)}, "its own is used up, and stays its own"
     with pytest.raises(InUse):
         await lab.control.acl_update(ADMIN, new_id(), NAME, OTHER, {"luns": []})
     values = {"target_luns": True, "read_only": False}
     await lab.control.acl_update(ADMIN, new_id(), NAME, OTHER, values, force=True)
-    assert seen(lab, OTHER) == {0: ("main/a", False)}
+    assert seen(lab, OTHER) == {0: ("main/a", False)} and lab.plane.live == []
+    lab.plane.login(NAME, OTHER, 8)
     with pytest.raises(InUse):
         await lab.control.acl_remove(ADMIN, new_id(), NAME, OTHER)
     await lab.control.acl_remove(ADMIN, new_id(), NAME, OTHER, force=True)
@@ -155,6 +163,23 @@ async def test_a_number_that_is_another_disk_ends_its_sessions(lab: Lab) -> None
         assert ended not in [one.initiator for one in lab.plane.live]
         assert len(lab.plane.live) == 1, "the other one sees what it saw"
         lab.plane.live.clear()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"luns": [{"lun": 0, "volume": "main/b"}]}, {"luns": []}, {"read_only": True}, {"chap": "u"}],
+    ids=["another disk", "no LUN", "read-only", "CHAP"],
+)
+async def test_an_acl_that_takes_from_who_is_there_already(lab: Lab, more: dict[str, Any]) -> None:
+    await web(lab, acls=[], access="open")
+    await lab.control.chap_set(ADMIN, new_id(), "u")
+    lab.plane.login(NAME, HOST, 7)
+    entry = {"initiator": HOST, **more}
+    with pytest.raises(InUse, match="--force"):
+        await lab.control.acl_add(ADMIN, new_id(), NAME, entry)
+    await lab.control.acl_add(ADMIN, new_id(), NAME, {**entry, "initiator": OTHER})
+    await lab.control.acl_add(ADMIN, new_id(), NAME, entry, force=True)
+    assert len((await lab.control.target_info(ADMIN, NAME)).acls) == 2
 
 
 async def test_groups(lab: Lab) -> None:

@@ -9,7 +9,7 @@ from blockgate.api.errors import error_responses
 from blockgate.api.requests import Request
 from blockgate.api.route_table import RouteTable
 from blockgate.api.target_requests import (
-    AclEntry,
+    AclAdd,
     AclUpdate,
     LunAdd,
     LunPart,
@@ -75,6 +75,7 @@ async def add_lun(call: Administer, target: TargetPart, body: LunAdd) -> TargetI
         lun=body.lun,
         read_only=body.read_only,
         acl=body.acl,
+        force=body.force,
     )
 
 
@@ -89,9 +90,12 @@ async def remove_lun(
 
 
 @router.post("/{target}/acls", status_code=201, responses=_CONFLICTS)
-async def add_acl(call: Administer, target: TargetPart, body: AclEntry) -> TargetInfo:
-    """Let an initiator or a group in."""
-    return await call.control.acl_add(call.caller, call.operation_id, target, _values(body))
+async def add_acl(call: Administer, target: TargetPart, body: AclAdd) -> TargetInfo:
+    """Let an initiator or a group in. Refused where live sessions have less by it, unless
+    `force`."""
+    return await call.control.acl_add(
+        call.caller, call.operation_id, target, _values(body, "force"), force=body.force
+    )
 
 
 @router.patch("/{target}/acls/{subject}", responses=_CONFLICTS)
