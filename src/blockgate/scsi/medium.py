@@ -44,6 +44,16 @@ class Medium:
             return MEDIUM_NOT_PRESENT
         return INITIALIZING_COMMAND_REQUIRED if self.stopped else None
 
+    def become(self, *, removable: bool) -> bool:
+        """The unit has a fixed medium now, or a removable one. Where it had the other kind this is
+        another medium, in and started: neither kind has a command that ends the other's state.
+        Whether it can be used now and the former could not."""
+        if removable == self.removable:
+            return False
+        before = self.not_ready
+        self.removable, self.present, self.stopped = removable, True, False
+        return before is not None
+
     def start_stop(self, cdb: bytes) -> bool:
         """START STOP UNIT (SBC-3 5.25). Whether the medium can be used now and could not before,
         or the other way round. Raises CheckCondition."""

@@ -231,8 +231,9 @@ class LogicalUnit:
         if before == facts:
             return ()
         self.pages.become(facts)
-        self.medium.removable = facts.identity.removable
         news = Attention(0)
+        if self.medium.become(removable=facts.identity.removable):
+            news |= Attention.MEDIUM_MAY_HAVE_CHANGED
         if before.blocks != facts.blocks:
             news |= Attention.CAPACITY_DATA_HAS_CHANGED
         if before.identity != facts.identity:

@@ -102,6 +102,24 @@ def test_other_facts_are_told_as_what_they_are() -> None:
     assert names(unit.set_facts(named)) == ["gate", "attend INQUIRY_DATA_HAS_CHANGED all"]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "out_of_use"), [("yes", "no", "06"), ("no", "yes", "04")]
+)
+def test_a_medium_of_the_other_kind_is_in_use(before: str, after: str, out_of_use: str) -> None:
+    unit = make_unit(removable=before)
+    send(unit, f"1b 00 00 00 {out_of_use} 00")  # ejected, or stopped; NO_FLUSH
+    assert unit.not_ready is not None
+    grown = replace(unit.facts, blocks=1 << 22)
+    unit.set_facts(grown)
+    assert unit.not_ready is not None, "of the same kind it stays as it is"
+    other = make_unit(removable=after).facts
+    told = ["gate", "attend MEDIUM_MAY_HAVE_CHANGED|INQUIRY_DATA_HAS_CHANGED all"]
+    assert names(unit.set_facts(replace(grown, identity=other.identity))) == told
+    assert unit.not_ready is None and unit.gate().not_ready is None
+    back = names(unit.set_facts(grown))
+    assert back == ["gate", "attend INQUIRY_DATA_HAS_CHANGED all"], "it was in use"
+
+
 def test_what_was_selected_outlives_other_facts() -> None:
     unit = make_unit()
     send(unit, "15 10 00 00 10 00", SWP)
