@@ -129,7 +129,8 @@ class CopyManager:
         if run is None:
             return ()
         run.abandoned = True
-        self._results.pop((run.nexus.number, run.copy.list_id), None)
+        if _has_id(run.copy):
+            self._results.pop((run.nexus.number, run.copy.list_id), None)
         return (CancelJob(key),)
 
     def may_go_on(self, key: int) -> bool:
@@ -167,12 +168,13 @@ class CopyManager:
 
     def keep(self, run: _Run) -> None:
         """Remembers how a run stands: while it runs, and afterwards where its list asks for it.
-        The oldest of a nexus that is over goes when there are too many."""
+        The oldest of a nexus that is over goes when there are too many. What an abandoned run, or
+        one without an identifier, has in its place is another copy's (SPC-4 table 124)."""
+        if run.abandoned or not _has_id(run.copy):
+            return
         list_id = (run.nexus.number, run.copy.list_id)
         self._results.pop(list_id, None)
         over = run.result.status is not Status.IN_PROGRESS
-        if run.abandoned or not _has_id(run.copy):
-            return
         if over and run.copy.usage is not ListIdUsage.HOLD:
             return
         mine = [held for held in self._results if held[0] == run.nexus.number]

@@ -28,8 +28,10 @@ def segment(source: int, destination: int, blocks: int, begin: int, to: int, *, 
     return bytes((0x02, dc << 1, 0, 0x18)) + numbers + bytes(2) + blocks.to_bytes(2, "big") + lbas
 
 
-def extended_copy(cscds: list[bytes], segments: list[bytes], list_id: int = 1) -> Command:
-    head = bytes((list_id, 0)) + (32 * len(cscds)).to_bytes(2, "big") + bytes(4)
+def extended_copy(
+    cscds: list[bytes], segments: list[bytes], list_id: int = 1, *, usage: int = 0
+) -> Command:
+    head = bytes((list_id, usage << 3)) + (32 * len(cscds)).to_bytes(2, "big") + bytes(4)
     head += sum(map(len, segments)).to_bytes(4, "big") + bytes(4)
     data = head + b"".join(cscds) + b"".join(segments)
     return Command(bytes((0x83, *bytes(9))) + len(data).to_bytes(4, "big") + bytes(2), data)
@@ -192,6 +194,43 @@ def test_results_that_are_kept_are_bounded() -> None:
         for n in range(40)
     ]
     assert known == [False] * 24 + [True] * 16
+
+
+def known(unit: LogicalUnit, list_id: int) -> bytes:
+    """RECEIVE COPY RESULTS, COPY STATUS: its data, none where there is no such list."""
+    reply = unit.execute(nexus("A"), Command(bytes((0x84, 0, list_id, *bytes(10), 12, 0, 0)))).reply
+    assert reply is not None
+    return reply.data
+
+
+@pytest.mark.parametrize("aborted", [False, True])
+def test_a_copy_without_an_identifier_leaves_the_result_of_identifier_zero(aborted: bool) -> None:
+    here = make_unit()
+    pieces = [segment(0, 0, 1, 0, 1)]
+    held = extended_copy([cscd(here)], pieces, list_id=0)
+    key, _ = started(here.execute(nexus("A"), held))
+    here.job_done(key, 0, 512)
+    assert (result := known(here, 0))
+    unnamed = extended_copy([cscd(here)], pieces * 2, list_id=0, usage=3)
+    key, _ = started(here.execute(nexus("A"), unnamed))
+    if aborted:
+        here.task_aborted(key)
+        here.job_done(key, errno.ECANCELED, 0)
+    else:
+        key, _ = started(here.job_done(key, 0, 512))
+        here.job_done(key, 0, 512)
+    assert known(here, 0) == result
+
+
+def test_a_copy_that_was_aborted_leaves_the_result_of_the_next_by_its_identifier() -> None:
+    here = make_unit()
+    copy = extended_copy([cscd(here)], [segment(0, 0, 1, 0, 1)])
+    key, _ = started(here.execute(nexus("A"), copy))
+    here.task_aborted(key)
+    assert not known(here, 1)
+    started(here.execute(nexus("A"), copy))
+    here.job_done(key, errno.ECANCELED, 0)
+    assert known(here, 1)
 
 
 def test_a_session_that_ends_takes_its_copies_along() -> None:
