@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from blockgate.model.config import Configuration, Volume
 from blockgate.model.names import ChapUser, InitiatorName, TargetName, VolumeRef
-from blockgate.model.targets import Acl, Discovery, Target, members
+from blockgate.model.targets import Acl, Discovery, Lun, Target, members
 
 if TYPE_CHECKING:
     from blockgate.control.state import Desired, Observed, Opened
@@ -66,6 +66,11 @@ class Offer:
             return acl.chap is not None
         return self.target.chap is not None if self.target.open_access else None
 
+    def luns(self, initiator: str) -> tuple[Lun, ...]:
+        """What an initiator is to see, were nothing read-only for all of its ACL."""
+        acl = self.acl(initiator)
+        return self.target.luns if acl is None or acl.luns is None else acl.luns
+
     def view(self, initiator: str) -> View:
         """What an initiator is to see, as soon as it is open."""
         luns = self.target.view(self.acl(initiator))
@@ -99,19 +104,28 @@ def ends(before: Offer, after: Offer | None, initiator: str) -> bool:
     now = after.asks_for_chap(initiator) if after is not None else None
     if after is None or now is None or (now and not before.asks_for_chap(initiator)):
         return True
-    return switches(before.view(initiator), after.view(initiator))
+    return _switches(before, after, initiator)
 
 
-def switches(before: View, after: View) -> bool:
-    """Whether a number is another disk afterwards."""
-    return any(before[number][0] != after[number][0] for number in before.keys() & after.keys())
+def _switches(before: Offer, after: Offer, initiator: str) -> bool:
+    """Whether a number is another disk afterwards. Of a thousand ACLs few change at once: those
+    that do not cost no more than a look."""
+    old, new = before.luns(initiator), after.luns(initiator)
+    if old == new and before.disks == after.disks:
+        return False
+    now = {lun.number: after.disks[lun.volume] for lun in new}
+    then = {lun.number: before.disks[lun.volume] for lun in old}
+    return any(then[number] != now[number] for number in then.keys() & now.keys())
 
 
 def may_end(before: Offer, after: Offer | None) -> bool:
-    """Whether there can be a session that `ends`."""
+    """Whether there can be a session that `ends`. Who came in by open access may have a name that
+    only `after` knows."""
     named = {name for names in before.members for name in names}
-    others = [_ANYBODY] if before.target.open_access else []
-    return any(ends(before, after, name) for name in [*sorted(named), *others])
+    if before.target.open_access:
+        named |= {name for names in after.members for name in names} if after is not None else set()
+        named.add(_ANYBODY)
+    return any(ends(before, after, name) for name in sorted(named))
 
 
 _ANYBODY = InitiatorName("")

@@ -103,6 +103,14 @@ def test_whom_a_change_ends() -> None:
     ):
         assert run(desired(after), served(target())) == steps
     assert run(desired(target()), served(opened_up)) == ["PublishTargets", "EndSessions"]
+    # Who came in by open access, and is asked for more from now on.
+    for entry, ended in (
+        ({"chap": "u"}, ["EndSessions"]),
+        ({"read_only": True}, []),
+        ({"luns": []}, []),
+    ):
+        after = target(access="open", acls=[{"initiator": HOST, **entry}])
+        assert run(desired(after), served(opened_up)) == ["PublishTargets", *ended]
 
 
 def test_growth_is_shown_and_ends_nothing() -> None:

@@ -166,20 +166,29 @@ async def test_a_number_that_is_another_disk_ends_its_sessions(lab: Lab) -> None
 
 
 @pytest.mark.parametrize(
-    "more",
-    [{"luns": [{"lun": 0, "volume": "main/b"}]}, {"luns": []}, {"read_only": True}, {"chap": "u"}],
-    ids=["another disk", "no LUN", "read-only", "CHAP"],
+    ("more", "ends"),
+    [
+        ({"luns": [{"lun": 0, "volume": "main/b"}]}, True),
+        ({"chap": "u"}, True),
+        ({"luns": []}, False),
+        ({"read_only": True}, False),
+    ],
+    ids=["another disk", "CHAP", "no LUN", "read-only"],
 )
-async def test_an_acl_that_takes_from_who_is_there_already(lab: Lab, more: dict[str, Any]) -> None:
+async def test_an_acl_that_takes_from_who_is_there_already(
+    lab: Lab, more: dict[str, Any], ends: bool
+) -> None:
     await web(lab, acls=[], access="open")
     await lab.control.chap_set(ADMIN, new_id(), "u")
     lab.plane.login(NAME, HOST, 7)
+    lab.plane.login(NAME, "iqn.1994-05.com.example:third", 8)
     entry = {"initiator": HOST, **more}
     with pytest.raises(InUse, match="--force"):
         await lab.control.acl_add(ADMIN, new_id(), NAME, entry)
     await lab.control.acl_add(ADMIN, new_id(), NAME, {**entry, "initiator": OTHER})
     await lab.control.acl_add(ADMIN, new_id(), NAME, entry, force=True)
     assert len((await lab.control.target_info(ADMIN, NAME)).acls) == 2
+    assert [one.conn for one in lab.plane.live] == ([8] if ends else [7, 8])
 
 
 async def test_groups(lab: Lab) -> None:
