@@ -31,7 +31,8 @@ def test_a_target_from_making_to_removing(lab: Gateway) -> None:
         *("target", "create", NAME, "--lun", "main/a", "--acl", HOST, "--alias", "the web"),
         *("--parameter", "queue_depth=32", "--portal", "127.0.0.1"),
     )
-    assert made["ready"] and made["luns"][0]["volume"] == "main/a"
+    assert made["luns"][0]["ready"] and made["luns"][0]["volume"] == "main/a"
+    assert not made["ready"] and "does not listen for iSCSI" in made["reason"]
     assert (made["access"], made["portals"]) == ("closed", ["127.0.0.1:3260"])
     assert [one["name"] for one in lab.cli("target", "list")] == [NAME]
     assert NAME in text(lab, "target", "list")

@@ -22,7 +22,7 @@ from blockgate.model.config import Configuration, Export, Pool, Volume, check_ww
 from blockgate.model.names import ExportName, GroupName, PoolName, TargetName, VolumeRef
 from blockgate.model.origin import Origin
 from blockgate.model.target_entries import render_discovery, render_group, render_target
-from blockgate.model.targets import Discovery, Group, Target
+from blockgate.model.targets import Discovery, Group, Target, check_portals
 
 Changed = dict[str, dict[str, Any] | None]
 """Configuration entries by key; None where there is none."""
@@ -65,6 +65,9 @@ class Draft:
         volumes = _changed(config.volumes, self.volumes)
         if self.volumes:
             check_wwids(config.volumes, volumes)
+        for name, target in self.targets.items():
+            if target is not None:
+                check_portals(config.targets.get(name), target)
         return Configuration.of(
             _changed(config.pools, self.pools),
             volumes,

@@ -160,6 +160,14 @@ class VolumeStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetTrouble:
+    """What is wrong with a target; `served`: initiators can log in all the same."""
+
+    reason: str
+    served: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SessionStatus:
     """One client connection. `since` is in Unix seconds.
 
@@ -297,8 +305,9 @@ class DataPlane(Protocol):
         """
         ...
 
-    def target_troubles(self) -> Mapping[str, str]:
-        """The targets that are not ready for that reason, and why."""
+    def target_trouble(self, target: str) -> TargetTrouble | None:
+        """What stands against a target in the data plane: units that cannot be had, and portals
+        at which nothing listens."""
         ...
 
     def access_states(self, target: str) -> Mapping[str, str]:

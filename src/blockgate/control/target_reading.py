@@ -95,8 +95,9 @@ class TargetReading:
 
     def _info(self, target: Target, sessions: Counter[str]) -> TargetInfo:
         offer = self._core.offers.get(target.name)
-        trouble = self._core.data_plane.target_troubles().get(target.name, "")
+        trouble = self._core.data_plane.target_trouble(target.name)
         ready = offer is not None and offer.ready
+        reasons = [trouble.reason if trouble else "", self._reason(target, ready)]
         states = self._core.data_plane.access_states(target.name)
         return TargetInfo(
             name=target.name,
@@ -108,8 +109,8 @@ class TargetReading:
             mutual_chap=target.mutual,
             portals=tuple(str(portal) for portal in target.portals),
             parameters=target.parameters.plain(),
-            ready=ready and not trouble,
-            reason=" ".join(filter(None, [trouble, self._reason(target, ready)])),
+            ready=ready and (trouble is None or trouble.served),
+            reason=" ".join(filter(None, reasons)),
             sessions=sessions[target.name],
             moved_to=str(target.moved_to) if target.moved_to is not None else None,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from blockgate.control import ports
@@ -122,6 +122,17 @@ class Iscsi:
         finally:
             self._retrying = None
 
+    def target_trouble(self, target: str) -> ports.TargetTrouble | None:
+        """See :meth:`ports.DataPlane.target_trouble`."""
+        found = self._converted.get(target)
+        if found is None:
+            return None
+        listeners = list(self._portals.values())
+        reasons = [self.troubles.get(target, ""), _unheard(found, listeners)]
+        served = not reasons[0] and found.is_served_by(listeners)
+        reason = " ".join(filter(None, reasons))
+        return ports.TargetTrouble(reason, served) if reason else None
+
     def access_states(self, target: str) -> Mapping[str, str]:
         """See :meth:`ports.DataPlane.access_states`."""
         port, view = convert.target_port(target), self._targets.get(target)
@@ -188,3 +199,11 @@ class Iscsi:
                     mapped = found.setdefault(lun.handle, Mapped(lun))
                     mapped.reach(port, number, view.parameters)
         return found
+
+
+def _unheard(target: Target, listeners: Collection[str]) -> str:
+    """Of which portals nobody can come to a target, if there are such."""
+    if not listeners:
+        return "This gateway does not listen for iSCSI: see --iscsi of blockgated."
+    portals = target.unheard(listeners)
+    return f"This gateway does not listen at {', '.join(portals)}." if portals else ""

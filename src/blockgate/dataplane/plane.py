@@ -313,9 +313,9 @@ class EngineDataPlane:
         """See :meth:`ports.DataPlane.set_targets`."""
         await self._iscsi.set_targets(targets, discovery)
 
-    def target_troubles(self) -> Mapping[str, str]:
-        """See :meth:`ports.DataPlane.target_troubles`."""
-        return self._iscsi.troubles
+    def target_trouble(self, target: str) -> ports.TargetTrouble | None:
+        """See :meth:`ports.DataPlane.target_trouble`."""
+        return self._iscsi.target_trouble(target)
 
     def access_states(self, target: str) -> Mapping[str, str]:
         """See :meth:`ports.DataPlane.access_states`."""

@@ -8,7 +8,7 @@ an ACL, and a name is no secret.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
 from types import MappingProxyType
@@ -70,8 +70,22 @@ class Target:
         return Grant(OPEN, self.authentication) if self.open_access else None
 
     def reachable_at(self, local: str) -> bool:
-        """Whether the portal that a connection came to leads to this target."""
-        return not self.portals or canonical(local) in map(canonical, self.portals)
+        """Whether the portal that a connection came to leads to this target. The one that it has
+        moved to does: who is sent there must not be told that there is no such target (0203h)."""
+        return not self.portals or canonical(local) in map(canonical, self._places())
+
+    def unheard(self, listeners: Collection[str]) -> list[str]:
+        """Those of its portals at which none of these addresses listens."""
+        return [one for one in self.portals if not any(_covers(each, one) for each in listeners)]
+
+    def is_served_by(self, listeners: Collection[str]) -> bool:
+        """Whether one of these addresses leads to it."""
+        if not self.portals:
+            return bool(listeners)
+        return any(_covers(each, one) for each in listeners for one in self._places())
+
+    def _places(self) -> tuple[str, ...]:
+        return (*self.portals, self.moved.address) if self.moved is not None else self.portals
 
     def moved_from(self, local: str) -> Redirect | None:
         """Where to send who came to this portal; None: it came to the right one, or there is no
@@ -143,9 +157,14 @@ def plain(address: str) -> str:
 def _concrete(portal: str, local: str) -> str:
     """A portal as this initiator can reach it. A wildcard that ``local`` is one of is ``local``
     (``[::]`` may be of both kinds); any other says nothing ("")."""
-    host, port = canonical(portal)
-    if host not in ("0.0.0.0", "::"):
+    if canonical(portal)[0] not in ("0.0.0.0", "::"):
         return portal
-    local_host, local_port = canonical(local)
-    covered = host == "::" or ":" not in local_host
-    return local if covered and port == local_port else ""
+    return local if _covers(portal, local) else ""
+
+
+def _covers(listener: str, portal: str) -> bool:
+    """Whether what listens at one address is met at the other: a wildcard is met at any of its
+    kind, and ``[::]`` at both kinds."""
+    (host, port), (wanted, wanted_port) = canonical(listener), canonical(portal)
+    covered = host in (wanted, "::") or (host == "0.0.0.0" and ":" not in wanted)
+    return covered and port == wanted_port

@@ -244,7 +244,11 @@ def parse_portals(values: object) -> tuple[InetAddress, ...]:
 
 
 def parse_portal(value: object) -> InetAddress:
-    """One portal from its text, or `InvalidInput`."""
+    """One portal from its text, or `InvalidInput`.
+
+    An IPv6 address needs its brackets, with a port or without: ``::1:3260`` is an address, too, and
+    nobody means that one.
+    """
     example = "Write an address, for example: 192.0.2.10, 192.0.2.10:3260, [2001:db8::10]:3260."
     if not isinstance(value, str):
         raise InvalidInput(f"{shown(value)} is not a portal.", example)
@@ -255,7 +259,32 @@ def parse_portal(value: object) -> InetAddress:
             raise ValueError
     except (AssertionError, ValueError):
         raise InvalidInput(f"{shown(value)} is not a portal.", example) from None
+    if ":" in address.host and not value.startswith("["):
+        raise InvalidInput(
+            f"{shown(value)} is an IPv6 address without brackets.",
+            "Write [ADDRESS] or [ADDRESS]:PORT, for example: [2001:db8::10]:3260.",
+        )
     return address
+
+
+def check_portals(before: Target | None, after: Target) -> None:
+    """`InvalidInput` where a portal comes that cannot be one end of a connection. What an earlier
+    version took can still be read."""
+    known = _portals(before) if before is not None else set()
+    for portal in sorted(_portals(after) - known, key=str):
+        address = ip_address(portal.host)
+        if address.is_multicast or address == _BROADCAST:
+            raise InvalidInput(
+                f"Target {after.name}: {portal} is the address of many machines.",
+                "Name an address of one gateway.",
+            )
+
+
+_BROADCAST = ip_address("255.255.255.255")
+
+
+def _portals(target: Target) -> set[InetAddress]:
+    return {*target.portals, *([target.moved_to] if target.moved_to is not None else [])}
 
 
 def parse_initiators(values: object) -> tuple[InitiatorName, ...]:

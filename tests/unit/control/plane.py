@@ -19,6 +19,7 @@ from blockgate.control.ports import (
     Gate,
     LunView,
     SessionStatus,
+    TargetTrouble,
     TargetView,
     TaskStatus,
     TlsMaterial,
@@ -119,8 +120,8 @@ class PlainDataPlane:
             assert gate is not None and gate.size == view.size, "published before its gate"
         self.exports = dict(exports)
 
-    def target_troubles(self) -> Mapping[str, str]:
-        return {}
+    def target_trouble(self, target: str) -> TargetTrouble | None:
+        return None
 
     def access_states(self, target: str) -> Mapping[str, str]:
         return {}

@@ -24,7 +24,15 @@ from blockgate.model.names import (
 )
 from blockgate.model.parameters import PARAMETERS, TargetParameters, parse_parameter
 from blockgate.model.target_entries import parse_target, render_target
-from blockgate.model.targets import Group, Lun, Subject, Target, members, parse_portals
+from blockgate.model.targets import (
+    Group,
+    Lun,
+    Subject,
+    Target,
+    check_portals,
+    members,
+    parse_portals,
+)
 from blockgate.model.units import Unit
 
 NAME = "iqn.2026-11.org.example:web"
@@ -155,6 +163,20 @@ def test_what_is_no_target(values: dict[str, Any], reason: str) -> None:
 def test_portals_are_addresses() -> None:
     found = parse_portals(["[2001:db8::1]:3261", "192.0.2.1", "192.0.2.1:3260"])
     assert [str(portal) for portal in found] == ["192.0.2.1:3260", "[2001:db8::1]:3261"]
+    assert [str(portal) for portal in parse_portals(["[::1]"])] == ["[::1]:3260"]
+    for bare in ("::1:3260", "2001:db8::1"):
+        with pytest.raises(InvalidInput, match="without brackets"):
+            parse_portals([bare])
+
+
+def test_no_portal_is_an_address_of_many_machines() -> None:
+    for many in ("224.0.0.1", "[ff02::1]:3260", "255.255.255.255"):
+        for new in (target(portals=["192.0.2.1", many]), target(moved_to=many)):
+            with pytest.raises(InvalidInput, match="of many machines"):
+                check_portals(None, new)
+            with pytest.raises(InvalidInput, match="of many machines"):
+                check_portals(target(portals=["192.0.2.1"]), new)
+            check_portals(new, replace(new, alias="x"))  # an earlier version took it
 
 
 def test_what_spans_entries() -> None:
