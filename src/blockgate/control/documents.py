@@ -30,7 +30,7 @@ from blockgate.model.callers import Caller, Role
 from blockgate.model.config import Configuration, Pool, Volume
 from blockgate.model.document import Document, parse_document, render_document
 from blockgate.model.errors import InUse, InvalidInput, Refused
-from blockgate.model.names import PoolName, VolumeRef
+from blockgate.model.names import ExportName, PoolName, VolumeRef
 
 
 class Documents:
@@ -153,11 +153,12 @@ class Documents:
                     checks[volume.pool].append(lambda b, o=old, v=volume: b.check_resize(o, v.size))  # type: ignore[misc]
         for name, works in checks.items():
             await self._in_pool(after.pools[name], f"checking pool {name}", _all_of(works))
-        await self._guard(draft, before, force)
+        await self._guard(draft, after, force)
 
-    async def _guard(self, draft: Draft, before: dict[str, Volume], force: bool) -> None:
+    async def _guard(self, draft: Draft, after: Configuration, force: bool) -> None:
         """Refuse to cut data or sessions without being told to; and data in use in any case."""
         config = self._core.config
+        before = {volume.uuid: volume for volume in config.volumes.values()}
         wanted = {volume.uuid: volume for volume in draft.volumes.values() if volume}
         shrunk = [v for u, v in wanted.items() if u in before and v.size < before[u].size]
         if shrunk and not force:
@@ -167,7 +168,7 @@ class Documents:
             )
         refs: set[VolumeRef] = {volume.ref for volume in shrunk}
         if not force:
-            refs |= {ref for ref, volume in draft.volumes.items() if volume is None}
+            refs |= _other_disks(config, after)
             refs |= {v.ref for u, v in wanted.items() if u in before and _reopens(before[u], v)}
         names = {name for name, export in config.exports.items() if export.volume in refs}
         if not force:
@@ -175,6 +176,7 @@ class Documents:
                 old = config.exports.get(name)
                 if old and (export is None or export_tightens(old, export)):
                     names.add(name)
+            names |= _other_exports(config, after)
         sessions = await self._core.data_plane.sessions()
         volumes = (config.volumes.get(ref) for ref in refs)
         opened = (self._core.opened.get(volume.uuid) for volume in volumes if volume)
@@ -267,6 +269,24 @@ def _check_prealloc(pool: Pool, volume: Volume) -> None:
             f"Volume {volume.ref}: pool {pool.name} cannot preallocate: a device is wholly there.",
             "Leave prealloc out.",
         )
+
+
+def _other_disks(before: Configuration, after: Configuration) -> set[VolumeRef]:
+    """The names that are no volume any more, or another one: its data has another UUID."""
+    return {ref for ref, volume in before.volumes.items() if _uuid(after, ref) != volume.uuid}
+
+
+def _other_exports(before: Configuration, after: Configuration) -> set[ExportName]:
+    """The exports that are another disk afterwards."""
+    kept = (
+        (before.exports[name], new) for name, new in after.exports.items() if name in before.exports
+    )
+    return {new.name for old, new in kept if _uuid(before, old.volume) != _uuid(after, new.volume)}
+
+
+def _uuid(config: Configuration, ref: VolumeRef) -> str | None:
+    volume = config.volumes.get(ref)
+    return volume.uuid if volume is not None else None
 
 
 def _reopens(old: Volume, new: Volume) -> bool:

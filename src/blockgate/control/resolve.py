@@ -208,8 +208,8 @@ def restore(
     """The draft that brings `target` back, and the volumes that cannot come back.
 
     Sizes stay as they are: they belong to the data, and a former size could cut it. Volumes that
-    the target does not hold are forgotten. `leave_out`: do without what cannot come back, else
-    that is `Refused`.
+    the target does not hold are forgotten. `leave_out`: do without what cannot come back, and
+    let pools be in other places, else that is `Refused`.
     """
     current = {volume.uuid: volume for volume in config.volumes.values()}
     volumes: dict[VolumeRef, Volume | None] = {}
@@ -227,6 +227,8 @@ def restore(
             f"Of configuration {number} these volumes were deleted: {', '.join(missing[:10])}.",
             "Their data cannot come back; with --force everything else is restored.",
         )
+    if not leave_out:
+        _check_places(number, target, config)
     volumes |= {ref: None for ref in config.volumes if ref not in volumes}
     pools: dict[PoolName, Pool | None] = dict.fromkeys(config.pools)
     pools |= target.pools
@@ -247,6 +249,17 @@ def restore(
         for_service=True,
     )
     return _changing(wanted, config), tuple(missing)
+
+
+def _check_places(number: int, target: Configuration, config: Configuration) -> None:
+    """Volumes of one name in two places are two disks."""
+    for name, pool in target.pools.items():
+        now = config.pools.get(name, pool)
+        if now != pool:
+            raise Refused(
+                f"In configuration {number} pool {name} is {pool.path}, and now it is {now.path}.",
+                "Its volumes would be others; if that is meant, use --force.",
+            )
 
 
 def _without(target: Target, missing: list[str]) -> Target:

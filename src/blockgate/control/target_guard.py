@@ -17,11 +17,13 @@ from blockgate.model.targets import members
 
 async def guard_targets(core: Core, draft: Draft, *, force: bool) -> None:
     """`InUse` where a draft ends sessions, or takes LUNs from them, and is not forced to."""
-    if force or not (draft.targets or draft.groups):
+    if force or not (draft.targets or draft.groups or draft.volumes):
+        return
+    sessions = [session for session in await core.data_plane.sessions() if session.target]
+    if not sessions:
         return
     before = core.config
-    after = draft.apply_to(before)
-    found = disturbed(before, after, await core.data_plane.sessions())
+    found = disturbed(before, draft.apply_to(before), sessions)
     if found:
         clients = [f"{session.initiator} at {session.peer}" for session in found]
         raise InUse(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,6 +170,48 @@ async def test_restoring_brings_names_and_exports_back_but_no_sizes(lab: Lab) ->
     assert set(lab.plane.exports) == {"main/a", "bee"}
     assert lab.plane.exports["bee"].size == 4 << 20
     assert (lab.pool / "b.img").exists() and not (lab.pool / "c.img").exists()
+
+
+async def test_an_export_of_another_disk_is_not_applied_under_its_clients(lab: Lab) -> None:
+    await apply(lab.control, DOCUMENT)
+    lab.plane.connect("bee", 7)
+    other = {"exports": [{"volume": "main/a", "name": "bee"}]}
+    with pytest.raises(InUse, match="bee"):
+        await apply(lab.control, other)
+    await apply(lab.control, other, force=True)
+    assert lab.plane.live == []
+
+
+async def test_a_pool_keeps_its_place_in_a_restoration(lab: Lab, tmp_path: Path) -> None:
+    """Neither the target nor its volume has another name, and all the same it is another disk."""
+    target, host = "iqn.2026-11.org.example:web", "iqn.1994-05.com.example:host"
+    document = {
+        "volumes": [{"name": "main/a", "size": "1M"}],
+        "targets": [
+            {
+                "name": target,
+                "luns": [{"lun": 0, "volume": "main/a"}],
+                "acls": [{"initiator": host}],
+            }
+        ],
+    }
+    await apply(lab.control, document)
+    number = (await lab.control.config_history(ADMIN))[0].number
+    old = await lab.control.volume_info(ADMIN, "main/a")
+    await lab.control.target_remove(ADMIN, new_id(), target)
+    await lab.control.volume_forget(ADMIN, new_id(), "main/a")
+    await lab.control.pool_remove(ADMIN, new_id(), "main")
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    await lab.control.pool_add(ADMIN, new_id(), "main", directory=str(moved))
+    await apply(lab.control, document)
+    lab.plane.login(target, host, 7)
+    with pytest.raises(Refused, match=str(moved)):
+        await lab.control.config_restore(ADMIN, new_id(), number)
+    assert len(lab.plane.live) == 1
+    await lab.control.config_restore(ADMIN, new_id(), number, force=True)
+    assert lab.plane.live == [], "its number is another disk"
+    assert lab.plane.view(target, host)[0].uuid == old.uuid  # type: ignore[index]
 
 
 async def test_what_was_deleted_cannot_be_restored(lab: Lab) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 from blockgate.backstores.registry import capabilities_of
 from blockgate.control.offers import Offer, ends, may_end, offer_of, takes_away
 from blockgate.control.plan import plan
+from blockgate.control.ports import SessionStatus
 from blockgate.control.state import Desired, Observed
 from blockgate.control.steps import EndSessions, PublishTargets, SetDiscovery
+from blockgate.control.target_guard import disturbed
 from blockgate.model.config import Configuration
+from blockgate.model.identity import new_uuid
 from blockgate.model.names import InitiatorName, TargetName
 from blockgate.model.target_entries import parse_target
 from blockgate.model.targets import Discovery, Target
@@ -111,6 +114,18 @@ def test_whom_a_change_ends() -> None:
     ):
         after = target(access="open", acls=[{"initiator": HOST, **entry}])
         assert run(desired(after), served(opened_up)) == ["PublishTargets", *ended]
+
+
+def test_whom_another_volume_of_the_same_name_disturbs() -> None:
+    session = SessionStatus(
+        7, 0, "", "192.0.2.1:7", "", 0.0, 0, 0, "full-feature", None, "iscsi", HOST, NAME, 7
+    )
+    before = desired(target()).config
+    for volume, found in ((replace(A, uuid=new_uuid()), [session]), (A, [])):
+        after = desired(target(), volume=volume).config
+        assert disturbed(before, after, [session]) == found
+        offers = [offer_of(NAME, Desired(config), observed()) for config in (before, after)]
+        assert takes_away(*offers) is may_end(*offers) is bool(found)  # type: ignore[arg-type]
 
 
 def test_growth_is_shown_and_ends_nothing() -> None:
