@@ -816,13 +816,15 @@ class Engine:
         first. fill: `pattern` (at most 256 KiB) again and again. zero: `punch` lets the space be
         given back. flush: what has been written is made stable, as it is at the end of the others.
 
-        Raises EngineError: ENOENT, EINVAL; EEXIST, a job of that number runs; EAGAIN, too many.
+        Raises EngineError: ENOENT, EINVAL; EEXIST, a job of that number runs; EAGAIN, a volume has
+        too many. A few of each volume run at a time, flushes apart from the others.
         """
 
     def job_progress(self, job: int) -> int:
         """Bytes that it has got through; 0 when there is no such job (any more)."""
 
     def cancel_job(self, job: int) -> None:
-        """Stops it soon: its `JobDone` has ECANCELED, unless it was done before."""
+        """Stops it, at once if it still waits for its turn, else soon: its `JobDone` has ECANCELED,
+        unless it was done before."""
 
     def counters(self) -> Counters: ...

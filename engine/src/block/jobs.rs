@@ -1,13 +1,19 @@
 //! Long work on volumes, in threads of its own: what EXTENDED COPY and SANITIZE leave to the engine.
 //!
 //! A job is many requests, one after another, which pass the volume's ranges like everybody else's. What it
-//! has written is stable when it ends. Of those that are started a few run at a time; the others wait their turn.
+//! has written is stable when it ends. Of those that are started a few of each volume run at a time (see
+//! [`places`]); the others wait their turn.
+
+mod places;
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use self::places::{Place, Places};
 use super::blocking::Caller;
 use super::command::{Errno, Flags, Op, Request};
 use super::volume::Volume;
@@ -15,9 +21,7 @@ use crate::shard::buffers::IoBuf;
 use crate::shard::lease::Lease;
 use crate::shard::limits::PIECE_BYTES;
 
-/// Jobs that run at a time.
-pub const MAX_RUNNING: usize = 4;
-/// Jobs that run or wait.
+/// Jobs that touch one volume, and run or wait.
 pub const MAX_JOBS: usize = 1024;
 /// What is zeroed by one request, bytes: enough to be quick, little enough to be stopped.
 const ZERO_BYTES: u64 = 16 << 20;
@@ -54,12 +58,31 @@ pub enum Work {
     },
 }
 
+impl Work {
+    /// The volumes that it touches; twice the same where there is only one.
+    fn volumes(&self) -> [u64; 2] {
+        match self {
+            Work::Copy { source, target, .. } => [source.id(), target.id()],
+            Work::Fill { volume, .. } | Work::Zero { volume, .. } | Work::Flush { volume } => [volume.id(); 2],
+        }
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let [source, target] = self.volumes();
+        match self {
+            Work::Flush { .. } => vec![Place::Flush(target)],
+            _ => Place::of_copy(source, target),
+        }
+    }
+}
+
 /// Told of each job's end: its number, the errno (0: it is done), and how many bytes it has got through.
 pub type OnDone = Box<dyn Fn(u64, Errno, u64) + Send + Sync>;
 
 struct Job {
     number: u64,
     work: Work,
+    places: Vec<Place>,
     done_bytes: AtomicU64,
     cancelled: AtomicBool,
 }
@@ -67,8 +90,10 @@ struct Job {
 #[derive(Default)]
 struct State {
     all: HashMap<u64, Arc<Job>>,
+    /// Those of them that do not have their places yet, the oldest first. Each lacks one that is taken, so
+    /// whoever gives up places looks here.
     waiting: VecDeque<Arc<Job>>,
-    threads: usize,
+    places: Places,
 }
 
 struct Shared {
@@ -87,7 +112,8 @@ impl Jobs {
         Jobs(Arc::new(Shared { state: Mutex::default(), on_done, lease }))
     }
 
-    /// Starts a job. `EEXIST`: there is one of that number; `EAGAIN`: there are too many, or no thread can be had.
+    /// Starts a job. `EEXIST`: there is one of that number; `EAGAIN`: a volume has too many, or no thread can be
+    /// had.
     pub fn start(&self, number: u64, work: Work) -> Result<(), Errno> {
         if let Work::Fill { pattern, .. } = &work {
             if pattern.is_empty() || pattern.len() > PIECE_BYTES {
@@ -98,23 +124,17 @@ impl Jobs {
         if state.all.contains_key(&number) {
             return Err(libc::EEXIST);
         }
-        if state.all.len() >= MAX_JOBS {
+        if work.volumes().iter().any(|volume| state.jobs_of(*volume) >= MAX_JOBS) {
             return Err(libc::EAGAIN);
         }
-        let (done_bytes, cancelled) = (AtomicU64::new(0), AtomicBool::new(false));
-        let job = Arc::new(Job { number, work, done_bytes, cancelled });
-        if state.threads < MAX_RUNNING {
-            // Under the lock: whoever ends meanwhile finds the job in the queue or is not there any more.
-            let shared = self.0.clone();
-            let builder = thread::Builder::new().name("bg-job".into()).stack_size(STACK_BYTES);
-            match builder.spawn(move || shared.serve()) {
-                Ok(_) => state.threads += 1,
-                Err(_) if state.threads == 0 => return Err(libc::EAGAIN),
-                Err(_) => {}
-            }
+        let job = Arc::new(Job::new(number, work));
+        if !state.places.take(&job.places) {
+            state.waiting.push_back(job.clone());
+        } else if self.0.spawn(job.clone()).is_err() {
+            state.places.give_up(&job.places);
+            return Err(libc::EAGAIN);
         }
-        state.all.insert(number, job.clone());
-        state.waiting.push_back(job);
+        state.all.insert(number, job);
         Ok(())
     }
 
@@ -123,17 +143,21 @@ impl Jobs {
         self.0.lock().all.get(&number).map(|job| job.done_bytes.load(Ordering::Relaxed))
     }
 
-    /// Stops a job soon; it ends with `ECANCELED` unless it is done before. One that has ended is none of the
-    /// caller's errors.
+    /// Stops a job: at once if it still waits for its turn, else soon. It ends with `ECANCELED` unless it is done
+    /// before. One that has ended is none of the caller's errors.
     pub fn cancel(&self, number: u64) {
-        if let Some(job) = self.0.lock().all.get(&number) {
-            job.cancelled.store(true, Ordering::Relaxed);
+        let withdrawn = self.0.lock().cancel(number);
+        if let Some(job) = withdrawn {
+            self.0.tell_end(&job, Err(libc::ECANCELED));
         }
     }
 
-    /// Stops all of them soon.
+    /// Stops all of them.
     pub fn cancel_all(&self) {
-        self.0.lock().all.values().for_each(|job| job.cancelled.store(true, Ordering::Relaxed));
+        let withdrawn = self.0.lock().cancel_all();
+        for job in withdrawn {
+            self.0.tell_end(&job, Err(libc::ECANCELED));
+        }
     }
 }
 
@@ -143,30 +167,88 @@ impl Drop for Jobs {
     }
 }
 
+impl State {
+    fn jobs_of(&self, volume: u64) -> usize {
+        self.all.values().filter(|job| job.work.volumes().contains(&volume)).count()
+    }
+
+    /// The job, if it waited: it is out of the books.
+    fn cancel(&mut self, number: u64) -> Option<Arc<Job>> {
+        self.all.get(&number)?.cancelled.store(true, Ordering::Relaxed);
+        let at = self.waiting.iter().position(|job| job.number == number)?;
+        self.all.remove(&number);
+        self.waiting.remove(at)
+    }
+
+    /// Those that waited.
+    fn cancel_all(&mut self) -> VecDeque<Arc<Job>> {
+        self.all.values().for_each(|job| job.cancelled.store(true, Ordering::Relaxed));
+        let withdrawn = mem::take(&mut self.waiting);
+        withdrawn.iter().for_each(|job| drop(self.all.remove(&job.number)));
+        withdrawn
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Whole between any two statements.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn serve(&self) {
-        while let Some(job) = self.next() {
+    /// A thread for a job that has its places.
+    fn spawn(self: &Arc<Self>, job: Arc<Job>) -> io::Result<()> {
+        let shared = self.clone();
+        let builder = thread::Builder::new().name("bg-job".into()).stack_size(STACK_BYTES);
+        builder.spawn(move || shared.serve(job)).map(drop)
+    }
+
+    fn serve(self: &Arc<Self>, job: Arc<Job>) {
+        let mut turn = Some(job);
+        while let Some(job) = turn {
             let result = job.run(&self.lease);
             // Out of the books first: its number may be used again by whoever is told of its end.
-            self.lock().all.remove(&job.number);
-            (self.on_done)(job.number, result.err().unwrap_or(0), job.done_bytes.load(Ordering::Relaxed));
+            turn = self.leave(&job);
+            self.tell_end(&job, result);
         }
     }
 
-    fn next(&self) -> Option<Arc<Job>> {
+    /// A job's places are free: for the oldest of those that can go on with them. The caller's thread is the first
+    /// one's; the others get one each.
+    fn leave(self: &Arc<Self>, job: &Job) -> Option<Arc<Job>> {
         let mut state = self.lock();
-        let job = state.waiting.pop_front();
-        state.threads -= usize::from(job.is_none());
-        job
+        let State { all, waiting, places } = &mut *state;
+        all.remove(&job.number);
+        places.give_up(&job.places);
+        let mut first = None;
+        waiting.retain(|next| {
+            if !places.take(&next.places) {
+                return true;
+            }
+            if first.is_none() {
+                first = Some(next.clone());
+                return false;
+            }
+            let no_thread = self.spawn(next.clone()).is_err();
+            if no_thread {
+                // It has another chance when this thread's next job ends.
+                places.give_up(&next.places);
+            }
+            no_thread
+        });
+        first
+    }
+
+    fn tell_end(&self, job: &Job, result: Result<(), Errno>) {
+        (self.on_done)(job.number, result.err().unwrap_or(0), job.done_bytes.load(Ordering::Relaxed));
     }
 }
 
 impl Job {
+    fn new(number: u64, work: Work) -> Self {
+        let places = work.places();
+        Job { number, work, places, done_bytes: AtomicU64::new(0), cancelled: AtomicBool::new(false) }
+    }
+
     fn run(&self, lease: &Arc<Lease>) -> Result<(), Errno> {
         let caller = Caller::new(lease.clone()).map_err(|error| error.raw_os_error().unwrap_or(libc::ENOMEM))?;
         match &self.work {

@@ -165,20 +165,101 @@ fn a_job_waits_for_ranges_and_can_be_stopped_while_it_does() {
     assert_eq!(told.recv_timeout(WAIT).unwrap(), (1, 0, 1 << 20));
 }
 
+fn fill(volume: &Arc<Volume>) -> Work {
+    Work::Fill { volume: volume.clone(), offset: 0, len: 512, pattern: vec![1] }
+}
+
+fn copy(source: &Arc<Volume>, target: &Arc<Volume>) -> Work {
+    Work::Copy { source: source.clone(), source_offset: 0, target: target.clone(), offset: 0, len: 512 }
+}
+
+/// The next so many ends, by their numbers.
+fn ends(told: &Receiver<(u64, Errno, u64)>, count: usize) -> Vec<(u64, Errno, u64)> {
+    let mut ends: Vec<_> = (0..count).map(|_| told.recv_timeout(WAIT).unwrap()).collect();
+    ends.sort_unstable();
+    ends
+}
+
+fn running(jobs: &Jobs) -> usize {
+    let state = jobs.0.lock();
+    state.all.len() - state.waiting.len()
+}
+
 #[test]
-fn few_run_at_a_time_and_the_others_follow() {
+fn few_of_a_volume_run_at_a_time_and_the_others_follow() {
     let image = Image::new(&vec![7; 1 << 20]);
     let volume = image.open(1, false);
     let mailbox = Mailbox::new(4).unwrap();
     let held = hold(&volume, 0, &mailbox);
     let (jobs, told) = jobs();
     for number in 0..20 {
-        jobs.start(number, Work::Fill { volume: volume.clone(), offset: 0, len: 512, pattern: vec![1] }).unwrap();
+        jobs.start(number, fill(&volume)).unwrap();
     }
-    assert_eq!(jobs.0.lock().threads, MAX_RUNNING);
+    assert_eq!(running(&jobs), Place::Within(1).room());
     assert!(told.recv_timeout(Duration::from_millis(50)).is_err());
     drop(held);
-    let mut ended: Vec<_> = (0..20).map(|_| told.recv_timeout(WAIT).unwrap().0).collect();
-    ended.sort_unstable();
-    assert_eq!(ended, (0..20).collect::<Vec<_>>());
+    assert_eq!(ends(&told, 20), (0..20).map(|number| (number, 0, 512)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_volume_that_hangs_holds_neither_others_nor_its_own_flush() {
+    let images = [(); 3].map(|()| Image::new(&vec![7; 1 << 20]));
+    let [hung, sound, third] = [0, 1, 2].map(|n| images[n].open(n as u64 + 1, false));
+    let mailbox = Mailbox::new(4).unwrap();
+    let held = hold(&hung, 0, &mailbox);
+    let (jobs, told) = jobs();
+    for number in 0..10 {
+        jobs.start(number, fill(&hung)).unwrap();
+        jobs.start(number + 10, copy(&sound, &hung)).unwrap();
+    }
+    for (number, work) in [
+        (20, fill(&sound)),
+        (21, copy(&sound, &sound)),
+        (22, copy(&third, &sound)),
+        (23, Work::Flush { volume: hung.clone() }),
+    ] {
+        jobs.start(number, work).unwrap();
+        assert_eq!(told.recv_timeout(WAIT).unwrap().0, number);
+    }
+    drop(held);
+    assert_eq!(ends(&told, 20), (0..20).map(|number| (number, 0, 512)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_job_that_waits_for_its_turn_is_stopped_at_once() {
+    let image = Image::new(&vec![7; 1 << 20]);
+    let volume = image.open(1, false);
+    let mailbox = Mailbox::new(4).unwrap();
+    let held = hold(&volume, 0, &mailbox);
+    let (jobs, told) = jobs();
+    let run = Place::Within(1).room() as u64;
+    for number in 0..run + 3 {
+        jobs.start(number, fill(&volume)).unwrap();
+    }
+    jobs.cancel(run + 1);
+    assert_eq!(told.try_recv(), Ok((run + 1, libc::ECANCELED, 0)));
+    jobs.cancel(run + 1);
+    jobs.start(run + 1, fill(&volume)).unwrap(); // the number is free again
+    jobs.cancel_all();
+    assert_eq!(ends(&told, run as usize + 3), (0..run + 3).map(|n| (n, libc::ECANCELED, 0)).collect::<Vec<_>>());
+    drop(held);
+}
+
+#[test]
+fn a_volume_with_too_many_jobs_gets_no_more_but_others_do() {
+    let images = [Image::new(&[7; 512]), Image::new(&[7; 512])];
+    let (busy, idle) = (images[0].open(1, false), images[1].open(2, false));
+    let mailbox = Mailbox::new(4).unwrap();
+    let held = hold(&busy, 0, &mailbox);
+    let (jobs, told) = jobs();
+    for number in 0..MAX_JOBS as u64 {
+        jobs.start(number, fill(&busy)).unwrap();
+    }
+    assert_eq!(jobs.start(5000, fill(&busy)), Err(libc::EAGAIN));
+    assert_eq!(jobs.start(5000, copy(&idle, &busy)), Err(libc::EAGAIN));
+    jobs.start(5000, fill(&idle)).unwrap();
+    assert_eq!(told.recv_timeout(WAIT).unwrap(), (5000, 0, 512));
+    jobs.cancel_all();
+    ends(&told, MAX_JOBS);
+    drop(held);
 }
