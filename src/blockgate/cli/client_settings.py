@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -98,16 +99,19 @@ def _devices_conf(volumes: Iterable[Row], settings: InitiatorSettings, lines: It
 
 
 def failover_conf(volumes: Iterable[Row], settings: InitiatorSettings) -> str:
-    """/etc/multipath.conf: one path at a time, each device under a name."""
+    """/etc/multipath.conf: one path at a time, each device under a name of its own."""
+    volumes = list(volumes)
+    times = Counter(alias(volume) for volume in volumes)
+    own = [alias(v) if times[alias(v)] == 1 else f"{alias(v)}-{v['wwn'][-8:]}" for v in volumes]
     named = [
         "    multipath {\n"
         f"        wwid {wwid(volume)}\n"
-        f"        alias {alias(volume)}\n"
+        f"        alias {name}\n"
         "        path_grouping_policy failover\n"
         "        failback immediate\n"
         f"        no_path_retry {settings.no_path_retry}\n"
         "    }\n"
-        for volume in volumes
+        for name, volume in zip(own, volumes, strict=True)
     ]
     return _defaults(settings) + "multipaths {\n" + "".join(named) + "}\n"
 

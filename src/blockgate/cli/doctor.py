@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from blockgate.cli import names
+from blockgate.cli.client_files import read_iscsid, read_multipath
 from blockgate.cli.client_settings import (
     access_state_conf,
     failover_conf,
@@ -24,8 +25,6 @@ from blockgate.cli.timeouts import (
     advised,
     check_initiator,
     check_target,
-    read_iscsid,
-    read_multipath,
 )
 from blockgate.model.errors import InvalidInput
 from blockgate.model.names import target_name
@@ -102,7 +101,7 @@ def _report(
     refs = sorted({lun["volume"] for luns in views for lun in luns})
     disks = [volumes[ref] for ref in refs if ref in volumes]
     findings = list(check_target(parameters))
-    for settings in _settings(parameters, several, texts, timer):
+    for settings in _settings(parameters, several, texts, timer, disks):
         findings += check_initiator(parameters, settings)
     return {
         "target": target["name"],
@@ -119,7 +118,11 @@ def _report(
 
 
 def _settings(
-    parameters: Any, several: InitiatorSettings, texts: dict[str, str | None], timer: int | None
+    parameters: Any,
+    several: InitiatorSettings,
+    texts: dict[str, str | None],
+    timer: int | None,
+    disks: list[Any],
 ) -> list[InitiatorSettings]:
     """What to check: a client's own settings where they are given, else what is advised."""
     iscsid, multipath = texts["iscsid"], texts["multipath"]
@@ -133,7 +136,7 @@ def _settings(
         command_timeout=timer or 30,
     )
     settings = read_iscsid(iscsid, settings) if iscsid is not None else settings
-    return [read_multipath(multipath, settings) if multipath is not None else settings]
+    return [read_multipath(multipath, settings, disks) if multipath is not None else settings]
 
 
 def _text(report: dict[str, Any]) -> str:

@@ -15,13 +15,9 @@ Times are in seconds.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
-
-from blockgate.model.errors import InvalidInput
-from blockgate.model.showing import shown
 
 FOREVER = -1
 """A replacement_timeout below zero, and no_path_retry `queue`: I/O waits until a path is back."""
@@ -162,46 +158,3 @@ def _check_alone(recovery: int, settings: InitiatorSettings) -> Iterator[Finding
             f"back, after {recovery} s: the file system goes read-only.",
             f"Set node.session.timeo.replacement_timeout = {max(120, 4 * recovery)}.",
         )
-
-
-# Reading what an initiator has
-
-_ISCSID = {
-    "node.session.timeo.replacement_timeout": "replacement_timeout",
-    "node.conn[0].timeo.noop_out_interval": "noop_out_interval",
-    "node.conn[0].timeo.noop_out_timeout": "noop_out_timeout",
-}
-_MULTIPATH = re.compile(
-    r"^\s*(no_path_retry|polling_interval|fast_io_fail_tmo)\s+\"?([\w-]+)\"?\s*$", re.M
-)
-
-
-def read_iscsid(text: str, settings: InitiatorSettings) -> InitiatorSettings:
-    """`settings` with what an iscsid.conf says; of several lines for one name the last holds."""
-    found: dict[str, Any] = {}
-    for line in text.splitlines():
-        name, equals, value = line.partition("#")[0].partition("=")
-        field = _ISCSID.get(name.strip())
-        if equals and field is not None:
-            found[field] = _number(value.strip(), name.strip())
-    return replace(settings, **found)
-
-
-def read_multipath(text: str, settings: InitiatorSettings) -> InitiatorSettings:
-    """`settings` with what a multipath.conf says, in whatever section; the last word holds."""
-    found: dict[str, Any] = {}
-    for name, value in _MULTIPATH.findall(text):
-        if name == "no_path_retry" and value in ("fail", "queue"):
-            found[name] = 0 if value == "fail" else FOREVER
-        elif name == "fast_io_fail_tmo":  # it takes the place of open-iscsi's own timer
-            found["replacement_timeout"] = FOREVER if value == "off" else _number(value, name)
-        else:
-            found[name] = _number(value, name)
-    return replace(settings, **found)
-
-
-def _number(text: str, name: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise InvalidInput(f"{name} is {shown(text)}, and not a number.", "Correct it.") from None

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from blockgate.cli.client_files import read_iscsid, read_multipath
 from blockgate.cli.client_settings import (
     access_state_conf,
     failover_conf,
@@ -21,8 +22,6 @@ from blockgate.cli.timeouts import (
     advised,
     check_initiator,
     check_target,
-    read_iscsid,
-    read_multipath,
 )
 from blockgate.model.errors import InvalidInput
 from blockgate.model.parameters import TargetParameters
@@ -95,6 +94,51 @@ def test_reading_an_initiator_s_files() -> None:
     read = read_multipath("no_path_retry fail\nfast_io_fail_tmo 7\n", base)
     assert (read.no_path_retry, read.replacement_timeout) == (0, 7)
     assert read_multipath("fast_io_fail_tmo off\n", base).replacement_timeout == FOREVER
+
+
+def test_what_a_multipath_conf_says_of_others_does_not_count() -> None:
+    """multipath.conf(5): comments begin with # or !, `vendor` is a regular expression, and
+    overrides hold over devices."""
+    base = InitiatorSettings(multipath=True, replacement_timeout=120)
+    text = """
+defaults {
+    polling_interval 7 # seconds
+    no_path_retry 3
+}
+devices {
+    device {
+        vendor "OTHER"
+        no_path_retry fail
+    }
+    device {
+        vendor "^BLK"   ! ours
+        no_path_retry 12  # a minute
+    }
+}
+multipaths {
+    multipath {
+        wwid 36001405deadbeefdeadbeefdeadbeefde
+        no_path_retry fail
+    }
+}
+"""
+    read = read_multipath(text, base, [WEB])
+    assert (read.polling_interval, read.no_path_retry) == (7, 12)
+    overridden = text + "overrides {\n no_path_retry queue\n}\n"
+    assert read_multipath(overridden, base, [WEB]).no_path_retry == FOREVER
+    other = {**WEB, "vendor": "OTHER"}
+    assert read_multipath(text, base, [other]).no_path_retry == 0
+
+
+def test_no_two_disks_have_one_alias() -> None:
+    disks = [
+        {**WEB, "pool": "x", "name": "y-z", "wwn": "6001405" + "1" * 25},
+        {**WEB, "pool": "x-y", "name": "z", "wwn": "6001405" + "2" * 25},
+        WEB,
+    ]
+    text = failover_conf(disks, advised(USUAL, multipath=True))
+    aliases = [line.split()[1] for line in text.splitlines() if "alias" in line]
+    assert aliases == ["x-y-z-11111111", "x-y-z-22222222", "main-web"]
 
 
 def test_names_that_multipath_gives() -> None:
