@@ -276,6 +276,34 @@ fn a_burst_longer_than_a_turn_is_taken_whole() {
     });
 }
 
+/// The last byte that comes is the one that uses the turn up: nothing else will come that could end the PDU.
+#[test]
+fn what_ends_with_its_turn_is_not_forgotten() {
+    on_all(|target, _| {
+        let mut it = target.login(&Agreed::session(1));
+        it.ping();
+        let data = pattern(7, 128 * 512);
+        // A turn is 2 MiB, and a WRITE takes twice its data of it, as it comes and as it is written, and a little:
+        // of some sizes it is the former that is too much.
+        for blocks in [117u16, 117, 117, 101, 93, 85, 79, 75] {
+            for count in 15..=26u32 {
+                let mut burst = Vec::new();
+                let mut tags = Vec::new();
+                for k in 0..count {
+                    let len = usize::from(blocks) * 512;
+                    let bhs = it.command(0xa1, len as u32, write10(k * 128, blocks));
+                    tags.push(u32::from_be_bytes(bhs[16..20].try_into().unwrap()));
+                    burst.extend(it.bytes(bhs, &data[..len]));
+                }
+                std::io::Write::write_all(&mut it.stream, &burst).unwrap();
+                for itt in tags {
+                    assert_eq!(it.answer(itt).1.status(), 0);
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn other_commands_do_what_they_say() {
     on_all(|target, image| {

@@ -136,6 +136,11 @@ impl Conn {
         padding(len) + if self.data_digest { DIGEST_BYTES } else { 0 }
     }
 
+    /// Is a data segment here, to its last byte, that has not ended yet?
+    pub fn is_whole(&self) -> bool {
+        matches!(&self.rx, Rx::Data(segment) if segment.done == segment.len && self.trailer(segment.len) == 0)
+    }
+
     /// Queues a PDU whose data, if it has some, lies with its header.
     pub fn send(&mut self, head: &Head, data: &[u8]) {
         let (header_digest, data_digest) = (self.header_digest, self.data_digest);

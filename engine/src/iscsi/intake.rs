@@ -166,7 +166,8 @@ impl Session {
         let mut taken = 0;
         loop {
             let conn = self.conn(at);
-            if conn.closing.is_some() || conn.parked || conn.turn_left == 0 {
+            // A segment of which nothing is missing ends now: no byte may come any more that would end it.
+            if conn.closing.is_some() || conn.parked || conn.turn_left == 0 && !conn.is_whole() {
                 break;
             }
             let rest = &bytes[taken..];
