@@ -300,8 +300,9 @@ class TextPdu:
 @final
 class Command:
     """A SCSI command that is Python's, with all its Data-Out: unit attentions, ALUA state and
-    reservations have been checked. To be answered by `complete` or `resume`, within the limit
-    `handed_up_ms`: after that the session is closed.
+    reservations have been checked. To be answered by `complete` or `resume`, however long
+    that takes. A session whose commands are not even taken (`next_events`) within the limit
+    `handed_up_ms` is closed.
     """
 
     @property

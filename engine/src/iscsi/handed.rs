@@ -1,5 +1,6 @@
 //! Commands that are Python's: up with all their data, and down again, once, or not at all any more.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ impl Session {
             return self.end_failed(ctx, handle, Answer::TASK_SET_FULL);
         }
         let (session, nexus, port) = (self.number, self.nexus, self.port);
-        let entered = self.in_lane.enter();
+        let entered = self.in_lane.enter(ctx.now_ms());
         let command = self.commands.get_mut(handle).expect("it is being carried out");
         // What comes beyond the parameter list is nobody's.
         let len = command.inflow.received().min(command.wants()) as usize;
@@ -61,7 +62,6 @@ impl Session {
             entered,
         })));
         self.handed_up += 1;
-        self.handed.push_back((ctx.now_ms() + ctx.limits.handed_up_ms, name));
     }
 
     /// The name by which Python knows a command; `None`: there are too many of them.
@@ -83,12 +83,10 @@ impl Session {
         }
         let Some(command) = self.commands.get_mut(handle) else { return };
         command.aborted = Some(None);
-        let (itt, name, attribute, lun) = (command.itt, command.name, command.attribute, command.lun.take());
+        let (itt, attribute, lun) = (command.itt, command.attribute, command.lun.take());
         if self.tags.get(&itt) == Some(&handle) {
             self.tags.remove(&itt);
         }
-        // Nobody waits for it that would have to be told that Python is late.
-        self.handed.retain(|(_, other)| Some(*other) != name);
         if let Some(lun) = lun {
             lun.tasks.borrow_mut().leave(attribute);
             self.enable_next(ctx, &lun);
@@ -120,7 +118,6 @@ impl Session {
             ctx.iscsi.named.remove(name);
         }
         self.handed_up -= 1;
-        self.forget_answered(ctx);
         self.advance(ctx, handle);
         self.kick(ctx, at);
         true
@@ -148,17 +145,35 @@ impl Command {
 }
 
 /// A session's commands that are in the lane, whatever has become of them: Python has not taken these events yet.
+///
+/// A lane that nobody reads tells that Python does not react, and then the session ends. How long a command takes that
+/// Python has taken says nothing of that: to sanitize a disk, or to wait for one that hangs, may take hours.
 #[derive(Debug, Default)]
-pub struct InLane(Arc<AtomicUsize>);
+pub struct InLane {
+    count: Arc<AtomicUsize>,
+    /// Since when, in the order of the lane. Those in front that are too many have been taken.
+    since_ms: VecDeque<u64>,
+}
 
 impl InLane {
     fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
     }
 
-    fn enter(&self) -> Entered {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Entered(self.0.clone())
+    fn taken(&self) -> usize {
+        self.since_ms.len() - self.count()
+    }
+
+    /// Since when the first of them has been there.
+    pub(super) fn since_ms(&self) -> Option<u64> {
+        self.since_ms.get(self.taken()).copied()
+    }
+
+    fn enter(&mut self, now_ms: u64) -> Entered {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.since_ms.push_back(now_ms);
+        self.since_ms.drain(..self.taken());
+        Entered(self.count.clone())
     }
 }
 

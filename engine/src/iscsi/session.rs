@@ -100,8 +100,7 @@ pub struct Session {
     pub enabled: VecDeque<TaskHandle>,
     /// The connection that has its turn.
     pub current: Option<TaskHandle>,
-    /// Commands that Python has: until when it must answer, and by which name.
-    pub handed: VecDeque<(u64, TaskHandle)>,
+    /// Commands that Python has.
     pub handed_up: usize,
     pub in_lane: InLane,
     /// Those that wait for the quota of such.
@@ -145,7 +144,6 @@ impl Session {
             queued: VecDeque::new(),
             enabled: VecDeque::new(),
             current: None,
-            handed: VecDeque::new(),
             handed_up: 0,
             in_lane: InLane::default(),
             quota: VecDeque::new(),
@@ -357,7 +355,6 @@ impl Session {
         }
         if command.stage == Stage::HandedUp {
             self.handed_up -= 1;
-            self.forget_answered(ctx);
         }
         // What the volume has comes back without it.
         self.held -= std::mem::take(&mut command.lent);
@@ -367,16 +364,6 @@ impl Session {
             command.ghost(handle).into_iter().for_each(|ghost| conn.expect_ghost(ghost));
         }
         Some(command)
-    }
-
-    /// Handed-up commands that have been answered need no deadline any more.
-    pub(super) fn forget_answered(&mut self, ctx: &Ctx) {
-        while let Some((_, name)) = self.handed.front() {
-            if ctx.iscsi.named.get(*name).is_some() {
-                break;
-            }
-            self.handed.pop_front();
-        }
     }
 
     /// Nobody hears of its end any more. What the volume has goes on, and ends by itself.
@@ -434,7 +421,8 @@ impl Session {
         let stalled = stalled.and_then(|at_ms| close(at_ms, "a PDU was begun and not finished in time"));
         let data = conn.data_since_ms.filter(|_| !conn.is_paused());
         let data = data.map(|since| (since + conn.unread_ms + limits.solicited_ms, Due::Data));
-        let handed = self.handed.front().and_then(|(at_ms, _)| close(*at_ms, "a command was not answered in time"));
+        let untaken = self.in_lane.since_ms().map(|since| since + limits.handed_up_ms);
+        let untaken = untaken.and_then(|at_ms| close(at_ms, "the gateway did not take up a command in time"));
         let ping = match conn.ping {
             Some(ping) => close(ping.sent_ms + self.nop_timeout_ms, "the initiator does not answer"),
             None if self.nop_interval_ms > 0 && !conn.is_paused() => {
@@ -442,7 +430,7 @@ impl Session {
             }
             None => None,
         };
-        [stuck, stalled, data, handed, ping].into_iter().flatten().min_by_key(|(at_ms, _)| *at_ms)
+        [stuck, stalled, data, untaken, ping].into_iter().flatten().min_by_key(|(at_ms, _)| *at_ms)
     }
 }
 

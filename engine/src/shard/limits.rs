@@ -83,7 +83,7 @@ limits! {
     handed_up_per_nexus: 64, 1, 4096;
     /// Task management functions of one session that Python has; more are rejected.
     managements_per_session: 16, 1, 256;
-    /// Time that Python has to answer a command; then the session is closed.
+    /// Time that Python has to take a command that is handed up; then the session is closed.
     handed_up_ms: 120_000, 10, 86_400_000;
     /// Time for a whole login.
     login_total_ms: 60_000, 10, 86_400_000;
