@@ -209,7 +209,10 @@ def set_target(
     parameter: ParameterOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Change a target; what is not named stays. Parameters hold for log-ins to come."""
+    """Change a target; what is not named stays. Parameters hold for log-ins to come.
+
+    Refused where that takes something from live sessions, unless --force.
+    """
     name = target_name(target)
     if portal and all_portals:
         raise InvalidInput("--portal and --all-portals exclude each other.", "Give one of them.")

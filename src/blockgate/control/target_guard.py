@@ -11,8 +11,9 @@ from blockgate.control.ports import SessionStatus
 from blockgate.model.config import Configuration
 from blockgate.model.errors import InUse
 from blockgate.model.names import TargetName
+from blockgate.model.parameters import CLOSED_STATES
 from blockgate.model.showing import among
-from blockgate.model.targets import members
+from blockgate.model.targets import Target, members
 
 
 async def guard_targets(core: Core, draft: Draft, *, force: bool) -> None:
@@ -63,7 +64,16 @@ def _disturbs(old: Offer, new: Offer | None, initiator: str) -> bool:
     if new is None or ends(old, new, initiator):
         return True
     before, after = old.view(initiator), new.view(initiator)
+    if before and _closes_path(old.target, new.target):
+        return True
     return any(
         number not in after or after[number][1] > read_only
         for number, (_, read_only) in before.items()
     )
+
+
+def _closes_path(old: Target, new: Target) -> bool:
+    """Whether the target's path is put into a state in which nothing is read or written. Whatever
+    it is in until then: initiators set states, too."""
+    state = new.parameters.access_state
+    return state != old.parameters.access_state and state in CLOSED_STATES

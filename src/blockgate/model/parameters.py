@@ -97,10 +97,9 @@ Kind = Number | Switch | Digests | Choice
 
 # Who changes the access states of ports (TPGS, SPC-4 6.6.2), and those states (SPC-4 5.15.2.4)
 ALUA = ("implicit", "explicit", "both", "none")
-ACCESS_STATES = (
-    *("active-optimized", "active-nonoptimized", "standby", "unavailable", "offline"),
-    "transitioning",
-)
+CLOSED_STATES = ("standby", "unavailable", "offline")
+"""States in which nothing is read or written. "transitioning" is none: there initiators wait."""
+ACCESS_STATES = ("active-optimized", "active-nonoptimized", *CLOSED_STATES, "transitioning")
 
 _DATA_MAX = 2**24 - 1
 

@@ -240,6 +240,33 @@ async def test_parameters_are_changed_by_name(lab: Lab) -> None:
         await lab.control.target_update(ADMIN, new_id(), NAME, {"parameters": {"speed": 1}})
 
 
+@pytest.mark.parametrize(
+    ("state", "asks"),
+    [
+        ("active-nonoptimized", False),
+        ("transitioning", False),
+        ("standby", True),
+        ("unavailable", True),
+        ("offline", True),
+    ],
+)
+async def test_a_path_is_not_closed_under_sessions(lab: Lab, state: str, asks: bool) -> None:
+    await web(lab, acls=[{"initiator": HOST}, {"initiator": OTHER, "luns": []}])
+    values = {"parameters": {"access_state": state}}
+    back = {"parameters": {"access_state": "active-optimized"}}
+    lab.plane.login(NAME, OTHER, 8)
+    await lab.control.target_update(ADMIN, new_id(), NAME, values)  # it has no disk to lose
+    await lab.control.target_update(ADMIN, new_id(), NAME, back)
+    lab.plane.login(NAME, HOST, 7)
+    if asks:
+        with pytest.raises(InUse, match=HOST):
+            await lab.control.target_update(ADMIN, new_id(), NAME, values)
+        assert lab.plane.targets[NAME].parameters.access_state == "active-optimized"
+    await lab.control.target_update(ADMIN, new_id(), NAME, values, force=asks)
+    await lab.control.target_update(ADMIN, new_id(), NAME, {"alias": "x"})
+    assert len(lab.plane.live) == 2, "nobody's session ends"
+
+
 async def test_volumes_in_use_by_a_target(lab: Lab) -> None:
     await web(lab)
     for wish in (lab.control.volume_delete, lab.control.volume_forget):

@@ -94,7 +94,8 @@ def log_in() -> Iterator[LogIn]:
 
 def set_state(target: Target, state: str) -> None:
     """The gateway's own change, as its operator asks for it."""
-    target.gateway.cli("target", "set", target.name, "--parameter", f"access_state={state}")
+    state = f"access_state={state}"
+    target.gateway.cli("target", "set", target.name, "--parameter", state, "--force")
 
 
 def set_by(session: Session, states: dict[int, str]) -> tuple[int, int, int]:
@@ -258,7 +259,7 @@ def test_as_a_document(iscsi: Gateway, paths: tuple[Target, Target], log_in: Log
     entry = {"name": paths[0].name, "parameters": {"alua": "both", "access_state": "offline"}}
     document = iscsi.directory / "states.json"
     document.write_text(json.dumps({"targets": [entry]}))
-    iscsi.cli("apply", "-f", str(document), "--yes")
+    iscsi.cli("apply", "-f", str(document), "--yes", "--force")
     assert path.command(cdbs.TEST_UNIT_READY).sense_code == CHANGED
     assert_enforced(path, "offline")
 
