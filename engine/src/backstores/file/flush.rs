@@ -1,4 +1,4 @@
-//! FLUSH: one fdatasync for all that wait for one.
+//! FLUSH, and whatever else needs all that was acknowledged to be stable: one fdatasync for all that wait for one.
 
 use std::mem;
 use std::os::fd::AsRawFd;
@@ -16,6 +16,8 @@ struct State {
     waiting: Waiting,
     /// A worker answers those that wait, or is about to.
     running: bool,
+    /// Syncs that have begun, ever.
+    begun: u64,
 }
 
 /// FLUSHes that came while one was running; the next one serves them all. A FLUSH covers what
@@ -23,6 +25,8 @@ struct State {
 #[derive(Default)]
 pub struct Flushes {
     state: Mutex<State>,
+    /// Held by the sync that runs.
+    turn: Mutex<()>,
 }
 
 impl Flushes {
@@ -38,6 +42,22 @@ impl Flushes {
         let mut state = self.lock();
         state.running = !state.waiting.is_empty();
         mem::take(&mut state.waiting)
+    }
+
+    /// Run `sync`, unless one that began after this call has been run meanwhile. One runs at a time, and what it
+    /// found has been noted before the next begins. Blocks.
+    fn cover(&self, sync: impl FnOnce()) {
+        let come = self.lock().begun;
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_covered = {
+            let mut state = self.lock();
+            let is_covered = state.begun > come;
+            state.begun += u64::from(!is_covered);
+            is_covered
+        };
+        if !is_covered {
+            sync();
+        }
     }
 
     /// No worker could be sent: answer all that wait with `errno`.
@@ -73,14 +93,72 @@ impl File {
     }
 
     /// Everything that was acknowledged before is stable when this returns. Blocks.
+    ///
+    /// Whoever needs that comes here, on whatever thread: nothing else syncs the volume's own descriptor, which
+    /// is told once of what could not be written back. A failure is in the volume's health before another sync
+    /// begins, and everybody looks there afterwards, whoever's sync it was.
     pub fn flush(&self) -> Result<(), Fault> {
         if self.read_only {
             return Ok(());
         }
+        self.flushes.cover(|| self.sync_own());
         if self.health.writes_refused() {
             return Err(Fault::Refused(libc::EIO));
         }
-        sys::sync(self.fd.as_raw_fd()).map_err(|e| Fault::Sync(e.raw_os_error().unwrap_or(libc::EIO)))?;
         self.check_present()
+    }
+
+    fn sync_own(&self) {
+        if self.health.writes_refused() {
+            return;
+        }
+        if let Err(error) = sys::sync(self.fd.as_raw_fd()) {
+            Fault::Sync(error.raw_os_error().unwrap_or(libc::EIO)).settle("flush", &self.health);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    #[test]
+    fn a_sync_covers_who_came_before_it_began_and_nobody_else() {
+        const LATER: usize = 8;
+        let flushes = Flushes::default();
+        let (running, syncs) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let sync = || {
+            assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "one at a time");
+            thread::yield_now();
+            syncs.fetch_add(1, Ordering::SeqCst);
+            running.fetch_sub(1, Ordering::SeqCst);
+        };
+        let (begun, has_begun) = channel();
+        let (end, may_end) = channel::<()>();
+        thread::scope(|scope| {
+            let (flushes, syncs) = (&flushes, &syncs);
+            scope.spawn(move || {
+                flushes.cover(|| {
+                    begun.send(()).unwrap();
+                    may_end.recv().unwrap();
+                    sync();
+                });
+            });
+            has_begun.recv().unwrap();
+            for _ in 0..LATER {
+                scope.spawn(move || {
+                    flushes.cover(sync);
+                    assert!(syncs.load(Ordering::SeqCst) >= 2, "the first had begun before this came");
+                });
+            }
+            end.send(()).unwrap();
+        });
+        let syncs = syncs.into_inner();
+        assert!((2..=1 + LATER).contains(&syncs), "{syncs}");
+        flushes.cover(|| ());
+        assert_eq!(flushes.lock().begun as usize, syncs + 1, "what came after all of them syncs itself");
     }
 }

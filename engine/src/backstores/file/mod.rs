@@ -54,7 +54,7 @@ const GLANCE_MS: u64 = 100;
 
 /// An open file or device. Everything here may block, but for what `inline.rs` does.
 struct File {
-    /// Holds the lock. Beside reads and plain writes it does FLUSH, and no other sync.
+    /// Holds the lock. Beside reads and plain writes it does what `flush.rs` does, and no other sync.
     fd: OwnedFd,
     /// See `transfer.rs`; direct mode only.
     tail: Option<OwnedFd>,

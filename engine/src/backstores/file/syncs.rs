@@ -2,8 +2,8 @@
 //!
 //! The kernel tells a failed write-back once to each open file description: the first sync
 //! that asks gets the error, and a sync that runs at the same moment on the same description
-//! may get "all well" for data that is lost. So nobody shares one: FLUSH has the volume's
-//! own descriptor (one FLUSH at a time), and each stable write borrows one from here.
+//! may get "all well" for data that is lost. So nobody shares one: `flush.rs` has the volume's
+//! own descriptor (one sync at a time), and each stable write borrows one from here.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};

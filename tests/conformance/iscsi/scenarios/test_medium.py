@@ -13,12 +13,17 @@ from tests.conformance.iscsi.client import Session
 from tests.conformance.iscsi.scenarios import cdbs
 from tests.lab.faultfs import FaultFS
 from tests.lab.processes import PORTALS, Gateway, Target, add_target
+from tests.lab.site import wait_until
 
 BLOCKS = 8
 NEW = b"\x5a" * (BLOCKS * cdbs.BLOCK)
 READ_16_FUA = struct.pack(">BBQIBB", 0x88, 0x08, 0, BLOCKS, 0, 0)
 READ_16 = struct.pack(">BBQIBB", 0x88, 0x00, 0, BLOCKS, 0, 0)
 VERIFY_10 = struct.pack(">BBIBHB", 0x2F, 0, 0, 0, BLOCKS, 0)
+OF_THE_MEDIUM = pytest.mark.parametrize(
+    ("cdb", "length"), [(READ_16_FUA, len(NEW)), (VERIFY_10, 0)], ids=["READ with FUA", "VERIFY"]
+)
+SYNCHRONIZE_CACHE = bytes.fromhex("35 00 00000000 00 0000 00")
 
 
 @dataclass
@@ -29,10 +34,19 @@ class Disk:
     gateway: Gateway
     target: Target
 
+    @property
+    def path(self) -> str:
+        """The unit's file as the fault file system names it."""
+        return f"/pool/{self.target.volumes[1].partition('/')[2]}.img"
+
     def session(self) -> Session:
         session = Session(self.target.address, self.target.name).login()
         session.clear_attentions()
         return session
+
+    def phases(self) -> list[str]:
+        """Where the commands that run are."""
+        return [str(task["phase"]) for task in self.gateway.api("GET", "tasks")]
 
     def lose_power(self) -> None:
         self.faults.power_loss()
@@ -52,9 +66,7 @@ def disk(request: pytest.FixtureRequest, start_gateway: Callable[..., Gateway]) 
         gateway.stop()
 
 
-@pytest.mark.parametrize(
-    ("cdb", "length"), [(READ_16_FUA, len(NEW)), (VERIFY_10, 0)], ids=["READ with FUA", "VERIFY"]
-)
+@OF_THE_MEDIUM
 def test_what_was_read_off_the_medium_is_on_it(disk: Disk, cdb: bytes, length: int) -> None:
     session = disk.session()
     assert session.command(cdbs.write10(0, BLOCKS), write=NEW).status == cdbs.GOOD
@@ -76,3 +88,24 @@ def test_what_was_read_out_of_the_cache_may_be_lost(disk: Disk) -> None:
     again = disk.session()
     assert again.command(READ_16, read=len(NEW)).data == bytes(len(NEW))
     again.close()
+
+
+@OF_THE_MEDIUM
+def test_the_error_of_one_sync_is_known_to_those_beside_it(
+    disk: Disk, cdb: bytes, length: int
+) -> None:
+    """A disk says once that it has lost something: whoever hears it, no sync after that is GOOD."""
+    with disk.session() as session:
+        assert session.command(cdbs.write10(0, BLOCKS), write=NEW).status == cdbs.GOOD
+        hung = disk.faults.hang("sync", count=1, path=disk.path)
+        disk.faults.fail("sync", count=1, path=disk.path)
+        before = session.start(VERIFY_10)
+        disk.faults.wait_hung()
+        beside = session.start(cdb, read=length)
+        flush = session.start(SYNCHRONIZE_CACHE)
+        wait_until(lambda: disk.phases() == ["submitted"] * 3)
+        disk.faults.remove(hung)
+        ended = [session.see(session.connection.receive()) for _ in range(3)]
+    statuses = {pdu.itt: pdu.status for pdu in ended}
+    assert statuses[before] == cdbs.GOOD, "nothing had failed yet"
+    assert [statuses[beside], statuses[flush]] == [cdbs.CHECK_CONDITION] * 2

@@ -156,6 +156,28 @@ fn a_write_back_that_failed_ends_all_writing() {
 }
 
 #[test]
+fn no_sync_takes_another_ones_error() {
+    let Some(small) = Mount::tmpfs(1 << 20) else { return };
+    let image = TempFile::sparse(small.path.to_str().unwrap(), 16 << 20);
+    let Some(device) = Loop::new(image, 512) else { return };
+    let read_fua = || Request::with_buf(Op::Read, FUA, 0, IoBuf::zeroed(512));
+    for round in 0..8 {
+        // What was lost before is over for who opens the device anew; what is written now is lost again.
+        let (volume, _) = open(&VolumeSpec { device: true, ..spec(&device.path) });
+        let (beside, flushing) = (Shard::new(&volume, false), Shard::new(&volume, false));
+        for n in 0..16 {
+            flushing.write(n << 18, &[7; 256 << 10], plain()).unwrap();
+        }
+        let of_the_medium = if round % 2 == 0 { Request::new(Op::Verify, plain(), 0, 512) } else { read_fua() };
+        // Both run before either is waited for.
+        let first = volume.start(of_the_medium, false, || beside.completion());
+        assert_eq!(flushing.flush(), Err(libc::EIO), "round {round}");
+        assert_eq!(beside.take(first).1, Err(libc::EIO), "round {round}");
+        let _ = volume.close(Duration::from_secs(20));
+    }
+}
+
+#[test]
 fn a_full_disk_says_so_and_goes_on() {
     let Some(small) = Mount::tmpfs(1 << 20) else { return };
     for (direct, flags) in [(false, plain()), (false, FUA), (true, plain())] {
