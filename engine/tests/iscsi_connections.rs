@@ -244,6 +244,59 @@ fn without_room_in_its_shard_a_command_waits_or_is_refused_but_never_stands_befo
     }
 }
 
+/// Takes all the room that a shard of 8 MiB has for data that is to come: first what anybody may have, then what is kept
+/// for those that have none.
+fn take_all_room(target: &Target, first_session: u64) -> Vec<Initiator> {
+    (0..9)
+        .map(|k| {
+            let mut one = target.login(&small_bursts(first_session + k));
+            for _ in 0..if k == 0 { 8 } else { 1 } {
+                let bhs = one.command(0xa1, 256 << 10, write10(0, 512));
+                one.send(bhs, &[]);
+                assert_eq!(one.recv().opcode(), 0x31);
+            }
+            one
+        })
+        .collect()
+}
+
+#[test]
+fn who_waits_for_the_shards_memory_is_woken_whatever_its_session_has_at_a_disk_that_hangs() {
+    for path in paths() {
+        let held = Held::new(64 * MIB);
+        let target =
+            Target::start(path, &[("shard_hard_bytes", 8 << 20), ("shard_soft_bytes", 4 << 20)], 1, |engine| {
+                let volume = held.volume(engine);
+                engine.swap_gate(volume, scsi_gate(2, 64 * MIB)).unwrap();
+                volume
+            });
+        // A connection of two that is not read, the only one, and a command that is to be asked for its data.
+        let mut one = target.login(&small_bursts(1));
+        let mut two = target.login(&Agreed { joins: true, cid: 1, ..small_bursts(1) });
+        let (mut alone, mut asked) = (target.login(&small_bursts(2)), target.login(&small_bursts(3)));
+        for it in [&mut one, &mut alone, &mut asked] {
+            it.ask(512, read10(0, 1));
+        }
+        target.eventually("their READs are at the disk", |_| held.count() == 3);
+        let holders = take_all_room(&target, 10);
+        two.cmd_sn = one.cmd_sn;
+        for (lba, it) in [(8, &mut two), (16, &mut alone)] {
+            let waits = it.command(0xa1, 512, write10(lba, 1));
+            it.send(waits, &[1; 512]);
+        }
+        let waits = asked.command(0xa1, 512, write10(24, 1));
+        asked.send(waits, &[]);
+        for it in [&mut two, &mut alone, &mut asked] {
+            assert!(it.is_silent());
+        }
+        drop(holders);
+        target.eventually("WRITEs of both are there, too", |_| held.count() == 5);
+        let r2t = asked.recv();
+        assert_eq!((r2t.opcode(), r2t.itt()), (0x31, itt(waits)));
+        held.finish(Err(libc::EIO));
+    }
+}
+
 /// COMPARE AND WRITE of `blocks`, 128 KiB of data for 128 of them.
 fn compare_and_write(it: &mut Initiator, lba: u32, blocks: u8) -> [u8; 48] {
     let mut cdb = [0; 16];

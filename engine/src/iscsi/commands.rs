@@ -110,10 +110,10 @@ impl Session {
     }
 
     /// Connections that wait for room in their shard try again: what others of their session have begun may
-    /// wait for them.
-    fn wake_parked(&mut self, ctx: &mut Ctx) {
+    /// wait for them, and there is more for the first of a session to collect data.
+    pub(super) fn wake_parked(&mut self, ctx: &mut Ctx) {
         let parked: Vec<TaskHandle> = self.conns.iter().filter(|(_, conn)| conn.parked).map(|(at, _)| at).collect();
-        parked.into_iter().for_each(|at| self.wake(ctx, at));
+        parked.into_iter().for_each(|at| self.kick(ctx, at));
     }
 
     fn new_command(

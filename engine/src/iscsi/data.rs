@@ -162,7 +162,11 @@ impl Session {
         let command = self.commands.get(handle).expect("it advances");
         let (cost, lun) = (BufPool::cost(len), command.lun.clone());
         let entry = lun.as_ref().map(|lun| &*lun.attachment.entry);
-        if !(self.may_collect(ctx, cost) && self.has_room(ctx, entry, cost)) {
+        if !self.may_collect(ctx, cost) {
+            self.starved = true;
+            return false;
+        }
+        if !self.has_room(ctx, entry, cost) {
             return false;
         }
         let mut larger = self.take(ctx, len);

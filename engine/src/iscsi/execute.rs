@@ -478,6 +478,7 @@ impl Session {
             let Some(handle) = self.quota.pop_front() else { break };
             self.advance(ctx, handle);
         }
+        self.starved = false;
         while let Some(handle) = self.queued.pop_front() {
             let Some(command) = self.commands.get_mut(handle) else { continue };
             command.queued = false;

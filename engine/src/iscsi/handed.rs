@@ -35,11 +35,8 @@ impl Session {
         // What comes beyond the parameter list is nobody's.
         let len = command.inflow.received().min(command.wants()) as usize;
         let data = command.buf.as_ref().map_or(Vec::new(), |buf| buf[..len.min(buf.len())].to_vec());
-        if let Some(buf) = &command.buf {
-            if std::mem::take(&mut command.collecting) {
-                ctx.end_collecting(buf.capacity());
-            }
-        }
+        let collected = command.buf.as_ref().filter(|_| std::mem::take(&mut command.collecting));
+        let collected = collected.map(|buf| ctx.end_collecting(buf.capacity())).is_some();
         command.stage = Stage::HandedUp;
         command.queued = false;
         let (volume, lun, read_only) = (command.volume(), command.lun_field, command.lun.as_ref());
@@ -61,6 +58,9 @@ impl Session {
             expected_out: command.expected_out,
             entered,
         })));
+        if collected {
+            self.wake_parked(ctx);
+        }
         self.handed_up += 1;
     }
 

@@ -77,13 +77,14 @@ impl Session {
         }
     }
 
-    /// How a turn ends: what waits, with nothing of its own under way that will wake it, is woken by others.
+    /// How a turn ends. What waits for its shard's memory or tasks is woken by others: what its own session has
+    /// under way may be another connection's, whose turns are not this one's, or at a disk that hangs.
     fn rest(&self, at: TaskHandle) -> Turn {
-        let waits = !self.queued.is_empty() || self.conns.get(at).is_some_and(|conn| conn.parked);
-        if waits && self.commands.iter().all(|(_, command)| command.in_flight == 0) {
-            Turn::Starved
-        } else {
-            Turn::Over
+        let parked = self.conns.get(at).is_some_and(|conn| conn.parked);
+        let alone = || self.commands.iter().all(|(_, command)| command.in_flight == 0);
+        match parked || !self.queued.is_empty() && (self.starved || alone()) {
+            true => Turn::Starved,
+            false => Turn::Over,
         }
     }
 

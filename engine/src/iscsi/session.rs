@@ -96,6 +96,8 @@ pub struct Session {
     pub first_bursts: usize,
     /// Commands that wait for memory, or for their connection to send what waits.
     pub queued: VecDeque<TaskHandle>,
+    /// One of them waits for what others of its shard hold.
+    pub starved: bool,
     /// Commands that may run now: those before them have ended.
     pub enabled: VecDeque<TaskHandle>,
     /// The connection that has its turn.
@@ -142,6 +144,7 @@ impl Session {
             held: 0,
             first_bursts: 0,
             queued: VecDeque::new(),
+            starved: false,
             enabled: VecDeque::new(),
             current: None,
             handed_up: 0,
@@ -234,12 +237,17 @@ impl Session {
     }
 
     /// May a buffer of `cost` bytes be taken, and a task be made?
-    pub fn has_room(&self, ctx: &Ctx, entry: Option<&Entry>, cost: usize) -> bool {
-        let room = ctx.task_room();
+    pub fn has_room(&mut self, ctx: &Ctx, entry: Option<&Entry>, cost: usize) -> bool {
+        let (room, held) = (ctx.task_room(), self.held_bytes());
         let bound = ctx.limits.session_bytes as usize;
-        room >= 1
+        if cost > 0 && held > 0 && held + cost > bound {
+            return false;
+        }
+        let has = room >= 1
             && entry.is_none_or(|entry| is_fair(entry.tasks.get(), room))
-            && (cost == 0 || ctx.may_take_within(bound, entry, self.held_bytes(), cost))
+            && (cost == 0 || ctx.may_take_within(bound, entry, held, cost));
+        self.starved |= !has;
+        has
     }
 
     /// A buffer out of the shard's pool.
@@ -259,12 +267,14 @@ impl Session {
     pub(super) fn take_collected(&mut self, ctx: &mut Ctx, handle: TaskHandle) -> Option<IoBuf> {
         let command = self.commands.get_mut(handle)?;
         let buf = command.buf.take()?;
-        if std::mem::take(&mut command.collecting) {
-            ctx.end_collecting(buf.capacity());
-        }
+        let collecting = std::mem::take(&mut command.collecting);
         if std::mem::take(&mut command.first) {
             self.first_bursts -= buf.capacity();
             self.held += buf.capacity();
+        }
+        if collecting {
+            ctx.end_collecting(buf.capacity());
+            self.wake_parked(ctx);
         }
         Some(buf)
     }
@@ -301,6 +311,9 @@ impl Session {
             conn.rx = Rx::Header;
         }
         self.drop_commands(ctx, at);
+        // It may have been the one that was to be woken when there is memory for what the others have waiting.
+        let others: Vec<TaskHandle> = self.conns.iter().map(|(other, _)| other).collect();
+        others.into_iter().for_each(|other| self.kick(ctx, other));
         self.conns.is_empty()
     }
 
