@@ -297,6 +297,27 @@ fn who_waits_for_the_shards_memory_is_woken_whatever_its_session_has_at_a_disk_t
     }
 }
 
+#[test]
+fn a_connection_that_is_not_read_does_not_stand_before_the_reads_of_another() {
+    for path in paths() {
+        let image = Image::new(64 * MIB);
+        let target = Target::start(path, &[], 1, |engine| {
+            let volume = engine.open_volume(image.spec()).unwrap();
+            engine.swap_gate(volume, scsi_gate(2, 64 * MIB)).unwrap();
+            volume
+        });
+        let mut one = target.login(&Agreed::session(1));
+        let mut two = target.login(&Agreed { joins: true, cid: 1, ..Agreed::session(1) });
+        // More than sockets take.
+        let unread = one.ask(65_535 * 512, read10(0, 65_535));
+        two.cmd_sn = one.cmd_sn;
+        // More than one turn's worth: it has to wait, too.
+        let (data, pdu) = two.read(0, 16_384);
+        assert_eq!((data.len(), pdu.status()), (8 << 20, 0));
+        assert_eq!(one.answer(unread).0.len(), 65_535 * 512);
+    }
+}
+
 /// COMPARE AND WRITE of `blocks`, 128 KiB of data for 128 of them.
 fn compare_and_write(it: &mut Initiator, lba: u32, blocks: u8) -> [u8; 48] {
     let mut cdb = [0; 16];

@@ -2,6 +2,7 @@
 
 use super::answer::Piece;
 use super::command::{sense, Command, Plan};
+use super::conn::Conn;
 use super::session::Session;
 use super::wire::attribute;
 use crate::backstores::file::mapped::MAPPED_MIN;
@@ -98,14 +99,15 @@ impl Session {
             if let Some(answer) = command.error {
                 return self.refuse(ctx, handle, answer);
             }
-            let (started, at) = (command.pieces.started, command.conn);
+            let started = command.pieces.started;
             if started == total || command.in_flight >= WINDOW {
                 return;
             }
             let len = ((total - started) as usize).min(PIECE_BYTES);
             let lun = command.lun.clone().expect("media commands have a unit");
-            let clogged = self.conns.get(at).is_none_or(|conn| conn.is_clogged() || conn.turn_left == 0 && started > 0);
-            if clogged || !self.has_room(ctx, Some(&lun.attachment.entry), BufPool::cost(len)) {
+            if self.waits_for_its_connection(command)
+                || !self.has_room(ctx, Some(&lun.attachment.entry), BufPool::cost(len))
+            {
                 return self.queue(handle);
             }
             if self.read_mapped(ctx, handle, media, len) {
@@ -121,6 +123,13 @@ impl Session {
                 Submitted::Fenced => return,
             }
         }
+    }
+
+    /// Is it a READ whose next piece has to wait until its connection has sent what waits there, or has another turn?
+    fn waits_for_its_connection(&self, command: &Command) -> bool {
+        let reads = matches!(command.plan, Plan::Media(_, media) if way(&media) == Way::Read);
+        let is_busy = |conn: &Conn| conn.is_clogged() || conn.turn_left == 0 && command.pieces.started > 0;
+        reads && self.conns.get(command.conn).is_none_or(is_busy)
     }
 
     /// Answers with the next piece of a READ straight from the page cache, where that can be done: nothing
@@ -478,18 +487,37 @@ impl Session {
             let Some(handle) = self.quota.pop_front() else { break };
             self.advance(ctx, handle);
         }
+        self.advance_queued(ctx);
+    }
+
+    /// Those that wait for memory. The first for which there is none waits again, before all others: so none of them
+    /// overtakes it for ever. What waits for something else keeps its place, and stands in nobody's way.
+    fn advance_queued(&mut self, ctx: &mut Ctx) {
         self.starved = false;
+        let mut passed = Vec::new();
         while let Some(handle) = self.queued.pop_front() {
-            let Some(command) = self.commands.get_mut(handle) else { continue };
-            command.queued = false;
+            let Some(command) = self.commands.get(handle) else { continue };
+            if self.is_passed_over(command) {
+                passed.push(handle);
+                continue;
+            }
+            self.commands.get_mut(handle).expect("looked at above").queued = false;
             self.advance(ctx, handle);
-            if self.commands.get(handle).is_some_and(|command| command.queued) {
-                // It waits again, before all others: so none of them overtakes it for ever.
-                self.queued.pop_back();
+            let Some(command) = self.commands.get(handle).filter(|command| command.queued) else { continue };
+            let passes = self.is_passed_over(command);
+            self.queued.pop_back();
+            if !passes {
                 self.queued.push_front(handle);
                 break;
             }
+            passed.push(handle);
         }
+        passed.into_iter().rev().for_each(|handle| self.queued.push_front(handle));
+    }
+
+    /// Does what others of its session give back not help it?
+    fn is_passed_over(&self, command: &Command) -> bool {
+        self.waits_for_its_connection(command)
     }
 }
 
