@@ -95,8 +95,8 @@ class AclView:
 class TargetView:
     """An iSCSI target as log-ins need it.
 
-    The first of `acls` that names an initiator holds for it. One that none names is refused,
-    unless `open_access`: then it gets `luns`, with `chap` and `mutual`. An empty `portals` means
+    No two of `acls` name the same initiator. One that none names is refused, unless
+    `open_access`: then it gets `luns`, with `chap` and `mutual`. An empty `portals` means
     every listener. Not `ready`: its volumes are being opened, and a log-in is told to try again
     (RFC 7143 11.13.5, 0301h). With `moved_to`, a log-in at another portal is sent there (0101h).
     """
@@ -112,6 +112,11 @@ class TargetView:
     parameters: TargetParameters
     ready: bool = True
     moved_to: InetAddress | None = None
+
+    def maps(self) -> list[Mapping[int, LunView]]:
+        """The LUN maps, each once: ACLs that give the same view have the same object."""
+        maps = {id(luns): luns for luns in (self.luns, *(acl.luns for acl in self.acls))}
+        return list(maps.values())
 
 
 @dataclass(frozen=True, slots=True)

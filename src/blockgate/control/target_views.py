@@ -21,10 +21,12 @@ def target_view(core: Core, offer: Offer) -> TargetView:
     """A target as log-ins need it. Blocks: it may read secrets from files."""
     target = offer.target
     known = {unit.volume.ref: _lun_view(core, unit) for unit in offer.units}
+    by_acl = {target.view_key(acl): acl for acl in (None, *target.acls)}
+    maps = {key: _view(known, target.view(acl)) for key, acl in by_acl.items()}
     acls = tuple(
         AclView(
             initiators=names,
-            luns=_view(known, target.view(acl)),
+            luns=maps[target.view_key(acl)],
             chap=chap_view(core, acl.chap, offer.chap),
             mutual=chap_view(core, acl.mutual, offer.chap),
         )
@@ -33,7 +35,7 @@ def target_view(core: Core, offer: Offer) -> TargetView:
     return TargetView(
         name=target.name,
         alias=target.alias,
-        luns=_view(known, target.luns),
+        luns=maps[target.view_key(None)],
         acls=acls,
         open_access=target.open_access,
         chap=chap_view(core, target.chap, offer.chap),

@@ -81,9 +81,10 @@ class Iscsi:
         failed = await self._introduce()
         former = self._served
         self._served = {name: convert.without(view, failed) for name, view in self._targets.items()}
+        # What is not the same object is converted anew: to compare all of it would take longer.
         self._converted = {
             name: self._converted[name]
-            if former.get(name) == view
+            if former.get(name) is view
             else convert.target(view, self._limits)
             for name, view in self._served.items()
         }
@@ -194,7 +195,7 @@ class Iscsi:
             view = self._targets[name]
             port = convert.target_port(name)
             number = self.sessions.port_number(port)
-            for luns in (view.luns, *(acl.luns for acl in view.acls)):
+            for luns in view.maps():
                 for lun in luns.values():
                     mapped = found.setdefault(lun.handle, Mapped(lun))
                     mapped.reach(port, number, view.parameters)

@@ -51,8 +51,7 @@ def target(view: ports.TargetView, limits: EngineLimits) -> Target:
 
 def volumes(view: ports.TargetView) -> set[int]:
     """The handles of all volumes that a target maps for anybody."""
-    views = (view.luns, *(acl.luns for acl in view.acls))
-    return {lun.handle for luns in views for lun in luns.values()}
+    return {lun.handle for luns in view.maps() for lun in luns.values()}
 
 
 def without(view: ports.TargetView, failed: Container[int]) -> ports.TargetView:
@@ -60,8 +59,9 @@ def without(view: ports.TargetView, failed: Container[int]) -> ports.TargetView:
     disk that is late for one that is gone."""
     if not any(volume in failed for volume in volumes(view)):
         return view
-    acls = tuple(replace(acl, luns=_left(acl.luns, failed)) for acl in view.acls)
-    return replace(view, luns=_left(view.luns, failed), acls=acls, ready=False)
+    left = {id(luns): _left(luns, failed) for luns in view.maps()}
+    acls = tuple(replace(acl, luns=left[id(acl.luns)]) for acl in view.acls)
+    return replace(view, luns=left[id(view.luns)], acls=acls, ready=False)
 
 
 def _left(luns: Mapping[int, ports.LunView], failed: Container[int]) -> dict[int, ports.LunView]:

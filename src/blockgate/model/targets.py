@@ -141,12 +141,18 @@ class Target:
         luns = self.luns if acl.luns is None else acl.luns
         return tuple(replace(lun, read_only=True) for lun in luns) if acl.read_only else luns
 
+    def view_key(self, acl: Acl | None) -> tuple[int, bool]:
+        """The same for ACLs that share a view, as long as this target is there: most of a thousand
+        give its own LUNs, and who looks at each view need not look at that a thousand times."""
+        luns = self.luns if acl is None or acl.luns is None else acl.luns
+        return id(luns), acl is not None and acl.read_only
+
     def mappings(self) -> list[Lun]:
-        """Every LUN of every view that somebody can have."""
-        views: list[Acl | None] = [*self.acls]
+        """Every LUN of every view that somebody can have; a view that ACLs share stands for all."""
+        views: dict[tuple[int, bool], Acl | None] = {self.view_key(acl): acl for acl in self.acls}
         if self.open_access or not self.acls:
-            views.append(None)
-        return [lun for acl in views for lun in self.view(acl)]
+            views[self.view_key(None)] = None
+        return [lun for acl in views.values() for lun in self.view(acl)]
 
     def volumes(self) -> set[VolumeRef]:
         """Every volume that is named, whether somebody can see it now or not."""

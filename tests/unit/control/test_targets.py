@@ -267,6 +267,17 @@ async def test_a_path_is_not_closed_under_sessions(lab: Lab, state: str, asks: b
     assert len(lab.plane.live) == 2, "nobody's session ends"
 
 
+async def test_acls_that_give_the_same_luns_share_one_map(lab: Lab) -> None:
+    """A thousand ACLs with 128 LUNs each took the gateway's loop seconds at every change."""
+    acls = [{"initiator": f"{HOST}{n}", "read_only": n % 2 == 1} for n in range(20)]
+    own = {"initiator": OTHER, "luns": [LUN_A]}
+    await web(lab, acls=[*acls, own], access="open")
+    view = lab.plane.targets[NAME]
+    assert len(view.maps()) == 3
+    assert {id(acl.luns) for acl in view.acls[:20:2]} == {id(view.luns)}
+    assert [acl.luns[0].read_only for acl in view.acls[:3]] == [False, True, False]
+
+
 async def test_volumes_in_use_by_a_target(lab: Lab) -> None:
     await web(lab)
     for wish in (lab.control.volume_delete, lab.control.volume_forget):

@@ -123,6 +123,9 @@ def test_a_view_is_the_target_s_or_the_acl_s_own() -> None:
         (B, True),
         (A, False),
     }
+    many = [*one.acls, *target(acls=[{"initiator": f"{HOST}{n}"} for n in range(99)]).acls]
+    shared = replace(one, acls=tuple(many)).mappings()
+    assert len(shared) == 5, "a view that ACLs share is looked at once"
     opened = replace(one, open_access=True)
     assert Lun(1, B, True) in opened.mappings()
     assert one.volumes() == {A, B}
