@@ -29,6 +29,7 @@ from blockgate.model.target_entries import (
     parse_discovery,
     parse_group,
     parse_target,
+    render_acl,
 )
 from blockgate.model.targets import (
     LUNS_MAX,
@@ -190,20 +191,15 @@ class Targets:
     ) -> TargetInfo:
         """Change what is given of an ACL. `target_luns`: its view is the target's from now on."""
         parsed = Subject.parse(subject)
-        said = dict(values)
+        said = {key: value for key, value in values.items() if value is not None}
         target_luns = said.pop("target_luns", False)
-        named = {"initiator": parsed.initiator, "group": parsed.group}
-        entry = parse_acl({**said, **named}, "acl")
 
         def change(old: Target) -> Target:
             acl = _acl_of(old, parsed)
-            new = replace(
-                acl,
-                luns=None if target_luns else acl.luns if said.get("luns") is None else entry.luns,
-                read_only=acl.read_only if said.get("read_only") is None else entry.read_only,
-                chap=acl.chap if said.get("chap") is None else entry.chap,
-                mutual=acl.mutual if said.get("mutual_chap") is None else entry.mutual,
-            )
+            whole = render_acl(acl) | said  # only as a whole can it be told to be valid
+            if target_luns:
+                whole.pop("luns", None)
+            new = replace(parse_acl(whole, "acl"), subject=parsed)
             return replace(old, acls=tuple(new if one is acl else one for one in old.acls))
 
         arguments = {"name": name, "subject": subject, **values, "force": force}

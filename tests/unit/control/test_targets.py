@@ -165,6 +165,33 @@ async def test_a_number_that_is_another_disk_ends_its_sessions(lab: Lab) -> None
         lab.plane.live.clear()
 
 
+async def test_what_is_not_said_of_an_acl_stays(lab: Lab) -> None:
+    await web(lab)
+    for user in ("host", "gate"):
+        await lab.control.chap_set(ADMIN, new_id(), user)
+
+    async def acl(**values: Any) -> tuple[Any, ...]:
+        info = await lab.control.acl_update(ADMIN, new_id(), NAME, HOST, values)
+        (one,) = info.acls
+        luns = None if one.luns is None else [lun.volume for lun in one.luns]
+        return one.initiator, luns, one.read_only, one.chap, one.mutual_chap
+
+    with pytest.raises(InvalidInput, match="target's side"):
+        await acl(mutual_chap="gate")
+    assert await acl(chap="host") == (HOST, None, False, "host", None)
+    assert await acl(mutual_chap="gate") == (HOST, None, False, "host", "gate")
+    luns = [{"lun": 0, "volume": "main/b"}]
+    assert await acl(luns=luns) == (HOST, ["main/b"], False, "host", "gate")
+    assert await acl(read_only=True) == (HOST, ["main/b"], True, "host", "gate")
+    assert await acl(target_luns=True) == (HOST, None, True, "host", "gate")
+    with pytest.raises(InvalidInput, match="target's side"):
+        await acl(chap="")
+    assert await acl(mutual_chap="") == (HOST, None, True, "host", None)
+    assert await acl(chap="", read_only=False) == (HOST, None, False, None, None)
+    with pytest.raises(InvalidInput, match="speed"):
+        await acl(speed=1)
+
+
 @pytest.mark.parametrize(
     ("more", "ends"),
     [
