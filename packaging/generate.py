@@ -17,7 +17,9 @@ from blockgate import __version__
 from blockgate.cli.completion import SCRIPTS
 from blockgate.cli.main import app
 from blockgate.cli.session import SHARED
+from blockgate.cluster.secrets import KEY_FILE_NAME
 from blockgate.process.flags import build_parser
+from blockgate.process.listeners import ROLES
 
 HERE = Path(__file__).parent
 
@@ -47,10 +49,10 @@ DAEMON_ENVIRONMENT = (
     ("NOTIFY_SOCKET, WATCHDOG_USEC", "As in sd_notify(3)."),
     (
         "LISTEN_FDS, LISTEN_FDNAMES",
-        "As in sd_listen_fds(3); the names are api, api-tls and nbd. Sockets that are passed "
-        "replace those of the configuration for the same use.",
+        f"As in sd_listen_fds(3); the names are {', '.join(ROLES[:-1])} and {ROLES[-1]}. Sockets "
+        "that are passed replace those of the configuration for the same use.",
     ),
-    ("CREDENTIALS_DIRECTORY", "A file secret.key in it is the key that encrypts secrets."),
+    ("CREDENTIALS_DIRECTORY", f"A file {KEY_FILE_NAME} in it is the key that encrypts secrets."),
 )
 
 

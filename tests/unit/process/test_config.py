@@ -104,6 +104,7 @@ def test_the_packaged_configuration_is_valid(tmp_path: Path) -> None:
     text = packaged.read_text()
     config = load_config(packaged, {})
     assert len(config.nbd_addresses()) == 2
+    assert [str(one) for one in config.iscsi_addresses()] == ["0.0.0.0:3260", "[::]:3260"]
     # And with every line that is commented out taken as it stands.
     lines = [
         line[1:] if line.startswith("#") and " = " in line else line for line in text.split("\n")
