@@ -156,10 +156,10 @@ class GroupUpdate(Request):
 
 
 class DiscoverySet(Request):
-    """The CHAP users that discovery asks for; empty: none."""
+    """The CHAP users that discovery asks for; empty: none. What is left out stays as it is."""
 
-    chap: UserName = ""
-    mutual_chap: UserName = ""
+    chap: UserName | None = None
+    mutual_chap: UserName | None = None
 
 
 class ChapSecret(Request):

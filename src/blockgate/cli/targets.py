@@ -269,7 +269,8 @@ def _plain(value: Any) -> str:
 def discovery(
     chap: ChapOption = None, mutual_chap: MutualOption = None, no_chap: NoChapOption = False
 ) -> None:
-    """Show which CHAP users discovery asks for; with an option, change that."""
+    """Show which CHAP users discovery asks for; with an option, change that. What is not named
+    stays."""
     body = chap_of(chap, mutual_chap, no_chap)
     one = change("PUT", "discovery", body=body) if body else current().api.get("discovery")
     if current().json:

@@ -74,7 +74,9 @@ def resolve(document: Document, config: Configuration, facts: Facts) -> Draft:
         exports=exports,
         targets=targets,
         groups=groups,
-        discovery=document.discovery,
+        discovery=at("discovery", document.discovery.onto, config.discovery)
+        if document.discovery is not None
+        else None,
         registered=tuple(registered),
         for_service=True,
     )

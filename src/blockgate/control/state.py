@@ -259,7 +259,7 @@ def config_from(records: Mapping[str, Mapping[str, Any]]) -> Configuration:
         {export.name: export for export in exports},
         {target.name: target for target in targets},
         {group.name: group for group in groups},
-        Discovery() if discovery is None else parse_discovery(discovery, DISCOVERY),
+        parse_discovery(discovery or {}, DISCOVERY).onto(Discovery()),
     )
 
 

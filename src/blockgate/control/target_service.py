@@ -162,9 +162,14 @@ class TargetControl:
         return self._initiators.discovery(caller)
 
     async def discovery_set(
-        self, caller: Caller, operation_id: str, *, chap: str = "", mutual_chap: str = ""
+        self,
+        caller: Caller,
+        operation_id: str,
+        *,
+        chap: str | None = None,
+        mutual_chap: str | None = None,
     ) -> DiscoveryInfo:
-        """Let discovery ask for these CHAP users; "" for none."""
+        """Let discovery ask for these CHAP users; "" for none, None for what there is."""
         return await self._groups.set_discovery(caller, operation_id, chap, mutual_chap)
 
     async def chap_set(

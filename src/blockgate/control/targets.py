@@ -372,14 +372,18 @@ class Groups:
         return group_info(answer) if answer else self._reading.group(caller, name)
 
     async def set_discovery(
-        self, caller: Caller, operation_id: str, chap: str, mutual_chap: str
+        self, caller: Caller, operation_id: str, chap: str | None, mutual_chap: str | None
     ) -> DiscoveryInfo:
-        """Let discovery ask for CHAP users; "" for none."""
+        """Let discovery ask for CHAP users; "" for none, None for the one that there is."""
         values = {"chap": chap, "mutual_chap": mutual_chap}
-        discovery = parse_discovery(values, "discovery")
+        entry = parse_discovery(values, "discovery")
+
+        def build(config: Configuration) -> Draft:
+            discovery = entry.onto(config.discovery)
+            return Draft("change what discovery asks for", discovery=discovery)
 
         async def prepare() -> Build:
-            return lambda config: Draft("change what discovery asks for", discovery=discovery)
+            return build
 
         await self._changes.run(
             Request(caller, operation_id, "discovery-set", values, ["discovery"], prepare)

@@ -65,6 +65,7 @@ from blockgate.model.target_entries import (
     DISCOVERY_FIELDS,
     GROUP_FIELDS,
     TARGET_FIELDS,
+    DiscoveryEntry,
     GroupEntry,
     TargetEntry,
     parse_discovery,
@@ -74,7 +75,6 @@ from blockgate.model.target_entries import (
     render_group,
     render_target,
 )
-from blockgate.model.targets import Discovery
 from blockgate.model.units import UNIT_FIELDS, parse_unit_field
 
 DOCUMENT_MAX = 16 * 1024 * 1024
@@ -176,7 +176,7 @@ class Document:
     exports: tuple[ExportEntry, ...] = ()
     targets: tuple[TargetEntry, ...] = ()
     groups: tuple[GroupEntry, ...] = ()
-    discovery: Discovery | None = None
+    discovery: DiscoveryEntry | None = None
     psk: tuple[PskEntry, ...] = ()
     chap: tuple[ChapEntry, ...] = ()
     prune: bool = False

@@ -122,6 +122,18 @@ class GroupEntry:
         return base if self.initiators is None else replace(base, initiators=self.initiators)
 
 
+@dataclass(frozen=True, slots=True)
+class DiscoveryEntry:
+    """What discovery asks for as somebody writes it; None where nothing is said."""
+
+    chap: str | None = None
+    mutual: str | None = None
+
+    def onto(self, old: Discovery) -> Discovery:
+        """What discovery asks for, once this is said of it."""
+        return Discovery(_user(self.chap, old.chap), _user(self.mutual, old.mutual))
+
+
 # Reading
 
 
@@ -205,11 +217,10 @@ def parse_group(value: object, place: str) -> GroupEntry:
     )
 
 
-def parse_discovery(value: object, place: str) -> Discovery:
-    """What discovery asks for, or `InvalidInput`."""
+def parse_discovery(value: object, place: str) -> DiscoveryEntry:
+    """The entry that the values write, or `InvalidInput`."""
     entry = mapping(value, place, DISCOVERY_FIELDS)
-    chap, mutual = (optional(entry, key, place, parse_user) for key in DISCOVERY_FIELDS)
-    return at(place, Discovery, _user(chap, None), _user(mutual, None))
+    return DiscoveryEntry(*(optional(entry, key, place, parse_user) for key in DISCOVERY_FIELDS))
 
 
 # Writing

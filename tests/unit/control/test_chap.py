@@ -115,6 +115,36 @@ async def test_secrets_by_reference(lab: Lab) -> None:
     assert acl.chap is not None and len(acl.chap.secret) == 32, "nobody can know this one"
 
 
+async def test_what_is_not_said_of_discovery_stays(lab: Lab) -> None:
+    for user in ("host", "gate", "other"):
+        await lab.control.chap_set(ADMIN, new_id(), user)
+
+    async def asked() -> tuple[str | None, str | None]:
+        found = await lab.control.discovery(ADMIN)
+        return found.chap, found.mutual_chap
+
+    async def applied(**values: str) -> list[str]:
+        diff = await lab.control.apply(ADMIN, new_id(), {"discovery": values})
+        return [entry.action for entry in diff.entries]
+
+    with pytest.raises(InvalidInput, match="target's side"):
+        await lab.control.discovery_set(ADMIN, new_id(), mutual_chap="gate")
+    await lab.control.discovery_set(ADMIN, new_id(), chap="host")
+    await lab.control.discovery_set(ADMIN, new_id(), mutual_chap="gate")
+    assert await asked() == ("host", "gate")
+    await lab.control.discovery_set(ADMIN, new_id(), chap="other")
+    assert await asked() == ("other", "gate")
+    assert await applied(chap="host") == ["update"]
+    assert await asked() == ("host", "gate")
+    assert await applied(chap="host") == await applied() == []
+    with pytest.raises(InvalidInput, match="discovery"):
+        await applied(chap="")
+    assert await applied(mutual_chap="") == ["update"]
+    assert await asked() == ("host", None)
+    await lab.control.discovery_set(ADMIN, new_id(), chap="")
+    assert await asked() == (None, None)
+
+
 @pytest.mark.parametrize(
     "secret", ["", "short", "x" * 256, "mit ümlauten drin", "two\nlines of it"]
 )
@@ -167,7 +197,7 @@ async def test_users_in_a_document(lab: Lab) -> None:
     with pytest.raises(NotFound):
         await lab.control.apply(ADMIN, new_id(), {"discovery": {"chap": "nobody"}}, dry_run=True)
     exported = await lab.control.config_export(ADMIN, secrets=True)
-    await lab.control.apply(ADMIN, new_id(), {"discovery": {}})
+    await lab.control.apply(ADMIN, new_id(), {"discovery": {"chap": ""}})
     assert lab.plane.discovery.chap is None
     await lab.control.apply(ADMIN, new_id(), exported)
     assert lab.plane.discovery.chap is not None

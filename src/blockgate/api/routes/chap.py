@@ -19,7 +19,7 @@ async def discovery(call: View) -> DiscoveryInfo:
 
 @router.put("/discovery", responses=error_responses(404, 409))
 async def set_discovery(call: Administer, body: DiscoverySet) -> DiscoveryInfo:
-    """Let discovery ask for CHAP users, or for none."""
+    """Let discovery ask for CHAP users, or for none; what is left out stays."""
     return await call.control.discovery_set(
         call.caller, call.operation_id, chap=body.chap, mutual_chap=body.mutual_chap
     )
