@@ -40,10 +40,11 @@ impl Session {
     /// A SCSI Command's header. `None`: its shard has no room for its first burst now.
     pub(super) fn command(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs, ahs: &[u8]) -> Option<Sink> {
         let first = self.first_burst(bhs);
+        let may_bring = first == 0 || self.may_bring(bhs, BufPool::cost(first));
         let room = first == 0 || self.may_begin(ctx, BufPool::cost(first));
         // While others wait for data of this session, what brings that data must not wait for them: then a
         // command without room is refused, so that what is behind it is read.
-        if !room && self.commands.iter().all(|(_, command)| !command.collecting) {
+        if may_bring && !room && self.commands.iter().all(|(_, command)| !command.collecting) {
             return None;
         }
         let order = self.take_turn(bhs);
@@ -60,7 +61,7 @@ impl Session {
                 Some(Sink::Skip)
             }
             Ok(handle) => {
-                if !room {
+                if !(may_bring && room) {
                     self.commands.get_mut(handle).expect("just made").fail(Answer::TASK_SET_FULL);
                 }
                 match order {

@@ -375,6 +375,11 @@ impl Connection {
                     session.clone().borrow_mut().ping(ctx, at);
                 }
             }
+            Some((at_ms, Due::Relief)) if at_ms <= ctx.now_ms() => {
+                if let Some((session, _)) = self.session() {
+                    session.clone().borrow_mut().relieve(ctx);
+                }
+            }
             Some((at_ms, Due::Data)) if at_ms <= ctx.now_ms() && self.is_data_late(ctx) => {
                 return Err("data that was asked for, or promised, did not come in time".into());
             }

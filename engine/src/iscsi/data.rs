@@ -160,13 +160,12 @@ impl Session {
     /// A buffer of `len` bytes for a command that has none, or too small a one. False: there is no room.
     fn take_larger(&mut self, ctx: &mut Ctx, handle: TaskHandle, len: usize) -> bool {
         let command = self.commands.get(handle).expect("it advances");
-        let (cost, lun) = (BufPool::cost(len), command.lun.clone());
-        let entry = lun.as_ref().map(|lun| &*lun.attachment.entry);
+        let (cost, unit) = (BufPool::cost(len), command.lun.clone());
         if !self.may_collect(ctx, cost) {
             self.starved = true;
             return false;
         }
-        if !self.has_room(ctx, entry, cost) {
+        if !self.has_room(ctx, unit.as_deref(), cost) {
             return false;
         }
         let mut larger = self.take(ctx, len);

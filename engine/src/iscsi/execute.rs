@@ -1,8 +1,11 @@
 //! Commands that the engine executes: cut into requests to the volume, and put together again.
 
+use std::rc::Rc;
+
 use super::answer::Piece;
 use super::command::{sense, Command, Plan};
 use super::conn::Conn;
+use super::lun::Lun;
 use super::session::Session;
 use super::wire::attribute;
 use crate::backstores::file::mapped::MAPPED_MIN;
@@ -105,9 +108,7 @@ impl Session {
             }
             let len = ((total - started) as usize).min(PIECE_BYTES);
             let lun = command.lun.clone().expect("media commands have a unit");
-            if self.waits_for_its_connection(command)
-                || !self.has_room(ctx, Some(&lun.attachment.entry), BufPool::cost(len))
-            {
+            if self.waits_for_its_connection(command) || !self.has_room(ctx, Some(&lun), BufPool::cost(len)) {
                 return self.queue(handle);
             }
             if self.read_mapped(ctx, handle, media, len) {
@@ -227,7 +228,7 @@ impl Session {
             return;
         }
         let lun = command.lun.clone().expect("media commands have a unit");
-        if !self.has_room(ctx, Some(&lun.attachment.entry), 0) {
+        if !self.has_room(ctx, Some(&lun), 0) {
             return self.queue(handle);
         }
         let buf = if wants > 0 { self.take_collected(ctx, handle) } else { None };
@@ -340,6 +341,9 @@ impl Session {
         command.in_flight += 1;
         command.lent += cost;
         command.slow = true;
+        if let Some(unit) = command.lun.clone() {
+            self.count_lent(&unit, cost, 0);
+        }
         if let Some(task) = ring_task {
             if let Err(errno) = ctx.run_ring(task) {
                 return self.ring_refused(ctx, handle, task, errno);
@@ -359,9 +363,11 @@ impl Session {
 
     /// The volume has one request less of a command.
     fn taken_back(&mut self, handle: TaskHandle, cost: usize) {
-        if let Some(command) = self.commands.get_mut(handle) {
-            command.in_flight -= 1;
-            command.lent -= cost;
+        let Some(command) = self.commands.get_mut(handle) else { return };
+        command.in_flight -= 1;
+        command.lent -= cost;
+        if let Some(unit) = command.lun.clone() {
+            self.count_lent(&unit, 0, cost);
         }
     }
 
@@ -433,8 +439,10 @@ impl Session {
     /// A piece of a READ is there: sent if it is the next, else kept.
     fn piece_read(&mut self, ctx: &mut Ctx, handle: TaskHandle, media: &Media, index: usize, buf: IoBuf) {
         let command = self.commands.get_mut(handle).expect("it waits for this");
+        let unit = command.lun.clone().expect("media commands have a unit");
         if index > 0 {
-            return command.pieces.keep(index, buf);
+            self.count_lent(&unit, buf.capacity(), 0);
+            return self.commands.get_mut(handle).expect("as above").pieces.keep(index, buf);
         }
         command.pieces.skip();
         let mut next = Some(buf);
@@ -443,6 +451,7 @@ impl Session {
                 return;
             }
             next = self.commands.get_mut(handle).and_then(|command| command.pieces.take_next());
+            self.count_lent(&unit, 0, next.as_ref().map_or(0, IoBuf::capacity));
         }
     }
 
@@ -515,9 +524,10 @@ impl Session {
         passed.into_iter().rev().for_each(|handle| self.queued.push_front(handle));
     }
 
-    /// Does what others of its session give back not help it?
+    /// Is what it waits for not for others to give, but its own connection, or its own unit?
     fn is_passed_over(&self, command: &Command) -> bool {
-        self.waits_for_its_connection(command)
+        let is_beyond = |unit: &Rc<Lun>| self.is_beyond_share(unit, PIECE_BYTES);
+        self.waits_for_its_connection(command) || command.lun.as_ref().is_some_and(is_beyond)
     }
 }
 

@@ -31,6 +31,7 @@ impl Session {
         self.current = None;
         ctx.scratch = Some(scratch);
         self.count_ended(ctx);
+        self.note_window(ctx);
         let now_ms = ctx.now_ms();
         let conn = self.conn(at);
         if conn.is_paused() {

@@ -20,6 +20,8 @@ pub struct Lun {
     /// Unit attentions that are to be reported; bits as in the opcode table.
     pub attentions: Cell<u64>,
     pub tasks: RefCell<TaskSet>,
+    /// Capacity of the buffers that its commands have in the volume, or back from there and not sent.
+    pub lent: Cell<usize>,
 }
 
 impl Lun {
@@ -47,6 +49,11 @@ impl Luns {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Rc<Lun>> {
         self.all.iter()
+    }
+
+    /// Is there more than one?
+    pub fn are_several(&self) -> bool {
+        self.all.len() > 1
     }
 
     /// The initiator has been told its LUNs: it needs no attention for that any more, at any of them (SPC-4
@@ -77,6 +84,7 @@ impl Luns {
                     read_only: Cell::new(mapped.read_only),
                     attentions: Cell::new(mapped.attentions),
                     tasks: RefCell::default(),
+                    lent: Cell::new(0),
                 }),
             });
         }

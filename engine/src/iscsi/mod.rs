@@ -27,6 +27,7 @@ pub mod requests;
 pub mod scope;
 pub mod session;
 pub mod shard;
+mod share;
 pub mod window;
 pub mod wire;
 

@@ -16,14 +16,15 @@ use super::command::{Command, Stage};
 use super::conn::{Conn, Rx};
 use super::handed::InLane;
 use super::inflow::Terms;
-use super::lun::Luns;
+use super::lun::{Lun, Luns};
 use super::params::Params;
 use super::shard::Table;
+use super::share::SHUT_MS;
 use super::window::Window;
 use super::wire::{Bhs, Numbers};
 use crate::block::command::Op;
 use crate::shard::buffers::{BufPool, IoBuf};
-use crate::shard::context::{is_fair, Attachment, Ctx, Entry};
+use crate::shard::context::{is_fair, Attachment, Ctx};
 use crate::shard::link::{End, Link};
 use crate::shard::status::OpCounts;
 use crate::shard::tasks::{Slab, TaskHandle};
@@ -94,6 +95,12 @@ pub struct Session {
     /// Capacity of the buffers that its commands hold; those for first bursts apart.
     pub held: usize,
     pub first_bursts: usize,
+    /// Half of what it may hold; and what units have beyond that.
+    pub unit_bytes: usize,
+    pub beyond: usize,
+    /// Since when its window is closed for want of memory; that has been long, and has not passed.
+    pub shut_since_ms: Option<u64>,
+    pub relieved: bool,
     /// Commands that wait for memory, or for their connection to send what waits.
     pub queued: VecDeque<TaskHandle>,
     /// One of them waits for what others of its shard hold.
@@ -143,6 +150,10 @@ impl Session {
             conns: Slab::new(CONNECTIONS),
             held: 0,
             first_bursts: 0,
+            unit_bytes: ctx.limits.session_bytes as usize / 2,
+            beyond: 0,
+            shut_since_ms: None,
+            relieved: false,
             queued: VecDeque::new(),
             starved: false,
             enabled: VecDeque::new(),
@@ -200,14 +211,17 @@ impl Session {
     /// Opens the window as far as commands and memory allow.
     ///
     /// What it promises is kept: first bursts have a budget of their own, which nothing else takes from, so
-    /// that a command whose data another waits for always has room. Both together are at most twice `session_bytes`.
+    /// that a command whose data another waits for always has room. Both together are at most twice `session_bytes`,
+    /// and the room of what it gets for relief.
     pub fn grant(&mut self, ctx: &Ctx) {
         let depth = (self.queue_depth as usize).saturating_sub(self.delivered);
         let mut credit = depth;
         if self.terms.immediate_data || !self.terms.initial_r2t {
             let each = BufPool::cost((self.terms.first_burst as usize).max(1));
             let taken = self.held + self.first_bursts;
-            credit = credit.min((ctx.limits.session_bytes as usize).saturating_sub(taken) / each);
+            let promised = (ctx.limits.session_bytes as usize).saturating_sub(taken) / each;
+            credit = credit.min(promised.max(self.relief()));
+            self.relieved &= promised < self.relief();
         }
         if ctx.is_pressed() {
             credit = credit.min(1);
@@ -237,12 +251,14 @@ impl Session {
     }
 
     /// May a buffer of `cost` bytes be taken, and a task be made?
-    pub fn has_room(&mut self, ctx: &Ctx, entry: Option<&Entry>, cost: usize) -> bool {
-        let (room, held) = (ctx.task_room(), self.held_bytes());
+    pub fn has_room(&mut self, ctx: &Ctx, unit: Option<&Lun>, cost: usize) -> bool {
+        let (room, held) = (ctx.task_room(), self.counted_bytes());
         let bound = ctx.limits.session_bytes as usize;
-        if cost > 0 && held > 0 && held + cost > bound {
+        let is_beyond = unit.is_some_and(|unit| self.is_beyond_share(unit, cost));
+        if cost > 0 && (is_beyond || held > 0 && held + cost > bound) {
             return false;
         }
+        let entry = unit.map(|unit| &*unit.attachment.entry);
         let has = room >= 1
             && entry.is_none_or(|entry| is_fair(entry.tasks.get(), room))
             && (cost == 0 || ctx.may_take_within(bound, entry, held, cost));
@@ -370,8 +386,12 @@ impl Session {
             self.handed_up -= 1;
         }
         // What the volume has comes back without it.
-        self.held -= std::mem::take(&mut command.lent);
+        let lent = std::mem::take(&mut command.lent);
+        self.held -= lent;
         let kept: Vec<IoBuf> = command.pieces.drain().collect();
+        if let Some(unit) = &command.lun {
+            self.count_lent(unit, 0, lent + kept.iter().map(IoBuf::capacity).sum::<usize>());
+        }
         kept.into_iter().for_each(|buf| self.give(ctx, buf));
         if let Some(conn) = self.conns.get_mut(command.conn) {
             command.ghost(handle).into_iter().for_each(|ghost| conn.expect_ghost(ghost));
@@ -443,7 +463,8 @@ impl Session {
             }
             None => None,
         };
-        [stuck, stalled, data, untaken, ping].into_iter().flatten().min_by_key(|(at_ms, _)| *at_ms)
+        let shut = self.shut_since_ms.map(|since| (since + SHUT_MS, Due::Relief));
+        [stuck, stalled, data, untaken, ping, shut].into_iter().flatten().min_by_key(|(at_ms, _)| *at_ms)
     }
 }
 
@@ -464,6 +485,8 @@ pub enum Due {
     Ping,
     /// Data may have been due for too long: its commands say whether it has.
     Data,
+    /// The window has been closed for too long.
+    Relief,
 }
 
 /// Why a session's connection is over although nothing was wrong with itself.

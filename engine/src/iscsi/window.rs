@@ -36,6 +36,11 @@ impl Window {
         self.most
     }
 
+    /// Is there no credit left?
+    pub fn is_shut(&self) -> bool {
+        sn_lt(self.most, self.expected)
+    }
+
     /// Where a CmdSN stands.
     pub fn look(&self, cmd_sn: u32) -> Turn {
         if sn_lt(cmd_sn, self.expected) || sn_lt(self.most, cmd_sn) {

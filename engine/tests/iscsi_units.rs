@@ -1,0 +1,95 @@
+//! Units of one session: one whose disk hangs has no more of the session than its share.
+
+mod support;
+
+use std::sync::Arc;
+
+use _engine::shard::engine::LunMapSpec;
+use support::iscsi::*;
+use support::*;
+
+const MIB: u64 = 1 << 20;
+const LUN_2: u64 = 2 << 48;
+
+/// A session with a disk that hangs behind LUN 1, and one that does not behind LUN 2.
+fn with_two_units(test: impl Fn(&mut Initiator, &Arc<Held>)) {
+    for path in paths() {
+        let (held, image) = (Held::new(16 * MIB), Image::new(16 * MIB));
+        let target = Target::start(path, &[("session_bytes", 512 << 10)], 1, |engine| {
+            let volume = held.volume(engine);
+            engine.swap_gate(volume, scsi_gate(2, 16 * MIB)).unwrap();
+            volume
+        });
+        let sound = target.engine.open_volume(image.spec()).unwrap();
+        target.engine.swap_gate(sound, scsi_gate(2, 16 * MIB)).unwrap();
+        let mut agreed = Agreed { queue_depth: 64, ..Agreed::session(1) };
+        agreed.terms.initial_r2t = false;
+        let mut it = target.login(&agreed);
+        it.ping();
+        let luns = vec![(LUN_1, target.volume, false), (LUN_2, sound, false)];
+        target.engine.set_luns(1, LunMapSpec { luns, ..LunMapSpec::default() }).unwrap();
+        test(&mut it, &held);
+        held.finish(Err(libc::EIO));
+    }
+}
+
+/// Sends a command to a LUN; gives its tag.
+fn send_to(it: &mut Initiator, lun: u64, mut bhs: [u8; 48], data: &[u8]) -> u32 {
+    bhs[8..16].copy_from_slice(&lun.to_be_bytes());
+    it.send(bhs, data);
+    u32::from_be_bytes(bhs[16..20].try_into().unwrap())
+}
+
+fn read_from(it: &mut Initiator, lun: u64, lba: u32, blocks: u16) -> u32 {
+    let bhs = it.command(0xc1, u32::from(blocks) * 512, read10(lba, blocks));
+    send_to(it, lun, bhs, &[])
+}
+
+fn write_to(it: &mut Initiator, lun: u64, lba: u32, data: &[u8]) -> u32 {
+    let bhs = it.command(0xa1, data.len() as u32, write10(lba, (data.len() / 512) as u16));
+    send_to(it, lun, bhs, data)
+}
+
+#[test]
+fn a_unit_whose_disk_hangs_does_not_take_the_memory_for_another_ones_reads() {
+    with_two_units(|it, held| {
+        for k in 0..4 {
+            read_from(it, LUN_1, k * 512, 512);
+        }
+        let tag = read_from(it, LUN_2, 0, 1024);
+        let (data, pdu) = it.answer(tag);
+        assert_eq!((data.len(), pdu.status(), held.count()), (512 << 10, 0, 1));
+    });
+}
+
+#[test]
+fn a_unit_whose_disk_hangs_does_not_close_the_window_for_good() {
+    with_two_units(|it, held| {
+        let data = pattern(1, 65_536);
+        let window = it.max_cmd_sn + 1 - it.cmd_sn;
+        let hung: Vec<u32> = (0..window).map(|k| write_to(it, LUN_1, k * 128, &data)).collect();
+        assert_eq!((it.ping().word(32) + 1, window), (it.cmd_sn, 8), "all that memory allows");
+        // A NOP-In that wants no answer opens it again.
+        let news = it.recv();
+        assert_eq!((news.opcode(), news.itt(), news.word(20)), (0x20, u32::MAX, u32::MAX));
+        assert_eq!((held.count(), it.max_cmd_sn + 1 - it.cmd_sn), (8, 4));
+        let bhs = it.command(0x81, 0, [0; 16]);
+        let tag = send_to(it, LUN_2, bhs, &[]);
+        assert_eq!(it.answer(tag).1.status(), 0);
+        // What is for the one that has taken everything finds no room; what is for the other does, again and again.
+        for _ in 0..8 {
+            let tag = write_to(it, LUN_1, 2048, &data);
+            assert_eq!(it.answer(tag).1.status(), 0x28, "TASK SET FULL");
+            let tag = write_to(it, LUN_2, 0, &data);
+            assert_eq!(it.answer(tag).1.status(), 0);
+            let tag = read_from(it, LUN_2, 0, 128);
+            assert!(it.answer(tag).0 == data);
+            assert_eq!(it.max_cmd_sn + 1 - it.cmd_sn, 4);
+        }
+        held.finish(Ok(()));
+        let mut ended: Vec<u32> = hung.iter().map(|_| it.recv().itt()).collect();
+        ended.sort_unstable();
+        assert_eq!(ended, hung);
+        assert_eq!(it.ping().word(32) + 1 - it.cmd_sn, 8, "as before");
+    });
+}
