@@ -18,8 +18,9 @@ from blockgate.iscsi.keys import RECEIVE_LENGTH, NegotiationError, login_only, r
 from blockgate.iscsi.names import iscsi_name
 from blockgate.iscsi.sessions import Session
 
-# What is sent at a time, however much the initiator would take.
-_PIECE_BYTES: Final = 64 << 10
+# What is sent at a time, however much the initiator would take. Not less than libiscsi does, which
+# declares this much, and does not know the C bit.
+_PIECE_BYTES: Final = 256 << 10
 # 13.6, 13.7: may be declared at any time
 _DECLARATIONS: Final = frozenset({"InitiatorAlias"})
 

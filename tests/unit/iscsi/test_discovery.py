@@ -186,6 +186,17 @@ def test_an_answer_in_pieces() -> None:
     assert b"".join(pieces) == whole.data
 
 
+def test_an_answer_is_as_long_as_it_may_be() -> None:
+    """Some know no C bit, and read their first piece alone."""
+    names = [f"iqn.2026-01.com.example:{at:06}-{'x' * 180}" for at in range(900)]
+    everywhere = [Target(name, open_access=True) for name in names]
+    catalog = Catalog.of(everywhere, portals=("192.0.2.10:3260",))
+    exchange = TextExchange(session(MaxRecvDataSegmentLength="262144"), LOCAL)
+    answer = ask(exchange, text(SendTargets="All"), catalog=catalog)
+    assert isinstance(answer, TextAnswer) and answer.final
+    assert answer.data.count(b"TargetName=") == 900 and len(answer.data) > 200_000
+
+
 def test_tags_must_fit() -> None:
     exchange = TextExchange(session(), LOCAL)
     answer = ask(exchange, b"", 5)
