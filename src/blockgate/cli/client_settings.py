@@ -12,6 +12,8 @@ Row = Mapping[str, Any]
 
 _VENDOR_BYTES = 8
 _SCSI_ID_BYTES = 16
+_LEAST_CMDS = 16
+_DIGESTS = (("header_digest", "HeaderDigest"), ("data_digest", "DataDigest"))
 
 
 def wwid(volume: Row) -> str:
@@ -32,28 +34,39 @@ def alias(volume: Row) -> str:
     return f"{volume['pool']}-{volume['name']}"
 
 
-def iscsid_conf(target: Row, settings: InitiatorSettings) -> str:
-    """The lines of /etc/iscsi/iscsid.conf."""
-    depth = int(target["parameters"]["queue_depth"])
+def iscsid_conf(target: Row, settings: InitiatorSettings, discovery: Row | None = None) -> str:
+    """The lines of /etc/iscsi/iscsid.conf. `discovery`: the CHAP users that it asks for."""
+    parameters = target["parameters"]
+    depth = int(parameters["queue_depth"])
+    # Linux takes a power of two, and begins no session with less than 16.
+    most = 1 << (max(depth, _LEAST_CMDS).bit_length() - 1)
     lines = [
         "node.startup = automatic",
         f"node.session.timeo.replacement_timeout = {settings.replacement_timeout}",
         f"node.conn[0].timeo.noop_out_interval = {settings.noop_out_interval}",
         f"node.conn[0].timeo.noop_out_timeout = {settings.noop_out_timeout}",
-        f"node.session.cmds_max = {1 << (max(depth, 2).bit_length() - 1)}",
+        f"node.session.cmds_max = {most}",
         f"node.session.queue_depth = {min(depth, 32)}",
     ]
-    pairs = [(target["chap"], target["mutual_chap"])]
-    pairs += [(acl["chap"], acl["mutual_chap"]) for acl in target["acls"]]
-    if any(chap for chap, _ in pairs):
-        chap, mutual = next(pair for pair in pairs if pair[0])
-        lines += ["node.session.auth.authmethod = CHAP"]
-        lines += [f"node.session.auth.username = {chap}"]
-        lines += ["# node.session.auth.password = the secret of that user"]
-        if mutual:
-            lines += [f"node.session.auth.username_in = {mutual}"]
-            lines += ["# node.session.auth.password_in = the secret of that user"]
+    for parameter, key in _DIGESTS:
+        if "none" not in parameters[parameter]:
+            lines += [f"node.conn[0].iscsi.{key} = CRC32C"]
+    lines += _chap("node.session.auth", [target, *target["acls"]])
+    lines += _chap("discovery.sendtargets.auth", [discovery] if discovery else [])
     return "\n".join(lines) + "\n"
+
+
+def _chap(prefix: str, rows: Iterable[Row]) -> list[str]:
+    """How the first of those that ask for CHAP is answered, without its secrets."""
+    asks = next((row for row in rows if row["chap"]), None)
+    if asks is None:
+        return []
+    lines = [f"{prefix}.authmethod = CHAP", f"{prefix}.username = {asks['chap']}"]
+    lines += [f"# {prefix}.password = the secret of that user"]
+    if asks["mutual_chap"]:
+        lines += [f"{prefix}.username_in = {asks['mutual_chap']}"]
+        lines += [f"# {prefix}.password_in = the secret of that user"]
+    return lines
 
 
 def udev_rule(volumes: Iterable[Row], settings: InitiatorSettings) -> str:

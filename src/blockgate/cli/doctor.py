@@ -68,8 +68,9 @@ def doctor(
     api = current().api
     rows = api.get("targets") if target is None else [api.get("targets", target_name(target))]
     volumes = {f"{one['pool']}/{one['name']}": one for one in api.get("volumes")}
+    discovery = api.get("discovery")
     texts = {"iscsid": _read(iscsid_file), "multipath": _read(multipath_file)}
-    reports = [_report(row, volumes, texts, command_timeout) for row in rows]
+    reports = [_report(row, discovery, volumes, texts, command_timeout) for row in rows]
     if current().json:
         print_json(reports)
     elif not reports:
@@ -92,7 +93,11 @@ def _read(path: Path | None) -> str | None:
 
 
 def _report(
-    target: Any, volumes: dict[str, Any], texts: dict[str, str | None], timer: int | None
+    target: Any,
+    discovery: Any,
+    volumes: dict[str, Any],
+    texts: dict[str, str | None],
+    timer: int | None,
 ) -> dict[str, Any]:
     """Advice and findings for one target."""
     parameters = target["parameters"]
@@ -105,8 +110,8 @@ def _report(
         findings += check_initiator(parameters, settings)
     return {
         "target": target["name"],
-        "iscsid_conf": iscsid_conf(target, several),
-        "iscsid_conf_without_multipath": iscsid_conf(target, alone),
+        "iscsid_conf": iscsid_conf(target, several, discovery),
+        "iscsid_conf_without_multipath": iscsid_conf(target, alone, discovery),
         "multipath_conf": {
             "multibus": multibus_conf(disks, several),
             "failover": failover_conf(disks, several),

@@ -187,3 +187,31 @@ def test_chap_is_said_without_its_secret() -> None:
     assert "node.session.auth.username = host" in text
     assert "node.session.auth.username_in = gate" in text
     assert "\nnode.session.auth.password" not in text
+
+
+def test_discovery_that_asks_for_chap() -> None:
+    target = {"parameters": USUAL, "chap": None, "mutual_chap": None, "acls": []}
+    settings = advised(USUAL, multipath=False)
+    text = iscsid_conf(target, settings, {"chap": "finder", "mutual_chap": "gate"})
+    assert "discovery.sendtargets.auth.authmethod = CHAP\n" in text
+    assert "discovery.sendtargets.auth.username = finder\n" in text
+    assert "discovery.sendtargets.auth.username_in = gate\n" in text
+    assert "node.session.auth" not in text and "\ndiscovery.sendtargets.auth.password" not in text
+    assert "auth" not in iscsid_conf(target, settings, {"chap": None, "mutual_chap": None})
+
+
+@pytest.mark.parametrize(("depth", "most"), [(1, 16), (8, 16), (16, 16), (100, 64), (128, 128)])
+def test_linux_begins_no_session_with_few_commands(depth: int, most: int) -> None:
+    parameters = {**USUAL, "queue_depth": depth}
+    target = {"parameters": parameters, "chap": None, "mutual_chap": None, "acls": []}
+    text = iscsid_conf(target, advised(parameters, multipath=True))
+    assert f"node.session.cmds_max = {most}\n" in text
+    assert f"node.session.queue_depth = {min(depth, 32)}\n" in text
+
+
+def test_digests_that_a_login_has_to_have() -> None:
+    parameters = {**USUAL, "header_digest": ["crc32c"], "data_digest": ["crc32c", "none"]}
+    target = {"parameters": parameters, "chap": None, "mutual_chap": None, "acls": []}
+    text = iscsid_conf(target, advised(parameters, multipath=True))
+    assert "node.conn[0].iscsi.HeaderDigest = CRC32C\n" in text
+    assert "DataDigest" not in text
