@@ -257,6 +257,37 @@ def test_completion_knows_the_names(
     assert sorted(done.stdout.split()) == sorted(wanted)
 
 
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        ("target info iqn.2026-01.org.example:w", ["web"]),
+        ("target info iqn.20", ["iqn.2026-01.org.example:web"]),
+        ("target inf", ["info"]),
+        ("target info ", ["iqn.2026-01.org.example:web"]),
+    ],
+)
+def test_bash_completes_names_with_colons(
+    shared_gateway: Gateway, typed: str, wanted: list[str]
+) -> None:
+    """What bash puts in for the word behind the last colon, where it breaks words at colons."""
+    name = "iqn.2026-01.org.example:web"
+    if not any(one["name"] == name for one in shared_gateway.cli("target", "list")):
+        shared_gateway.cli("target", "create", name)
+    line = f"blockgate {typed}"
+    script = (
+        f'source <("{BLOCKGATE}" completion bash); '
+        f'COMP_LINE="{line}" COMP_POINT={len(line)}; COMP_WORDBREAKS=" :="; '
+        f'_blockgate_completion "{BLOCKGATE}"; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    )
+    done = subprocess.run(
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "BLOCKGATE_API": f"unix:{shared_gateway.api_socket}"},
+    )
+    assert done.stdout.split() == wanted, done.stderr
+
+
 def on_a_terminal(gateway: Gateway, typed: str, *arguments: str) -> tuple[int, str]:
     """Run a command on a pseudo-terminal, type `typed`, and give status and what was shown."""
     main, side = pty.openpty()
