@@ -251,6 +251,10 @@ class Unit:
             reply = self.logical.refusal(_FAILURE)
             with contextlib.suppress(OSError):
                 await self.carry_out(self.logical.not_done(undone))
+        except Exception:
+            # The engine waits for the answer however long it takes, so a mistake must have one.
+            log.exception("unit %s: a command failed in the gateway itself", self.record.uuid)
+            reply = self.logical.refusal(_FAILURE)
         finally:
             if held:
                 self._release()

@@ -321,6 +321,25 @@ async def test_a_reservation_that_cannot_be_kept_is_in_no_gate() -> None:
     assert parts is not None and parts.default_access is Situation.FREE
 
 
+async def test_a_command_that_fails_in_the_gateway_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fail(*_: object) -> None:
+        raise KeyError("a mistake")
+
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    with monkeypatch.context() as mistaken:
+        mistaken.setattr(gateway.wire, "swap_gate", fail)
+        task = gateway.command(alice, "160000000000")  # RESERVE(6)
+        await settle()
+    reply = gateway.reply(task)
+    assert reply is not None and (reply[0], reply[2][2]) == (2, 0x04)  # HARDWARE ERROR
+    later = gateway.command(alice, INQUIRY)
+    await settle()
+    assert gateway.reply(later) is not None
+
+
 async def test_a_reset_of_the_unit_tells_everybody_and_drains() -> None:
     gateway = Site()
     alice, bob = await two_sessions(gateway)
