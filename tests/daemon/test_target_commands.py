@@ -89,6 +89,7 @@ def test_chap_secrets_go_in_and_are_not_seen_again(lab: Gateway) -> None:
     lab.cli("target", "create", NAME, "--acl", HOST, "--chap", "host", "--mutual-chap", "gate")
     assert "initiators as host, the target as gate" in text(lab, "target", "info", NAME)
     assert "host" in text(lab, "chap", "list")
+    assert "asks nobody while access is closed" in text(lab, "target", "info", NAME)
     assert NAME in fails(lab, 4, "chap", "remove", "host")
     assert "no CHAP" in text(lab, "target", "discovery")
     assert lab.cli("target", "discovery", "--chap", "host")["chap"] == "host"

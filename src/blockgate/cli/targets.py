@@ -145,7 +145,7 @@ def info(target: TargetArgument) -> None:
             ("Name", one["name"]),
             ("Alias", one["alias"]),
             ("Access", open_access),
-            ("CHAP", _chap(one)),
+            ("CHAP", _chap_of_others(one)),
             ("Portals", ", ".join(one["portals"]) or "every listener"),
             ("Moved to", one["moved_to"] or ""),
             *((f"LUN {lun['lun']}", _lun(lun)) for lun in one["luns"]),
@@ -165,6 +165,14 @@ def _lun(lun: Row) -> str:
     # A path as paths usually are is not worth a word.
     words += [lun["access_state"]] if lun["access_state"] not in ("", ACCESS_STATES[0]) else []
     return f"{lun['volume']} ({', '.join(words)})"
+
+
+def _chap_of_others(target: Row) -> str:
+    """A target's own CHAP asks whoever no ACL names; whom one names, its ACL asks."""
+    chap = _chap(target)
+    if chap and target["access"] != "open":
+        return f"{chap}; asks nobody while access is closed: see the ACLs"
+    return chap
 
 
 def _chap(row: Row) -> str:
