@@ -36,6 +36,15 @@ class OfferedUnit:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """On which an initiator is let in: whether it has to prove itself (None: it is not let in), and
+    what it gets."""
+
+    chap: bool | None
+    luns: tuple[Lun, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """A target as it is offered. `members` are the initiators of each ACL, in their order.
 
@@ -59,17 +68,22 @@ class Offer:
         pairs = zip(self.target.acls, self.members, strict=True)
         return next((acl for acl, names in pairs if initiator in names), None)
 
+    def by_name(self) -> dict[str, Acl]:
+        """The ACL of every initiator that one names."""
+        pairs = zip(self.target.acls, self.members, strict=True)
+        return {name: acl for acl, names in pairs for name in names}
+
+    def terms(self, acl: Acl | None) -> Terms:
+        """On which those are let in for whom an ACL holds; with None, those whom none names."""
+        target = self.target
+        if acl is None:
+            asks = target.chap is not None if target.open_access else None
+            return Terms(asks, target.luns)
+        return Terms(acl.chap is not None, target.luns if acl.luns is None else acl.luns)
+
     def asks_for_chap(self, initiator: str) -> bool | None:
         """Whether this initiator has to prove itself; None where it is not let in at all."""
-        acl = self.acl(initiator)
-        if acl is not None:
-            return acl.chap is not None
-        return self.target.chap is not None if self.target.open_access else None
-
-    def luns(self, initiator: str) -> tuple[Lun, ...]:
-        """What an initiator is to see, were nothing read-only for all of its ACL."""
-        acl = self.acl(initiator)
-        return self.target.luns if acl is None or acl.luns is None else acl.luns
+        return self.terms(self.acl(initiator)).chap
 
     def view(self, initiator: str) -> View:
         """What an initiator is to see, as soon as it is open."""
@@ -101,31 +115,31 @@ def ends(before: Offer, after: Offer | None, initiator: str) -> bool:
     another disk under a number that it has: what its initiator has queued for the one would be
     written to the other.
     """
-    now = after.asks_for_chap(initiator) if after is not None else None
-    if after is None or now is None or (now and not before.asks_for_chap(initiator)):
+    if after is None:
         return True
-    return _switches(before, after, initiator)
+    then, now = before.terms(before.acl(initiator)), after.terms(after.acl(initiator))
+    return _breaks(before, after, then, now)
 
 
-def _switches(before: Offer, after: Offer, initiator: str) -> bool:
-    """Whether a number is another disk afterwards. Of a thousand ACLs few change at once: those
-    that do not cost no more than a look."""
-    old, new = before.luns(initiator), after.luns(initiator)
-    if old == new and before.disks == after.disks:
-        return False
-    now = {lun.number: after.disks[lun.volume] for lun in new}
-    then = {lun.number: before.disks[lun.volume] for lun in old}
-    return any(then[number] != now[number] for number in then.keys() & now.keys())
+def _breaks(before: Offer, after: Offer, then: Terms, now: Terms) -> bool:
+    """Whether who was let in on the terms `then` cannot go on with those of now."""
+    if now.chap is None or (now.chap and not then.chap):
+        return True
+    old = {lun.number: before.disks[lun.volume] for lun in then.luns}
+    new = {lun.number: after.disks[lun.volume] for lun in now.luns}
+    return any(old[number] != new[number] for number in old.keys() & new.keys())
 
 
-def may_end(before: Offer, after: Offer | None) -> bool:
+def may_end(before: Offer, after: Offer) -> bool:
     """Whether there can be a session that `ends`. Who came in by open access may have a name that
     only `after` knows."""
-    named = {name for names in before.members for name in names}
-    if before.target.open_access:
-        named |= {name for names in after.members for name in names} if after is not None else set()
-        named.add(_ANYBODY)
-    return any(ends(before, after, name) for name in sorted(named))
+    old, new = before.by_name(), after.by_name()
+    names = {*old, *new, _ANYBODY} if before.target.open_access else set(old)
+    cases = {}  # a thousand ACLs that give the target's LUNs are one
+    for name in names:
+        then, now = before.terms(old.get(name)), after.terms(new.get(name))
+        cases[then.chap, id(then.luns), now.chap, id(now.luns)] = then, now
+    return any(_breaks(before, after, *terms) for terms in cases.values())
 
 
 _ANYBODY = InitiatorName("")
