@@ -158,3 +158,71 @@ fn what_python_has_not_heard_of_yet_is_bounded_too() {
         assert_eq!(it.answer(tag).1.status(), 0);
     });
 }
+
+/// While Python has not taken their events.
+fn in_the_lane(target: &Target, test: impl FnOnce()) {
+    let not_taken = target.taking.lock().unwrap();
+    test();
+    drop(not_taken);
+}
+
+#[test]
+fn what_was_aborted_before_python_took_it_never_comes_up() {
+    with_limits(&[("handed_up_per_nexus", 2)], |target, _| {
+        let mut it = target.login(&Agreed::session(1));
+        in_the_lane(target, || {
+            it.ask(64, HANDED);
+            it.ask(64, HANDED);
+            it.ping();
+            target.engine.abort(AbortOrder { request: 1, nexus: NEXUS + 1, ..AbortOrder::default() });
+            target.eventually("they are gone", |engine| engine.tasks().is_empty());
+            let third = it.ask(64, HANDED);
+            assert_eq!(it.answer(third).1.status(), 0x28, "their events are there: TASK SET FULL");
+        });
+        target.wait_aborted(1);
+        // They count no longer, and what comes up is another.
+        for _ in 0..2 {
+            let tag = it.ask(64, HANDED);
+            let (task, ..) = target.wait_command();
+            target.engine.complete(task, 0, b"keys".to_vec(), vec![]);
+            assert_eq!(it.answer(tag).0, b"keys");
+        }
+        assert!(!target.has_event(|event| matches!(event, Event::Command(_))));
+    });
+}
+
+#[test]
+fn who_has_a_command_sees_that_it_has_ended() {
+    with_limits(&[], |target, _| {
+        let mut it = target.login(&Agreed::session(1));
+        it.ask(64, HANDED);
+        let Event::Command(command) = target.wait_event(|event| matches!(event, Event::Command(_))) else {
+            unreachable!()
+        };
+        assert!(!command.fate.is_over());
+        target.engine.abort(AbortOrder { request: 1, nexus: NEXUS + 1, ..AbortOrder::default() });
+        target.wait_aborted(1);
+        assert!(command.fate.is_over());
+    });
+}
+
+#[test]
+fn what_failed_with_another_before_python_took_it_never_comes_up() {
+    with_limits(&[("handed_up_per_nexus", 2)], |target, _| {
+        let plain = scsi_gate(3, 64 * MIB);
+        let scsi = ScsiGate { qerr: 1, ..plain.scsi.as_deref().unwrap().clone() };
+        target.engine.swap_gate(target.volume, Gate { scsi: Some(Arc::new(scsi)), ..plain }).unwrap();
+        let mut it = target.login(&Agreed::session(1));
+        in_the_lane(target, || {
+            it.ask(64, HANDED);
+            it.ask(64, HANDED);
+            fail(&mut it);
+            assert!(target.engine.tasks().is_empty(), "nobody will answer them");
+        });
+        let tag = it.ask(64, HANDED);
+        let (task, ..) = target.wait_command();
+        target.engine.complete(task, 0, b"keys".to_vec(), vec![]);
+        assert_eq!(it.answer(tag).0, b"keys");
+        assert!(!target.has_event(|event| matches!(event, Event::Command(_))));
+    });
+}

@@ -343,6 +343,18 @@ class Command:
     def expected_in(self) -> int: ...
     @property
     def expected_out(self) -> int: ...
+    @property
+    def fate(self) -> Fate:
+        """Whether it has ended meanwhile: answered, aborted, or gone with its session."""
+
+@final
+class Fate:
+    """Of a command that was handed up. `TaskManagement` overtakes commands, so one may have been
+    aborted when its turn comes, and the function may have been answered: once it `is_over`, nothing
+    of it is to be begun any more. What ended in the lane never comes up.
+    """
+
+    def is_over(self) -> bool: ...
 
 @final
 class TaskManagement:

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::handed::Fate;
 use super::inflow::Inflow;
 use super::lun::Lun;
 use super::wire::Residual;
@@ -158,6 +159,8 @@ pub struct Command {
     pub aborted: Option<Option<u8>>,
     /// By which Python knows it.
     pub name: Option<TaskHandle>,
+    /// While it is up there, or on its way.
+    pub fate: Option<Fate>,
 }
 
 impl Command {

@@ -190,6 +190,7 @@ impl Session {
             queued: false,
             aborted: None,
             name: None,
+            fate: None,
         };
         let handle = self.commands.insert(command).map_err(|_| reason::TOO_MANY_IMMEDIATE)?;
         self.tags.insert(itt, handle);

@@ -1,7 +1,7 @@
 //! Commands that are Python's: up with all their data, and down again, once, or not at all any more.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use super::command::{Command, Plan, Stage};
@@ -30,7 +30,7 @@ impl Session {
             return self.end_failed(ctx, handle, Answer::TASK_SET_FULL);
         }
         let (session, nexus, port) = (self.number, self.nexus, self.port);
-        let entered = self.in_lane.enter(ctx.now_ms());
+        let (entered, fate) = (self.in_lane.enter(ctx.now_ms()), Fate::default());
         let command = self.commands.get_mut(handle).expect("it is being carried out");
         // What comes beyond the parameter list is nobody's.
         let len = command.inflow.received().min(command.wants()) as usize;
@@ -38,6 +38,7 @@ impl Session {
         let collected = command.buf.as_ref().filter(|_| std::mem::take(&mut command.collecting));
         let collected = collected.map(|buf| ctx.end_collecting(buf.capacity())).is_some();
         command.stage = Stage::HandedUp;
+        command.fate = Some(fate.clone());
         command.queued = false;
         let (volume, lun, read_only) = (command.volume(), command.lun_field, command.lun.as_ref());
         let read_only = read_only.is_some_and(|lun| lun.read_only.get());
@@ -57,6 +58,7 @@ impl Session {
             expected_in: command.expected_in,
             expected_out: command.expected_out,
             entered,
+            fate,
         })));
         if collected {
             self.wake_parked(ctx);
@@ -82,6 +84,10 @@ impl Session {
             self.give(ctx, buf);
         }
         let Some(command) = self.commands.get_mut(handle) else { return };
+        if command.fate.as_ref().is_some_and(Fate::end) {
+            // Not taken yet: there is nothing that Python would answer.
+            return self.drop_command(ctx, handle);
+        }
         command.aborted = Some(None);
         let (itt, attribute, lun) = (command.itt, command.attribute, command.lun.take());
         if self.tags.get(&itt) == Some(&handle) {
@@ -109,6 +115,7 @@ impl Session {
         }
         let command = self.commands.get_mut(handle).expect("looked at above");
         (command.stage, command.plan) = (Stage::Enabled, Plan::None);
+        command.no_longer_up();
         let (name, at) = (command.name.take(), command.conn);
         if let (Some(buf), false) = (&command.buf, command.collecting) {
             ctx.begin_collecting(buf.capacity());
@@ -142,7 +149,49 @@ impl Command {
     pub(super) fn is_abandoned(&self) -> bool {
         self.stage == Stage::HandedUp && self.aborted.is_some()
     }
+
+    /// Python has it no longer, or is never to hear of it.
+    pub(super) fn no_longer_up(&mut self) {
+        if let Some(fate) = self.fate.take() {
+            fate.end();
+        }
+    }
 }
+
+/// What becomes of a command on its way up, for its session and for whoever has its event. Functions that abort are
+/// urgent and overtake commands: one that they have ended must not be carried out after their answer.
+#[derive(Clone, Debug, Default)]
+pub struct Fate(Arc<AtomicU8>);
+
+const WAITS: u8 = 0;
+const TAKEN: u8 = 1;
+const OVER: u8 = 2;
+
+impl Fate {
+    /// Python takes the event. False: its command has ended, and Python is not to hear of it.
+    pub fn take(&self) -> bool {
+        self.0.compare_exchange(WAITS, TAKEN, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// The command has ended, and what is not carried out yet never is. True: Python had not taken it.
+    fn end(&self) -> bool {
+        self.0.swap(OVER, Ordering::SeqCst) == WAITS
+    }
+
+    /// Has the command ended?
+    pub fn is_over(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == OVER
+    }
+}
+
+/// Nothing that an event says.
+impl PartialEq for Fate {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Fate {}
 
 /// A session's commands that are in the lane, whatever has become of them: Python has not taken these events yet.
 ///
@@ -213,4 +262,5 @@ pub struct HandedUp {
     pub expected_in: u32,
     pub expected_out: u32,
     pub entered: Entered,
+    pub fate: Fate,
 }

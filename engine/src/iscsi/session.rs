@@ -379,6 +379,7 @@ impl Session {
             (false, Stage::Early) => {}
             (false, _) => self.delivered -= 1,
         }
+        command.no_longer_up();
         if let Some(name) = command.name.take() {
             ctx.iscsi.named.remove(name);
         }

@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::iscsi::handed;
 use crate::shard::events::Event;
 
 /// Declares a frozen class with its fields as properties, and a repr of them.
@@ -92,8 +93,27 @@ bytes_too! {
     /// A SCSI command.
     Command {
         task: u64, session: u64, conn: u64, nexus: u64, port: u64, volume: u64, lun: u64, read_only: bool,
-        attribute: u8, expected_in: u32, expected_out: u32
+        attribute: u8, expected_in: u32, expected_out: u32, fate: Fate
     } cdb data
+}
+/// Whether a command has ended.
+#[pyclass(frozen, module = "blockgate._engine")]
+#[derive(Clone, Debug)]
+pub struct Fate(handed::Fate);
+
+#[pymethods]
+impl Fate {
+    fn is_over(&self) -> bool {
+        self.0.is_over()
+    }
+
+    fn __repr__(&self) -> &'static str {
+        if self.0.is_over() {
+            "over"
+        } else {
+            "open"
+        }
+    }
 }
 frozen! {
     /// A task management function.
@@ -191,6 +211,7 @@ pub fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
                 attribute: it.attribute,
                 expected_in: it.expected_in,
                 expected_out: it.expected_out,
+                fate: Fate(it.fate.clone()),
                 cdb: bytes(py, &it.cdb),
                 data: bytes(py, &it.data),
             },
@@ -234,6 +255,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<LoginPdu>()?;
     module.add_class::<TextPdu>()?;
     module.add_class::<Command>()?;
+    module.add_class::<Fate>()?;
     module.add_class::<TaskManagement>()?;
     module.add_class::<Logout>()?;
     module.add_class::<Aborted>()?;

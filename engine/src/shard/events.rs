@@ -155,7 +155,7 @@ impl Lanes {
         }
     }
 
-    /// Up to `limit` events, urgent ones first.
+    /// Up to `limit` events, urgent ones first. Commands that have ended meanwhile are dropped.
     pub fn take(&self, limit: usize) -> Vec<Event> {
         // In this order: a post in between signals again, which at worst is one empty call.
         drain(&self.eventfd);
@@ -163,8 +163,11 @@ impl Lanes {
         let mut events = Vec::new();
         while events.len() < limit {
             let Some(event) = self.urgent.pop().or_else(|| self.ordinary.pop()) else { break };
-            if matches!(event, Event::Lost { .. }) {
-                self.forget_connection();
+            match &event {
+                Event::Lost { .. } => self.forget_connection(),
+                // An abort has overtaken it.
+                Event::Command(command) if !command.fate.take() => continue,
+                _ => {}
             }
             events.push(event);
         }

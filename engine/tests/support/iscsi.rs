@@ -98,6 +98,8 @@ pub struct Target {
     pub volume: u64,
     pub agreed: Arc<Mutex<Agreed>>,
     pub seen: Arc<(Mutex<Vec<Event>>, Condvar)>,
+    /// Events stay in their lanes while somebody has this.
+    pub taking: Arc<Mutex<()>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -115,12 +117,14 @@ impl Target {
         engine.add_listener(listener.as_raw_fd(), "test", Protocol::Iscsi).unwrap();
         let agreed = Arc::new(Mutex::new(Agreed::session(1)));
         let seen = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+        let taking = Arc::new(Mutex::new(()));
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
             let (engine, agreed, seen, stop) = (engine.clone(), agreed.clone(), seen.clone(), stop.clone());
-            std::thread::spawn(move || answer_events(&engine, volume, &agreed, &seen, &stop))
+            let taking = taking.clone();
+            std::thread::spawn(move || answer_events(&engine, volume, &agreed, (&seen, &taking), &stop))
         };
-        Target { engine, address, volume, agreed, seen, stop, thread: Some(thread) }
+        Target { engine, address, volume, agreed, seen, taking, stop, thread: Some(thread) }
     }
 
     /// An initiator in full feature phase.
@@ -213,13 +217,14 @@ fn answer_events(
     engine: &Engine,
     volume: u64,
     agreed: &Mutex<Agreed>,
-    seen: &(Mutex<Vec<Event>>, Condvar),
+    (seen, taking): (&(Mutex<Vec<Event>>, Condvar), &Mutex<()>),
     stop: &AtomicBool,
 ) {
     while !stop.load(Ordering::SeqCst) {
         let mut fd = libc::pollfd { fd: engine.event_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one valid pollfd.
         unsafe { libc::poll(&raw mut fd, 1, 20) };
+        let _taken = taking.lock().unwrap();
         for event in engine.next_events(64) {
             if let Event::Login { conn, bhs, .. } = &event {
                 let how = agreed.lock().unwrap().clone();

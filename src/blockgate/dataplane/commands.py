@@ -7,14 +7,13 @@ from functools import partial
 from typing import Final
 
 from blockgate.dataplane.sessions import Active, Sessions
+from blockgate.dataplane.units import NOBODY, Over
 from blockgate.dataplane.wire import Wire
 from blockgate.scsi import CheckCondition, Command, Reply, Status, report_luns, unmapped
 
 log = logging.getLogger(__name__)
 
 _REPORT_LUNS: Final = 0xA0
-# Of a session that has just ended: nobody will read it (SAM-5 5.3.1, the closest that there is).
-_NOBODY: Final = Reply(Status.BUSY)
 
 
 class Commands:
@@ -24,18 +23,18 @@ class Commands:
         self._wire = wire
         self._sessions = sessions
 
-    def handle(self, task: int, session: int, volume: int, command: Command) -> None:
-        """One command; ``volume`` 0: its LUN is not mapped."""
+    def handle(self, task: int, session: int, volume: int, command: Command, over: Over) -> None:
+        """One command; ``volume`` 0: its LUN is not mapped. ``over``: see :class:`Unit`."""
         done = partial(self._complete, task)
         active = self._sessions.get(session)
-        if active is None:
-            done(_NOBODY)
+        if active is None or over():
+            done(NOBODY)
         elif command.cdb[:1] == bytes((_REPORT_LUNS,)):
             done(self._report_luns(active, command.cdb))
         elif (unit := active.units.get(volume)) is None or active.nexus not in unit.seats:
             done(unmapped.execute(command.cdb))
         else:
-            unit.command(unit.seats[active.nexus].nexus, command, task, done)
+            unit.command(unit.seats[active.nexus].nexus, command, task, done, over)
 
     @staticmethod
     def _report_luns(active: Active, cdb: bytes) -> Reply:

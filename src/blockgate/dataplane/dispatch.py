@@ -41,7 +41,9 @@ class Dispatch:
 
     def _command(self, event: _engine.Command) -> None:
         command = Command(event.cdb, event.data, event.read_only)
-        self._iscsi.commands.handle(event.task, event.session, event.volume, command)
+        self._iscsi.commands.handle(
+            *(event.task, event.session, event.volume), command, event.fate.is_over
+        )
 
     def _accepted(self, event: _engine.IscsiAccepted) -> None:
         self._iscsi.connections.accepted(event.conn, event.peer, event.local)

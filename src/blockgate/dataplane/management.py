@@ -98,9 +98,12 @@ class TaskManager:
     async def _step(self, step: Step, cut: int, units: Mapping[int, Unit]) -> None:
         match step:
             case AbortTask():
-                if (unit := units.get(step.volume)) is not None:
+                unit = units.get(step.volume)
+                if unit is not None:
                     await unit.aborted(task=step.task)
                 await self._aborts.abort(step.volume, step.nexus, task=step.task, cut=cut)
+                if unit is not None:
+                    await unit.overtaken(task=step.task)
             case AbortTasks():
                 await units[step.volume].aborted(nexuses=step.nexuses)
                 nexuses = (0,) if step.nexuses is None else sorted(step.nexuses)
@@ -110,6 +113,7 @@ class TaskManager:
                         for nexus in nexuses
                     )
                 )
+                await units[step.volume].overtaken(nexuses=step.nexuses)
             case ResetUnit():
                 unit = units[step.volume]
                 await unit.carry_out(unit.logical.reset())

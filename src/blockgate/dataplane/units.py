@@ -16,7 +16,7 @@ import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -45,6 +45,7 @@ from blockgate.scsi import (
     Reply,
     Sense,
     StartJob,
+    Status,
 )
 from blockgate.scsi.alua import AccessState
 
@@ -54,6 +55,11 @@ log = logging.getLogger(__name__)
 COMMANDS_PER_TURN: Final = 32
 
 Done = Callable[[Reply], None]
+Over = Callable[[], bool]
+"""Whether a command has ended meanwhile, as by an abort."""
+
+# Of a command that is over: nobody will read it (SAM-5 5.3.1, the closest that there is).
+NOBODY: Final = Reply(Status.BUSY)
 
 
 class Jobs(Protocol):
@@ -125,6 +131,7 @@ class _Turn:
     nexus: int = 0
     task: int = 0
     job: int | None = None
+    over: Over = lambda: False
 
 
 class Unit:
@@ -168,10 +175,11 @@ class Unit:
 
     # Commands.
 
-    def command(self, nexus: Nexus, command: Command, task: int, done: Done) -> None:
-        """A command that the engine handed up; ``done`` answers it, maybe at once."""
+    def command(self, nexus: Nexus, command: Command, task: int, done: Done, over: Over) -> None:
+        """A command that the engine handed up; ``done`` answers it, maybe at once. Once it is
+        ``over`` it is not begun any more: an abort may have been answered before its turn came."""
         work = partial(self.logical.execute, nexus, command)
-        turn = _Turn(work, done, nexus.number, task)
+        turn = _Turn(work, done, nexus.number, task, over=over)
         if self._busy or self._queue:
             self._queue.append(turn)
         else:
@@ -182,7 +190,7 @@ class Unit:
         asked = self._answers.pop(key, None)
         work = partial(self.logical.job_done, key, error, done_bytes)
         if asked is not None:
-            turn = _Turn(work, asked.done, asked.nexus, asked.task, job=key)
+            turn = replace(asked, work=work, job=key)
         else:
             turn = _Turn(work, _nobody, job=key)
         if self._busy:
@@ -210,6 +218,9 @@ class Unit:
             self._spawn(self._follow(effects))
 
     def _begin(self, turn: _Turn) -> None:
+        if turn.job is None and turn.over():
+            turn.done(NOBODY)
+            return
         reaction = self._react(turn.work)
         if reaction.effects:
             self._busy = True
@@ -319,13 +330,15 @@ class Unit:
         their turn never have it (SAM-5 5.6), and jobs that others wait for and that end with them
         are stopped. One whose effects are being carried out has them: over when they are in force,
         or taken back."""
-        wanted = None if nexuses is None else frozenset(nexuses)
-
-        def meant(turn: _Turn) -> bool:
-            return (turn.task == task) if task else (wanted is None or turn.nexus in wanted)
-
+        meant = _meant(nexuses, task)
         self._queue = deque(turn for turn in self._queue if turn.job is not None or not meant(turn))
         await self._end(meant)
+
+    async def overtaken(self, *, nexuses: Iterable[int] | None = None, task: int = 0) -> None:
+        """The same commands are over in the engine now, so that no other of them begins: what was
+        begun since :meth:`aborted` looked is stopped, or has happened, on return."""
+        meant = _meant(nexuses, task)
+        await self._end(lambda turn: turn.over() and meant(turn))
 
     async def _end(self, meant: Callable[[_Turn], bool]) -> None:
         """What these commands have begun is stopped, or over."""
@@ -432,6 +445,15 @@ class Unit:
             ),
             self.aborted(nexuses=effect.nexuses),
         )
+        await self.overtaken(nexuses=effect.nexuses)
+
+
+def _meant(nexuses: Iterable[int] | None, task: int) -> Callable[[_Turn], bool]:
+    """Which commands are meant: one task, those of these nexuses, or all."""
+    wanted = None if nexuses is None else frozenset(nexuses)
+    if task:
+        return lambda turn: turn.task == task
+    return lambda turn: wanted is None or turn.nexus in wanted
 
 
 def _nobody(_reply: Reply) -> None:

@@ -181,6 +181,7 @@ class Site:
     wire: FakeWire = field(default_factory=FakeWire)
     store: FakeStore = field(default_factory=FakeStore)
     others: list[int] = field(default_factory=list)
+    over: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.iscsi = Iscsi(self.wire, lambda _volume: self.others)
@@ -229,9 +230,10 @@ class Site:
         return params.session
 
     def command(self, session: int, cdb: str, data: bytes = b"", volume: int = 3) -> int:
-        """Hands up a command; gives its task."""
+        """Hands up a command; gives its task. It is over when that is in ``over``."""
         task = next(self._tasks)
-        self.iscsi.commands.handle(task, session, volume, Command(bytes.fromhex(cdb), data))
+        command = Command(bytes.fromhex(cdb), data)
+        self.iscsi.commands.handle(task, session, volume, command, lambda: task in self.over)
         return task
 
     def reply(self, task: int) -> tuple[int, bytes, bytes] | None:

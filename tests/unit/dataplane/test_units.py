@@ -283,6 +283,46 @@ async def test_what_was_aborted_while_it_waited_is_not_executed(
     assert {keys[1][at + 7] for at in range(8, len(keys[1]), 8)} == keys_left
 
 
+async def test_what_has_ended_before_its_turn_is_not_executed() -> None:
+    """A function that aborts overtakes commands, on their way up and here."""
+    gateway = Site()
+    alice, bob = await two_sessions(gateway)
+    gateway.command(alice, *register(1))
+    await settle()
+    gateway.over = {2, 4}
+    assert gateway.reply(gateway.command(alice, *register(9))) == (8, b"", b"")
+    gateway.wire.pause_gates = asyncio.Event()
+    gateway.command(alice, *reserve(1))
+    await settle()
+    waiting = gateway.command(bob, *register(8))
+    gateway.wire.pause_gates.set()
+    await settle()
+    assert waiting in gateway.over and gateway.reply(waiting) == (8, b"", b"")
+    keys = gateway.reply(gateway.command(bob, READ_KEYS))
+    assert keys is not None and keys[1][4:] == b"\0\0\0\x08" + bytes(7) + b"\1"
+
+
+@pytest.mark.parametrize("function", [1, 2, 5])
+async def test_what_was_taken_while_the_engine_aborted_is_stopped_too(function: int) -> None:
+    """A command comes up after its unit was looked through, and before the engine has ended it."""
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    gateway.wire.hold_aborts = True
+    management(gateway, alice, function, referenced=1, verdict=Verdict.FOUND)
+    await settle()
+    task = gateway.command(alice, *copy_of_eight_blocks())
+    await settle()
+    ((number, *_),) = gateway.wire.named("start_job")
+    gateway.over = {task}
+    gateway.wire.drain()
+    await settle()
+    assert gateway.wire.named("cancel_job") == [(number,)]
+    assert gateway.wire.named("management_done") == []
+    gateway.iscsi.units.jobs.done(number, errno.ECANCELED, 0)
+    await settle()
+    assert gateway.wire.named("management_done") == [(900, 0)]
+
+
 async def test_a_reset_is_answered_when_a_reservation_under_way_is_in_force() -> None:
     gateway = Site()
     alice, bob = await two_sessions(gateway)
