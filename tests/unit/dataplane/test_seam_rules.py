@@ -84,7 +84,7 @@ RULES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         ),
         "engine/tests/iscsi_quotas.rs": (
             "a_nexus_has_a_quota_of_commands_that_python_has",
-            "a_command_that_python_does_not_answer_ends_its_session",
+            "a_session_ends_whose_command_python_does_not_take",
         ),
         "engine/tests/iscsi_hostile.rs": (
             "one_that_does_not_read_is_bounded_and_closed",
