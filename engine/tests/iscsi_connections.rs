@@ -442,6 +442,29 @@ fn a_connection_is_reinstated_and_its_session_goes_on() {
 }
 
 #[test]
+fn what_comes_for_a_reinstated_connection_waits_for_the_writes_of_the_former() {
+    with_limits(&[], |target, held| {
+        let mut old = target.login(&Agreed::session(1));
+        let write = old.command(0xa1, 512, write10(0, 1));
+        old.send(write, &[1; 512]);
+        target.eventually("it is in the back end", |_| held.count() == 1);
+        let mut new = target.login(&Agreed { joins: true, ..Agreed::session(1) });
+        assert!(old.is_closed());
+        drop(old);
+        target.wait_lost();
+        new.cmd_sn = 2;
+        let tag = new.ask(512, read10(0, 1));
+        new.ping();
+        let phases = target.engine.tasks().into_iter().map(|task| task.phase).collect::<Vec<_>>();
+        assert_eq!((held.count(), phases), (1, vec!["submitted", "held"]));
+        held.finish(Ok(()));
+        target.eventually("the READ is in the back end", |_| held.count() == 1);
+        held.finish(Ok(()));
+        assert_eq!(new.answer(tag).1.status(), 0);
+    });
+}
+
+#[test]
 fn the_only_connection_of_a_session_is_reinstated() {
     with_limits(&[], |target, _| {
         let mut old = target.login(&Agreed::session(1));

@@ -267,8 +267,14 @@ impl Session {
         if matches!(command.stage, Stage::Early | Stage::HandedUp) || command.aborted.is_some() {
             return;
         }
-        command.held = command.frozen || ctx.iscsi.is_held(command.volume(), self.nexus);
+        let volume = command.volume();
+        let behind = self.terminated.iter().any(|(task, other)| *other == volume && ctx.tasks.get(*task).is_some());
+        command.held = command.frozen || behind || ctx.iscsi.is_held(volume, self.nexus);
         if command.held {
+            if behind {
+                let at = command.conn;
+                self.await_terminated(ctx, at);
+            }
             return;
         }
         if command.stage == Stage::Arrived {
@@ -288,6 +294,26 @@ impl Session {
             return;
         }
         self.carry_out(ctx, handle);
+    }
+
+    /// A connection gets a turn when a task has ended, as one of those may have that its commands wait for.
+    fn await_terminated(&mut self, ctx: &mut Ctx, at: TaskHandle) {
+        let conn = self.conn(at).link.handle;
+        if !ctx.awaiting.contains(&conn) {
+            ctx.awaiting.push(conn);
+        }
+    }
+
+    /// What waited for the tasks of a connection that is replaced goes on when they have ended.
+    pub(super) fn see_terminated(&mut self, ctx: &mut Ctx, at: TaskHandle) {
+        let before = self.terminated.len();
+        self.terminated.retain(|(task, _)| ctx.tasks.get(*task).is_some());
+        if self.terminated.len() < before {
+            self.released(ctx);
+        }
+        if !self.terminated.is_empty() {
+            self.await_terminated(ctx, at);
+        }
     }
 
     /// Decides what an enabled command is. False: it has ended by that.

@@ -91,6 +91,9 @@ impl Session {
 
     /// Works on what is at hand, without receiving.
     fn go_on(&mut self, ctx: &mut Ctx, at: TaskHandle) -> Result<(), End> {
+        if !self.terminated.is_empty() {
+            self.see_terminated(ctx, at);
+        }
         self.advance_waiting(ctx);
         let conn = self.conn(at);
         conn.parked = false;

@@ -117,6 +117,8 @@ pub struct Session {
     pub managements: usize,
     /// Task management functions that wait for commands before them, with their connections.
     pub functions: Vec<(TaskHandle, Bhs)>,
+    /// Tasks of connections that others have taken the places of, and their volumes.
+    pub terminated: Vec<(TaskHandle, u64)>,
     pub pings: u32,
     /// What it has done so far; none before its first command.
     pub counts: Option<Box<OpCounts>>,
@@ -163,6 +165,7 @@ impl Session {
             quota: VecDeque::new(),
             managements: 0,
             functions: Vec::new(),
+            terminated: Vec::new(),
             pings: 0,
             counts: None,
             ended: Vec::new(),
@@ -189,11 +192,15 @@ impl Session {
     }
 
     /// A connection with this CID logs in: that is the logout of the one that has it. Below level 2 its tasks end
-    /// at once, without a word; the session and its other connections go on (RFC 7143 6.3.4).
+    /// at once, without a word; the session and its other connections go on (RFC 7143 6.3.4). What the volumes have of
+    /// them ends by itself, and is not to end behind what comes for the same volume now.
     fn reinstate(&mut self, ctx: &mut Ctx, cid: u16) {
         let named = |conn: &Conn| conn.cid == cid && !conn.logged_out;
         let Some((former, _)) = self.conns.iter().find(|(_, conn)| named(conn)) else { return };
         self.forget_early(ctx, former);
+        let of = self.conn(former).link.handle;
+        let its = ctx.tasks.iter().filter(|(_, task)| task.conn == of && task.asked.op != Op::Read);
+        self.terminated.extend(its.map(|(task, it)| (task, it.attachment.entry.volume.id())));
         self.drop_commands(ctx, former);
         let now_ms = ctx.now_ms();
         let conn = self.conn(former);

@@ -173,6 +173,8 @@ pub struct Ctx {
     pub kicked: Vec<TaskHandle>,
     /// Connections that wait for buffers or tasks of the shard.
     pub starved: Vec<TaskHandle>,
+    /// Connections that are to get a turn when a task has ended.
+    pub awaiting: Vec<TaskHandle>,
     /// The most that was taken when one of them began to wait.
     starved_at: Taken,
     /// Tasks promised to WRITEs whose payload is still coming.
@@ -220,6 +222,7 @@ impl Ctx {
             ready: VecDeque::new(),
             kicked: Vec::new(),
             starved: Vec::new(),
+            awaiting: Vec::new(),
             starved_at: Taken::default(),
             reserved_tasks: 0,
             collecting_bytes: 0,
@@ -269,6 +272,7 @@ impl Ctx {
         let task = self.tasks.remove(handle)?;
         task.attachment.entry.task_ends(task.cost);
         self.ended_tasks += 1;
+        self.kicked.append(&mut self.awaiting);
         if !self.drains.is_empty() {
             self.drains.retain_mut(|drain| !drain.ended(handle));
         }
