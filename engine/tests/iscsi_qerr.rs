@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use _engine::block::gate::Gate;
 use _engine::scsi::gate::ScsiGate;
+use _engine::shard::events::Event;
 use support::iscsi::*;
 use support::*;
 
@@ -80,7 +81,9 @@ fn aborts_those_of_the_nexus(qerr: u8) {
         let theirs = other.ask(512, read10(16, 1));
         target.eventually("both are held", |_| held.count() == 2);
         fail(&mut it);
-        // Nobody is told of them: not when the back end is done, not by Python, not when data comes.
+        // Python is, which may have begun what it has.
+        target.wait_event(|event| *event == Event::Abandoned { volume: target.volume });
+        // The initiator is not told of them: not when the back end is done, not by Python, not when data comes.
         held.finish(Ok(()));
         target.engine.complete(mine.task, 0, b"keys".to_vec(), vec![]);
         it.data_out(mine.write, mine.ttt, 0, 0, true, &[1; 512]);

@@ -422,6 +422,16 @@ class Aborted:
     def request(self) -> int: ...
 
 @final
+class Abandoned:
+    """A command of a nexus has ended with CHECK CONDITION, and QERR has ended others of its task
+    set with it (SPC-4 7.5.8), some that Python has: their `fate` says which, and they are still to
+    be answered, to nobody. In the urgent lane.
+    """
+
+    @property
+    def volume(self) -> int: ...
+
+@final
 class SessionEnded:
     """The last connection of an iSCSI session is gone; in the urgent lane, after that `Lost`.
     Commands that were given to a back end may still be under way: `abort(nexus=)` tells when not.
@@ -446,6 +456,7 @@ Event: TypeAlias = (
     | TaskManagement
     | Logout
     | Aborted
+    | Abandoned
     | SessionEnded
 )
 

@@ -76,17 +76,18 @@ impl Session {
         command.name
     }
 
-    /// A command that Python has ends without an answer, and Python is not told. For the initiator it is gone;
-    /// in the books it stays until Python has answered, or aborts what it has of this nexus: so a peer that makes
-    /// its commands end like that does not get more of them into Python's hands than others.
-    pub(super) fn abandon(&mut self, ctx: &mut Ctx, handle: TaskHandle) {
+    /// A command that is Python's ends without an answer. For the initiator it is gone; in the books it stays until
+    /// Python has answered, or aborts what it has of this nexus: so a peer that makes its commands end like that does
+    /// not get more of them into Python's hands than others. True: Python has it, and is to be told.
+    pub(super) fn abandon(&mut self, ctx: &mut Ctx, handle: TaskHandle) -> bool {
         if let Some(buf) = self.take_collected(ctx, handle) {
             self.give(ctx, buf);
         }
-        let Some(command) = self.commands.get_mut(handle) else { return };
+        let Some(command) = self.commands.get_mut(handle) else { return false };
         if command.fate.as_ref().is_some_and(Fate::end) {
             // Not taken yet: there is nothing that Python would answer.
-            return self.drop_command(ctx, handle);
+            self.drop_command(ctx, handle);
+            return false;
         }
         command.aborted = Some(None);
         let (itt, attribute, lun) = (command.itt, command.attribute, command.lun.take());
@@ -97,6 +98,7 @@ impl Session {
             lun.tasks.borrow_mut().leave(attribute);
             self.enable_next(ctx, &lun);
         }
+        true
     }
 
     /// Python's answer. False: it is late.

@@ -212,11 +212,15 @@ impl Session {
             return;
         }
         let others = self.commands.iter().filter(|(_, it)| it.volume() == lun.volume() && it.stage != Stage::Early);
+        let mut abandoned = false;
         for handle in others.map(|(handle, _)| handle).collect::<Vec<_>>() {
             match self.is_handed_up(handle) {
-                true => self.abandon(ctx, handle),
+                true => abandoned |= self.abandon(ctx, handle),
                 false => self.abort_one(ctx, handle, None),
             }
+        }
+        if abandoned {
+            ctx.lanes.post_urgent(Event::Abandoned { volume: lun.volume() });
         }
     }
 

@@ -140,6 +140,10 @@ frozen! {
     Aborted { request: u64 }
 }
 frozen! {
+    /// Commands have failed with another one.
+    Abandoned { volume: u64 }
+}
+frozen! {
     /// The last connection of a session is gone.
     SessionEnded { session: u64 }
 }
@@ -236,6 +240,7 @@ pub fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
         .into_any(),
         Event::Logout { conn, session } => Py::new(py, Logout { conn, session })?.into_any(),
         Event::Aborted { request } => Py::new(py, Aborted { request })?.into_any(),
+        Event::Abandoned { volume } => Py::new(py, Abandoned { volume })?.into_any(),
         Event::SessionEnded { session } => Py::new(py, SessionEnded { session })?.into_any(),
         Event::Lost { conn, reason } => Py::new(py, Lost { conn, reason })?.into_any(),
         Event::JobDone { job, errno, done_bytes } => Py::new(py, JobDone { job, errno, done_bytes })?.into_any(),
@@ -259,6 +264,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<TaskManagement>()?;
     module.add_class::<Logout>()?;
     module.add_class::<Aborted>()?;
+    module.add_class::<Abandoned>()?;
     module.add_class::<SessionEnded>()?;
     module.add_class::<JobDone>()?;
     module.add_class::<Fenced>()?;

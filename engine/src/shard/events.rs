@@ -72,6 +72,10 @@ pub enum Event {
     Aborted {
         request: u64,
     },
+    /// Commands that Python has have failed with another one (QERR), and are over.
+    Abandoned {
+        volume: u64,
+    },
     SessionEnded {
         session: u64,
     },
@@ -93,7 +97,7 @@ pub enum Event {
 /// The lanes. Neither can overflow: a connection has at most one event that Python has not answered, and one `Lost`,
 /// and it counts against the limit of connections until its `Lost` has been read. An iSCSI session has as many as its
 /// quotas of commands and functions allow; commands count until Python has taken them, whatever has become of them
-/// in the meantime. A volume degrades at most twice; a lease lapses once for each renewal.
+/// in the meantime. What is abandoned stays in their quota until Python has answered it. A volume degrades at most twice; a lease lapses once for each renewal.
 pub struct Lanes {
     urgent: SegQueue<Event>,
     ordinary: SegQueue<Event>,

@@ -28,6 +28,7 @@ class Dispatch:
             _engine.TextPdu: self._text,
             _engine.TaskManagement: self._management,
             _engine.Aborted: self._aborted,
+            _engine.Abandoned: self._abandoned,
             _engine.JobDone: self._job_done,
             _engine.SessionEnded: self._session_ended,
             _engine.Logout: self._logout,
@@ -70,6 +71,10 @@ class Dispatch:
 
     def _aborted(self, event: _engine.Aborted) -> None:
         self._iscsi.aborts.aborted(event.request)
+
+    def _abandoned(self, event: _engine.Abandoned) -> None:
+        if (unit := self._iscsi.units.get(event.volume)) is not None:
+            unit.abandoned()
 
     def _job_done(self, event: _engine.JobDone) -> None:
         self._iscsi.units.jobs.done(event.job, event.errno, event.done_bytes)

@@ -340,6 +340,17 @@ class Unit:
         meant = _meant(nexuses, task)
         await self._end(lambda turn: turn.over() and meant(turn))
 
+    def abandoned(self) -> None:
+        """A command has failed, and others are over with it (QERR, SPC-4 7.5.8): what they have
+        begun is stopped. Nobody waits for that."""
+        self._spawn(self._stop_what_is_over())
+
+    async def _stop_what_is_over(self) -> None:
+        try:
+            await self.overtaken()
+        except OSError as error:
+            log.error("unit %s: a job could not be stopped: %s", self.record.uuid, error)
+
     async def _end(self, meant: Callable[[_Turn], bool]) -> None:
         """What these commands have begun is stopped, or over."""
         turn = self._turn if self._turn is not None and meant(self._turn) else None

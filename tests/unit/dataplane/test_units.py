@@ -502,6 +502,26 @@ async def test_a_copy_between_two_segments_ends_with_its_command(function: int) 
     assert len(gateway.wire.named("start_job")) == 1
 
 
+async def test_a_copy_ends_with_a_command_that_has_failed() -> None:
+    """QERR (SPC-4 7.5.8): the engine has ended it, the unit stops what it has begun."""
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    task = gateway.command(alice, *copy_of_eight_blocks(list_id=1, times=2))
+    gateway.command(alice, *copy_of_eight_blocks(list_id=2))
+    await settle()
+    gateway.over = {task}
+    unit = gateway.iscsi.units.get(3)
+    assert unit is not None
+    unit.abandoned()
+    await settle()
+    (number, *_), _ = gateway.wire.named("start_job")
+    assert gateway.wire.named("cancel_job") == [(number,)]
+    gateway.iscsi.units.jobs.done(number, 0, 4096)
+    await settle()
+    assert len(gateway.wire.named("start_job")) == 2
+    assert gateway.reply(task) is not None, "in the engine it counts until it is answered"
+
+
 async def test_copies_are_aborted_at_once() -> None:
     """While the one is being stopped, the other does not begin with its next segment."""
     gateway = Site()

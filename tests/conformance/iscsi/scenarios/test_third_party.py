@@ -12,6 +12,7 @@ from tests.conformance.iscsi.client import Session
 from tests.conformance.iscsi.scenarios import cdbs
 from tests.lab.faultfs import FaultFS
 from tests.lab.processes import PORTALS, Gateway, Target, add_target
+from tests.lab.site import wait_until
 
 SOURCE, DESTINATION = 1, 2  # their LUNs
 BLOCKS = 2048
@@ -166,6 +167,26 @@ def test_nothing_is_copied_by_a_port_that_became_unavailable(scene: Scene) -> No
     assert scene.victim.finish(itt).sense_code == (0x0A, 0x08, 0x04)
     set_access(scene.other, ACTIVE)
     assert scene.first_block() == OLD * cdbs.BLOCK
+
+
+def test_nothing_is_copied_by_a_task_set_that_has_failed(scene: Scene) -> None:
+    """QERR 01b (SPC-4 7.5.8): another command of its nexus ends with CHECK CONDITION."""
+    page = bytes((0x0A, 0x0A, 0x22, 0x12, *bytes(8)))
+    select = cdbs.mode_select6(4 + len(page))
+    chosen = scene.other.command(select, lun=SOURCE, write=bytes(4) + page)
+    assert chosen.status == cdbs.GOOD, chosen.sense_code
+    scene.victim.clear_attentions(SOURCE)
+    itt = scene.start_copy()
+    beyond = scene.victim.command(cdbs.read10(0x00FFFFFF, 1), lun=SOURCE, read=cdbs.BLOCK)
+    assert beyond.sense_code == (0x05, 0x21, 0x00)
+    for _ in range(2):  # what the gateway does about the first was begun before the second
+        scene.other.command(cdbs.reserve_in(0), lun=SOURCE, read=4096)
+    scene.faults.remove()
+    wait_until(lambda: not scene.target.gateway.api("GET", "tasks"))
+    assert scene.first_block() == OLD * cdbs.BLOCK
+    assert scene.victim.ping() == b"ping"
+    with pytest.raises(TimeoutError):
+        scene.victim.finish(itt, timeout_s=0.1)
 
 
 def set_access(session: Session, state: int) -> None:
