@@ -62,7 +62,7 @@ impl Work {
     /// The volumes that it touches; twice the same where there is only one.
     fn volumes(&self) -> [u64; 2] {
         match self {
-            Work::Copy { source, target, .. } => [source.id(), target.id()],
+            Work::Copy { source: from, target: to, .. } => [from.id(), to.id()],
             Work::Fill { volume, .. } | Work::Zero { volume, .. } | Work::Flush { volume } => [volume.id(); 2],
         }
     }
