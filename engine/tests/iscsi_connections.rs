@@ -167,6 +167,28 @@ fn what_the_window_promises_has_room() {
 }
 
 #[test]
+fn what_a_session_has_done_is_shown_once() {
+    with_limits(&[], |target, held| {
+        let mut one = target.login(&Agreed::session(1));
+        let mut two = target.login(&Agreed { joins: true, cid: 1, ..Agreed::session(1) });
+        one.ping();
+        for _ in 0..2 {
+            for turn in 0..2 {
+                let (it, other) = if turn == 0 { (&mut one, &mut two) } else { (&mut two, &mut one) };
+                let tag = it.ask(512, read10(0, 1));
+                target.eventually("it is held", |_| held.count() == 1);
+                held.finish(Ok(()));
+                assert_eq!(it.answer(tag).1.status(), 0);
+                other.cmd_sn = it.cmd_sn;
+            }
+        }
+        let all = target.engine.sessions();
+        let reads: u64 = all.iter().filter_map(|it| it.counts.as_ref()).map(|counts| counts.0[0].ops).sum();
+        assert_eq!((all.len(), reads), (2, 4));
+    });
+}
+
+#[test]
 fn commands_before_their_turn_leave_room_for_the_one_before_them() {
     with_limits(&[("session_bytes", 512 << 10)], |target, held| {
         let mut one = target.login(&small_bursts(1));

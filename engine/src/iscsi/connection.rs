@@ -424,7 +424,10 @@ impl Connection {
             status.session = session.number;
             status.in_flight = session.in_flight(at) as u64;
             status.unsent_bytes = session.conns.get(at).map_or(0, |conn| conn.link.out.bytes()) as u64;
-            status.counts.clone_from(&session.counts);
+            // They are the session's: shown once, at its first connection, so that sums are right.
+            if session.conns.iter().next().is_some_and(|(first, _)| first == at) {
+                status.counts.clone_from(&session.counts);
+            }
         }
         status
     }
