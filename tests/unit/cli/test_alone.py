@@ -174,7 +174,7 @@ def test_bash_completes_commands_with_the_packaged_script(tmp_path: Path) -> Non
     wrapper.chmod(0o755)
     script = (
         f"source {ROOT}/packaging/completions/blockgate.bash\n"
-        "COMP_WORDS=(blockgate volume re); COMP_CWORD=2\n"
+        "COMP_LINE='blockgate volume re'; COMP_POINT=${#COMP_LINE}\n"
         '_blockgate_completion blockgate; printf "%s\\n" "${COMPREPLY[@]}"\n'
     )
     done = subprocess.run(
