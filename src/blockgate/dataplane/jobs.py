@@ -60,18 +60,20 @@ class JobTable:
     async def outlaw(self, unit: Unit) -> None:
         """Stops copies that reach a unit and could not begin any more: their nexus has lost its
         rights there, or the medium is not to be had. Returns when the back end's fate of all that
-        they have written is known; a read that hangs is not waited for."""
+        they have written there is known. What was only read there is not waited for: nothing comes
+        of it, and the disk that it was to be written to may hang."""
         unlawful = [
-            (number, running)
+            (number, running.job, running.over)
             for number, running in self._running.items()
             if isinstance(running.job, CopyJob)
             and unit.record.uuid in (running.job.source, running.job.destination)
             and not running.unit.logical.copies.may_go_on(running.key)
         ]
-        for number, _ in unlawful:
+        for number, _, _ in unlawful:
             self._wire.cancel_job(number)
-        for _, running in unlawful:
-            await asyncio.shield(running.over)
+        for _, job, over in unlawful:
+            if job.destination == unit.record.uuid:
+                await asyncio.shield(over)
 
     def stop(self) -> None:
         """Looks at nothing any more: the engine has been stopped."""

@@ -2,8 +2,8 @@
 
 A reaction's effects are carried out in their order, each to its end, before its command is answered
 (see :mod:`blockgate.scsi.reactions`). Commands of one unit wait for each other while one has
-effects, so that what the second is told is what the first has made stable; once nothing but aborts
-are left, which may take as long as a disk hangs, the next one has its turn. What the unit learns
+effects, so that what the second is told is what the first has made stable; once nothing is left
+but what may take as long as a disk hangs, the next one has its turn. What the unit learns
 from outside (a nexus comes, goes, a reset) does not wait: each of its effects stands for the state
 as it then is.
 """
@@ -32,6 +32,7 @@ from blockgate.scsi import (
     Attention,
     CancelJob,
     Command,
+    CopyJob,
     Effect,
     GateChanged,
     Job,
@@ -243,14 +244,15 @@ class Unit:
         undone = list(reaction.effects)
         try:
             for effect in reaction.effects:
-                if held and isinstance(effect, AbortNexus):
+                covers = isinstance(effect, StartJob) and not isinstance(effect.job, CopyJob)
+                if held and (covers or isinstance(effect, AbortNexus)):
                     held = False
                     self._release()
-                if isinstance(effect, StartJob):
-                    # What it writes must not be mixed with what others may write no more.
+                if isinstance(effect, StartJob) and reply is None:
+                    self._answers[effect.key] = turn
+                if covers:
+                    # The whole medium: what others may write no more must not come after it.
                     await self._jobs.outlaw(self)
-                    if reply is None:
-                        self._answers[effect.key] = turn
                 await self._effect(effect, turn.task)
                 del undone[0]
             if held:

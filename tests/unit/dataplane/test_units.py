@@ -30,6 +30,9 @@ from tests.unit.dataplane.scene import (
 INQUIRY = "12000000ff00"
 SECOND = "22345678-1234-1234-1234-123456789abc"
 READ_KEYS = "5e000000000000ff0000"
+REQUEST_SENSE = "030000001200"
+BLOCK_ERASE = "48820000000000000000"  # SANITIZE, IMMED (SBC-3 5.24)
+SANITIZE_IN_PROGRESS = b"\x04\x1b"
 
 
 def aptpl(command: tuple[str, bytes]) -> tuple[str, bytes]:
@@ -540,8 +543,9 @@ async def test_copies_are_aborted_at_once() -> None:
     assert len(gateway.wire.named("start_job")) == 2
 
 
-async def test_a_reservation_is_answered_when_no_copy_writes_against_it_any_more() -> None:
-    gateway = Site()
+async def copy_to_a_second_unit(gateway: Site) -> tuple[int, int, int]:
+    """Alice's, from the unit of volume 3 to that of volume 4; gives Bob's session, its task and the
+    number of its job."""
     other = lun_view(4, uuid=SECOND)
     other = replace(other, identity=replace(other.identity, wwn="7" * 32))
     await gateway.set_targets(target_view({1: lun_view(), 2: other}))
@@ -550,6 +554,12 @@ async def test_a_reservation_is_answered_when_no_copy_writes_against_it_any_more
     await settle()
     ((number, _job, source, destination),) = gateway.wire.named("start_job")
     assert (source, destination) == (3, 4)
+    return bob, task, number
+
+
+async def test_a_reservation_is_answered_when_no_copy_writes_against_it_any_more() -> None:
+    gateway = Site()
+    bob, task, number = await copy_to_a_second_unit(gateway)
     gateway.command(bob, *register(1), volume=4)
     await settle()
     reserved = gateway.command(bob, *reserve(1), volume=4)
@@ -563,6 +573,34 @@ async def test_a_reservation_is_answered_when_no_copy_writes_against_it_any_more
     reply = gateway.reply(task)
     assert reply is not None and (reply[0], reply[2][2]) == (2, 0x0A)  # COPY ABORTED
     assert len(gateway.wire.named("start_job")) == 1
+
+
+async def test_what_was_only_read_by_a_copy_is_sanitized_before_that_one_ends() -> None:
+    """The disk that it writes to may hang; nothing of it comes to the unit that it read from."""
+    gateway = Site()
+    bob, _, number = await copy_to_a_second_unit(gateway)
+    sanitize = gateway.command(bob, BLOCK_ERASE, volume=3)
+    await settle()
+    assert gateway.wire.named("cancel_job") == [(number,)] * 2
+    assert gateway.reply(sanitize) == (0, b"", b"")
+    assert len(gateway.wire.named("start_job")) == 2
+
+
+async def test_a_sanitize_operation_begins_when_no_copy_writes_there_any_more() -> None:
+    """Others are told of it meanwhile, however long that may take."""
+    gateway = Site()
+    bob, _, number = await copy_to_a_second_unit(gateway)
+    sanitize = gateway.command(bob, BLOCK_ERASE, volume=4)
+    await settle()
+    assert gateway.wire.named("cancel_job") == [(number,)]
+    assert (gateway.reply(sanitize), len(gateway.wire.named("start_job"))) == (None, 1)
+    sense = gateway.reply(gateway.command(bob, REQUEST_SENSE, volume=4))
+    assert sense is not None and sense[1][12:14] == SANITIZE_IN_PROGRESS
+    assert gateway.reply(gateway.command(bob, READ_KEYS, volume=4)) is not None
+    gateway.iscsi.units.jobs.done(number, errno.ECANCELED, 0)
+    await settle()
+    assert gateway.reply(sanitize) == (0, b"", b"")
+    assert [what[2] for what in gateway.wire.named("start_job")] == [3, 4]
 
 
 async def test_a_sanitize_operation_goes_on_when_its_volume_is_open_again() -> None:

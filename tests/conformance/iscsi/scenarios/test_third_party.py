@@ -37,15 +37,22 @@ class Scene:
         """The victim's EXTENDED COPY of all blocks, asked of the source; gives its tag. On return
         its first read hangs."""
         self.faults.hang("read", path="/pool/*.img", end=4096)
-        cscds = b"".join(cscd(naa_of(self.victim, lun)) for lun in (SOURCE, to))
-        # Block to block (SPC-4 6.4.6.3): from CSCD 0 to CSCD 1
-        segment = struct.pack(">BBHHHxxHQQ", 0x02, 0, 0x18, 0, 1, BLOCKS, 0, lba)
-        head = struct.pack(">BxH4xII", 1, len(cscds), len(segment), 0)
-        parameters = head + cscds + segment
-        cdb = struct.pack(">BB8xIxx", 0x83, 0, len(parameters))
-        itt = self.victim.start(cdb, lun=SOURCE, write=parameters, immediate_data=parameters)
+        itt = extended_copy(self.victim, SOURCE, to, lba=lba)
         self.faults.wait_hung()
         return itt
+
+
+def extended_copy(
+    session: Session, source: int, destination: int, *, lba: int = 0, list_id: int = 1
+) -> int:
+    """Asks a unit for a copy of all its blocks, by their LUNs; gives the command's tag."""
+    cscds = b"".join(cscd(naa_of(session, lun)) for lun in (source, destination))
+    # Block to block (SPC-4 6.4.6.3): from CSCD 0 to CSCD 1
+    segment = struct.pack(">BBHHHxxHQQ", 0x02, 0, 0x18, 0, 1, BLOCKS, 0, lba)
+    head = struct.pack(">BxH4xII", list_id, len(cscds), len(segment), 0)
+    parameters = head + cscds + segment
+    cdb = struct.pack(">BB8xIxx", 0x83, 0, len(parameters))
+    return session.start(cdb, lun=source, write=parameters, immediate_data=parameters)
 
 
 def naa_of(session: Session, lun: int) -> bytes:
@@ -81,6 +88,7 @@ def scene(start_gateway: Callable[..., Gateway]) -> Iterator[Scene]:
             write = victim.command(cdbs.write10(0, 128), lun=lun, write=byte * 65536)
             assert write.status == cdbs.GOOD, write.sense_code
         yield Scene(faults, target, victim, other)
+        faults.remove()
         victim.close()
         other.close()
         gateway.stop()
@@ -196,3 +204,32 @@ def set_access(session: Session, state: int) -> None:
     cdb = struct.pack(">BB4xIxx", 0xA4, 0x0A, len(parameters))
     answer = session.command(cdb, lun=DESTINATION, write=parameters)
     assert answer.status == cdbs.GOOD, answer.sense_code
+
+
+def test_copies_on_a_disk_that_hangs_hold_no_other_units(scene: Scene) -> None:
+    scene.faults.hang("read", path="/pool/*.img")
+    for list_id in range(1, 7):
+        extended_copy(scene.victim, SOURCE, SOURCE, lba=BLOCKS, list_id=list_id)
+    for list_id in range(7, 11):
+        extended_copy(scene.victim, SOURCE, DESTINATION, list_id=list_id)
+    scene.faults.wait_hung(6)
+    copied = scene.other.finish(extended_copy(scene.other, DESTINATION, DESTINATION, lba=BLOCKS))
+    assert copied.status == cdbs.GOOD, copied.sense_code
+    stop = scene.other.command(bytes((0x1B, *bytes(5))), lun=DESTINATION)  # START STOP UNIT
+    assert stop.status == cdbs.GOOD, stop.sense_code
+    # None of them has begun to write, and those that wait for their turn never have it.
+    assert scene.other.manage(cdbs.LUN_RESET, lun=SOURCE) == 0
+
+
+def test_a_unit_is_there_while_the_disk_hangs_that_a_copy_of_it_goes_to(scene: Scene) -> None:
+    scene.faults.hang("write", path="/pool/*.img")
+    itt = extended_copy(scene.victim, DESTINATION, SOURCE)
+    scene.faults.wait_hung()
+    # OVERWRITE, IMMED 1 (SBC-3 5.24.2)
+    cdb, parameters = bytes((0x48, 0x81, *bytes(5), 0, 8, 0)), bytes((1, 0, 0, 4, *b"\x55" * 4))
+    sanitize = scene.other.command(cdb, lun=DESTINATION, write=parameters)
+    assert sanitize.status == cdbs.GOOD, sanitize.sense_code
+    request_sense = bytes((0x03, 0, 0, 0, 18, 0))
+    assert scene.other.command(request_sense, lun=DESTINATION, read=18).status == cdbs.GOOD
+    scene.faults.remove()
+    assert scene.victim.finish(itt).sense_code[0] == 0x0A  # COPY ABORTED
