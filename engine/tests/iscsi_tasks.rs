@@ -479,3 +479,26 @@ fn a_function_for_many_tasks_leaves_those_behind_it_alone() {
         one.ping();
     });
 }
+
+#[test]
+fn late_data_of_all_commands_that_were_aborted_is_no_error() {
+    on_all(|target, _| {
+        let mut agreed = Agreed { queue_depth: 256, ..Agreed::session(1) };
+        agreed.terms.immediate_data = false;
+        let mut it = target.login(&agreed);
+        let r2ts: Vec<Pdu> = (0..200)
+            .map(|lba| {
+                let bhs = it.command(0xa1, 512, write10(lba, 1));
+                it.send(bhs, &[]);
+                it.recv()
+            })
+            .collect();
+        target.engine.abort(AbortOrder { request: 1, nexus: NEXUS + 1, ..AbortOrder::default() });
+        target.wait_aborted(1);
+        for r2t in r2ts {
+            assert_eq!(r2t.opcode(), 0x31);
+            it.data_out(r2t.itt(), r2t.word(20), 0, 0, true, &[1; 512]);
+        }
+        it.ping();
+    });
+}

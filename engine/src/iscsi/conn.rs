@@ -11,8 +11,6 @@ use crate::shard::tasks::TaskHandle;
 pub const FLUSH_BYTES: usize = 256 << 10;
 /// Bytes of an initiator that is being left that are read and thrown away.
 const CLOSING_BYTES: usize = 8 << 20;
-/// Commands whose data is still to be thrown away after they were aborted.
-const GHOSTS: usize = 128;
 
 /// Where a data segment goes.
 #[derive(Debug)]
@@ -209,9 +207,10 @@ impl Conn {
         }
     }
 
-    /// An aborted command's data may still come: it is no error.
-    pub fn expect_ghost(&mut self, ghost: Ghost) {
-        if self.ghosts.len() == GHOSTS {
+    /// An aborted command's data may still come: it is no error. Of such commands no more are remembered than there
+    /// may be at a time, `most`.
+    pub fn expect_ghost(&mut self, ghost: Ghost, most: usize) {
+        if self.ghosts.len() == most {
             self.ghosts.remove(0);
         }
         self.ghosts.push(ghost);

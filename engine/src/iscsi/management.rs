@@ -239,7 +239,8 @@ impl Session {
             self.give(ctx, buf);
         }
         if let Some(conn) = self.conns.get_mut(at) {
-            ghost.into_iter().for_each(|ghost| conn.expect_ghost(ghost));
+            let most = ctx.limits.commands_per_session as usize;
+            ghost.into_iter().for_each(|ghost| conn.expect_ghost(ghost, most));
         }
     }
 }
