@@ -163,7 +163,10 @@ fn what_python_has_not_heard_of_yet_is_bounded_too() {
 fn in_the_lane(target: &Target, test: impl FnOnce()) {
     let not_taken = target.taking.lock().unwrap();
     test();
+    let times = *not_taken;
     drop(not_taken);
+    // Whoever may look finds that taking them is over.
+    target.eventually("they are taken", |_| *target.taking.lock().unwrap() > times);
 }
 
 #[test]

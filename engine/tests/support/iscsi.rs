@@ -98,8 +98,8 @@ pub struct Target {
     pub volume: u64,
     pub agreed: Arc<Mutex<Agreed>>,
     pub seen: Arc<(Mutex<Vec<Event>>, Condvar)>,
-    /// Events stay in their lanes while somebody has this.
-    pub taking: Arc<Mutex<()>>,
+    /// How often events were taken; they stay in their lanes while somebody has this.
+    pub taking: Arc<Mutex<u64>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -117,7 +117,7 @@ impl Target {
         engine.add_listener(listener.as_raw_fd(), "test", Protocol::Iscsi).unwrap();
         let agreed = Arc::new(Mutex::new(Agreed::session(1)));
         let seen = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
-        let taking = Arc::new(Mutex::new(()));
+        let taking = Arc::new(Mutex::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
             let (engine, agreed, seen, stop) = (engine.clone(), agreed.clone(), seen.clone(), stop.clone());
@@ -217,14 +217,15 @@ fn answer_events(
     engine: &Engine,
     volume: u64,
     agreed: &Mutex<Agreed>,
-    (seen, taking): (&(Mutex<Vec<Event>>, Condvar), &Mutex<()>),
+    (seen, taking): (&(Mutex<Vec<Event>>, Condvar), &Mutex<u64>),
     stop: &AtomicBool,
 ) {
     while !stop.load(Ordering::SeqCst) {
         let mut fd = libc::pollfd { fd: engine.event_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one valid pollfd.
         unsafe { libc::poll(&raw mut fd, 1, 20) };
-        let _taken = taking.lock().unwrap();
+        let mut times = taking.lock().unwrap();
+        *times += 1;
         for event in engine.next_events(64) {
             if let Event::Login { conn, bhs, .. } = &event {
                 let how = agreed.lock().unwrap().clone();
