@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use _engine::block::gate::{Gate, Situation};
-use _engine::shard::engine::{AbortOrder, LunMapSpec};
+use _engine::shard::engine::{AbortOrder, Engine, LunMapSpec};
 use _engine::shard::events::Event;
 use support::iscsi::*;
 use support::*;
@@ -271,6 +271,36 @@ fn a_reset_reaches_a_victim_that_stalls_in_r2t() {
         victim.ping();
         let _ = submitted;
         assert!(victim.is_silent());
+    });
+}
+
+#[test]
+fn a_reset_of_the_target_lets_go_unit_by_unit() {
+    on_all(|target, held| {
+        let mut it = target.login(&Agreed::session(1));
+        let mut other = target.login(&Agreed::session(2));
+        let reset = it.manage(6, 0xffff_ffff, 0);
+        let (function, ..) = target.wait_management();
+        // Every shard has heard of it by its next answer but one.
+        target.engine.tasks();
+        target.engine.tasks();
+        let read = other.ask(512, read10(8, 1));
+        let mut unmapped = other.command(0xc1, 64, HANDED);
+        unmapped[8..16].copy_from_slice(&9_u64.to_be_bytes());
+        other.send(unmapped, &[]);
+        let are_held =
+            |count| move |engine: &Engine| engine.tasks().iter().filter(|task| task.phase == "held").count() == count;
+        target.eventually("both are held", are_held(2));
+        target.engine.unit_done(function, target.volume);
+        target.eventually("that of the unit runs", |_| held.count() == 1);
+        held.finish(Ok(()));
+        assert_eq!(other.answer(read).1.status(), 0);
+        target.eventually("the other is held", are_held(1));
+        target.engine.unit_done(function, 0);
+        assert_eq!(other.answer(itt(unmapped)).1.sense(), (5, 0x25, 0));
+        assert!(it.is_silent(), "the function is not over");
+        target.engine.management_done(function, 0);
+        assert_eq!(expect(&mut it, reset, 0x22).bhs[2], 0);
     });
 }
 

@@ -788,6 +788,11 @@ class Engine:
         Connections of NBD count as nexuses by their numbers; theirs are waited for.
         """
 
+    def unit_done(self, task: int, volume: int) -> None:
+        """What a `TaskManagement` does to one volume of its scope is over: what was held back there
+        goes on, while the others wait for `management_done`. `volume` 0: LUNs that are not mapped.
+        """
+
     def management_done(self, task: int, response: int) -> None:
         """Answers a `TaskManagement` (RFC 7143 11.6.1) and lets go what was held back by it."""
 

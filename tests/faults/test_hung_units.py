@@ -18,6 +18,7 @@ from tests.lab.site import POOL
 # With PING off: what is waited for takes as long as it takes.
 PARAMETERS = {"nop_interval": 0}
 REGISTER, RESERVE, RELEASE = 0, 1, 2
+UNIT_ATTENTION = 6
 SOON_S = 5.0
 
 
@@ -74,3 +75,29 @@ def test_a_healthy_unit_has_its_gates_while_many_volumes_hang(
     frail.remove()
     for one in asking:
         one.join()
+
+
+def test_a_reset_of_the_target_holds_what_hangs_alone(gateway: Gateway, frail: FaultFS) -> None:
+    hangs, sound = gateway.add_volume("1MiB", pool=POOL, io="direct"), gateway.add_volume("1MiB")
+    target = add_target(gateway, {1: hangs, 2: sound}, parameters=PARAMETERS)
+    read = cdbs.read10(0, 1)
+    with (
+        closing(log_in(target, "asks", 1, 2)) as asks,
+        closing(log_in(target, "other", 1, 2)) as other,
+    ):
+        frail.hang("read", path=f"/{hangs.replace(POOL, 'pool')}.img")
+        asks.start(read, lun=1, read=cdbs.BLOCK)
+        frail.wait_hung()
+        reset = asks.start_managing(cdbs.TARGET_WARM_RESET)
+        # What it sends behind the function is carried out when the unit has been reset.
+        for session in (asks, other):
+            session.clear_attentions(2)
+            answer = session.command(read, lun=2, read=cdbs.BLOCK, timeout_s=SOON_S)
+            assert answer.status == cdbs.GOOD
+            # INQUIRY of a LUN that is not mapped
+            assert session.command(cdbs.inquiry(36), lun=3, read=36).status == cdbs.GOOD
+        held = other.start(bytes(6), lun=1)
+        assert other.ping() == b"ping"
+        frail.remove()
+        assert asks.managed(reset) == 0
+        assert other.finish(held).sense_code[0] == UNIT_ATTENTION

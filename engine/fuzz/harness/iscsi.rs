@@ -156,7 +156,7 @@ fn answer(connection: &Connection, ctx: &mut Ctx, event: Event) {
             if let Some(Named::Management { conn, itt, target, .. }) = named {
                 session.management_done(ctx, conn, itt, target, 0);
             }
-            ctx.iscsi.release(it.cut);
+            ctx.iscsi.release(it.cut, None);
             session.released(ctx);
         }
         Event::Text(text) => {

@@ -68,5 +68,14 @@ pub enum Order {
         message: Message,
     },
     Hold(Arc<Cut>),
-    Release(u64),
+    /// One volume of a function is over.
+    UnitDone {
+        task: u64,
+        volume: u64,
+    },
+    /// `None`: all of it.
+    Release {
+        cut: u64,
+        volume: Option<u64>,
+    },
 }

@@ -42,9 +42,16 @@ pub struct Held {
     pub cut: Arc<Cut>,
     /// Commands of this shard whose `arrival` is lower came before it.
     pub since: u64,
+    /// Volumes of its scope for which it is over: they go on while it waits for others.
+    pub over: Vec<u64>,
 }
 
 impl Held {
+    /// Does it keep back what `nexus` has for `volume`?
+    pub fn holds(&self, volume: u64, nexus: u64) -> bool {
+        self.cut.scope.covers(volume, nexus) && !self.over.contains(&volume)
+    }
+
     /// Does it come behind a command of `session`, so that an abort reaches that one? In its own session CmdSN says
     /// so, by whichever connection a command comes, and none with a higher one is affected (RFC 7143 4.2.3.3). An
     /// immediate command has the CmdSN of the one that comes next: among those with its own, the first came first.

@@ -80,12 +80,12 @@ impl Table {
 
     /// From now on nothing in the cut's scope is started.
     pub fn hold(&mut self, cut: Arc<Cut>) {
-        self.cuts.push(Held { cut, since: self.arrivals + 1 });
+        self.cuts.push(Held { cut, since: self.arrivals + 1, over: Vec::new() });
     }
 
     /// Does a cut keep back what `nexus` has for `volume`?
     pub fn is_held(&self, volume: u64, nexus: u64) -> bool {
-        self.cuts.iter().any(|held| held.cut.scope.covers(volume, nexus))
+        self.cuts.iter().any(|held| held.holds(volume, nexus))
     }
 
     /// The session whose function a cut was made for, if it is on this shard.
@@ -100,10 +100,13 @@ impl Table {
         held.is_none_or(|held| held.is_behind(session, command))
     }
 
-    /// Ends a cut. True: there was one.
-    pub fn release(&mut self, cut: u64) -> bool {
-        let before = self.cuts.len();
-        self.cuts.retain(|held| held.cut.number != cut);
-        self.cuts.len() < before
+    /// Ends a cut, or what it holds for one volume. True: there was one.
+    pub fn release(&mut self, cut: u64, volume: Option<u64>) -> bool {
+        let Some(at) = self.cuts.iter().position(|held| held.cut.number == cut) else { return false };
+        match volume {
+            Some(volume) => self.cuts[at].over.push(volume),
+            None => drop(self.cuts.remove(at)),
+        }
+        true
     }
 }

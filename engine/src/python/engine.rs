@@ -205,6 +205,10 @@ impl Engine {
         self.0.abort(AbortOrder { request, volume, nexus, task, except_task, status, cut });
     }
 
+    fn unit_done(&self, task: u64, volume: u64) {
+        self.0.unit_done(task, volume);
+    }
+
     fn management_done(&self, task: u64, response: u8) {
         self.0.management_done(task, response);
     }

@@ -1,8 +1,8 @@
 """Task management: the plan of :mod:`blockgate.scsi.task_management`, carried out.
 
-The engine has stopped what is in a function's scope and holds what comes after it, until the answer
-lets it go. An answer waits for the fate of every command in scope, so functions do not wait for
-each other: one on a disk that hangs must not keep another unit's from its turn.
+The engine has stopped what is in a function's scope and holds what comes after it. An answer waits
+for the fate of every command in scope, which on a disk that hangs may be known never. So functions
+do not wait for each other, nor units for other units of one function: each is let go by itself.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from blockgate.dataplane.aborts import Aborts
 from blockgate.dataplane.units import Unit
@@ -28,6 +29,17 @@ from blockgate.scsi.task_management import (
 )
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Function:
+    """One function under way, with the units that its session reached when it came."""
+
+    task: int
+    session: int
+    cut: int
+    units: Mapping[int, Unit]
+    of_target: bool
 
 
 class TaskManager:
@@ -58,9 +70,8 @@ class TaskManager:
         if not made.steps and not made.afterwards:
             self._wire.management_done(task, made.response)
             return
-        work = asyncio.get_running_loop().create_task(
-            self._carry_out(task, session, cut, made, units)
-        )
+        function = _Function(task, session, cut, units, of_target=asked.volume == 0)
+        work = asyncio.get_running_loop().create_task(self._carry_out(function, made))
         self._under_way.add(work)
         work.add_done_callback(self._under_way.discard)
 
@@ -77,23 +88,42 @@ class TaskManager:
         for work in self._under_way:
             work.cancel()
 
-    async def _carry_out(
-        self, task: int, session: int, cut: int, made: Plan, units: Mapping[int, Unit]
-    ) -> None:
+    async def _carry_out(self, function: _Function, made: Plan) -> None:
         response = Response.REJECTED
+        steps: dict[int, list[Step]] = {}
+        for step in made.steps:
+            steps.setdefault(step.volume, []).append(step)
         try:
-            for step in made.steps:
-                await self._step(step, cut, units)
-            response = made.response
-        except OSError as error:
-            log.error("a task management function could not be carried out: %s", error)
-        except Exception:
-            log.exception("a task management function failed in the gateway itself")
+            # Of LUNs that are not mapped nothing is reset.
+            self._let_go(function, 0)
+            units = (self._carry_out_at(volume, its, function) for volume, its in steps.items())
+            if all(await asyncio.gather(*units)):
+                response = made.response
         finally:
             # Whatever went wrong: without an answer the engine would hold the units for ever.
-            self._wire.management_done(task, response)
+            self._wire.management_done(function.task, response)
         if made.afterwards and response is Response.COMPLETE:
-            await self._end_sessions(session)
+            await self._end_sessions(function.session)
+
+    async def _carry_out_at(self, volume: int, steps: Iterable[Step], function: _Function) -> bool:
+        """What a function does to one unit. True: all of it has happened."""
+        try:
+            for step in steps:
+                await self._step(step, function.cut, function.units)
+        except OSError as error:
+            log.error("a task management function could not be carried out: %s", error)
+            return False
+        except Exception:
+            log.exception("a task management function failed in the gateway itself")
+            return False
+        self._let_go(function, volume)
+        return True
+
+    def _let_go(self, function: _Function, volume: int) -> None:
+        """What came for a unit after a function for the whole target goes on, while other units
+        wait for their disks; one unit's does with the answer."""
+        if function.of_target:
+            self._wire.unit_done(function.task, volume)
 
     async def _step(self, step: Step, cut: int, units: Mapping[int, Unit]) -> None:
         match step:

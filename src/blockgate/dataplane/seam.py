@@ -64,6 +64,9 @@ class EngineWire:
     def complete(self, task: int, status: int, data: bytes, sense: bytes) -> None:
         self._engine.complete(task, status, data, sense)
 
+    def unit_done(self, task: int, volume: int) -> None:
+        self._engine.unit_done(task, volume)
+
     def management_done(self, task: int, response: int) -> None:
         self._engine.management_done(task, response)
 

@@ -139,7 +139,8 @@ Step = AbortTask | AbortTasks | ResetUnit | AttendUnit
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Steps in their order, each to its end; then the response; then what comes after it."""
+    """Steps, those of one unit in their order, each to its end, while units do not wait for each
+    other; then the response; then what comes after it."""
 
     response: Response
     steps: tuple[Step, ...] = ()

@@ -445,6 +445,25 @@ async def test_a_cold_reset_ends_the_sessions_after_its_answer() -> None:
     assert len(gateway.iscsi.sessions.table) == 0
 
 
+async def test_a_reset_of_the_target_lets_go_unit_by_unit() -> None:
+    gateway = Site()
+    await gateway.set_targets(target_view({1: lun_view(), 2: lun_view(4, uuid=SECOND)}))
+    alice = await gateway.login()
+    gateway.wire.hold_aborts = True
+    management(gateway, alice, 6, volume=0)
+    await settle()
+    assert gateway.wire.named("unit_done") == [(900, 0)]
+    _hung, sound = gateway.wire.held
+    gateway.iscsi.aborts.aborted(sound)
+    await settle()
+    assert gateway.wire.named("unit_done")[1:] == [(900, 4)]
+    assert gateway.wire.named("management_done") == []
+    gateway.wire.drain()
+    await settle()
+    assert gateway.wire.named("unit_done")[2:] == [(900, 3)]
+    assert gateway.wire.names()[-1] == "management_done"
+
+
 async def test_a_function_on_a_lun_that_is_not_there() -> None:
     gateway = Site()
     alice, _ = await two_sessions(gateway)

@@ -162,6 +162,11 @@ impl Engine {
         }
     }
 
+    /// What a task management function does to one volume is over.
+    pub fn unit_done(&self, task: u64, volume: u64) {
+        post(self.shared.mailbox_of_task(task), Order::UnitDone { task, volume });
+    }
+
     /// Answers a task management function.
     pub fn management_done(&self, task: u64, response: u8) {
         post(self.shared.mailbox_of_task(task), Order::ManagementDone { task, response });

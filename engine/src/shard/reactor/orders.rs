@@ -64,7 +64,8 @@ impl Reactor {
             Order::Abort(abort) => self.abort(abort),
             Order::ManagementDone { task, response } => self.management_done(task, response),
             Order::Hold(cut) => self.ctx.iscsi.hold(cut),
-            Order::Release(cut) => self.release(cut),
+            Order::UnitDone { task, volume } => self.release_everywhere(task, Some(volume)),
+            Order::Release { cut, volume } => self.release(cut, volume),
         }
         self.send_outgoing();
     }
@@ -233,17 +234,22 @@ impl Reactor {
             self.with_iscsi(session, |session, ctx| session.management_done(ctx, conn, itt, target, response));
         }
         // The cut has the function's number.
-        self.release(task);
+        self.release_everywhere(task, None);
+    }
+
+    /// By way of the shard that made the cut, which has told the others of it before.
+    fn release_everywhere(&mut self, cut: u64, volume: Option<u64>) {
+        self.release(cut, volume);
         for (index, mailbox) in self.shared.mailboxes.iter().enumerate() {
             if index != self.index {
-                mailbox.post_control(Control::Iscsi(Order::Release(task)));
+                mailbox.post_control(Control::Iscsi(Order::Release { cut, volume }));
             }
         }
     }
 
-    /// A cut is over: what it held goes on.
-    fn release(&mut self, cut: u64) {
-        if !self.ctx.iscsi.release(cut) {
+    /// A cut is over, or one volume of it: what it held goes on.
+    fn release(&mut self, cut: u64, volume: Option<u64>) {
+        if !self.ctx.iscsi.release(cut, volume) {
             return;
         }
         let sessions: Vec<_> = self.ctx.iscsi.sessions.values().cloned().collect();
