@@ -419,3 +419,36 @@ fn neither_empty_data_nor_other_commands_put_off_a_deadline() {
         assert_eq!(target.wait_lost(), late);
     });
 }
+
+/// Commands whose R2Ts are sent at once, their data being 16 KiB each: a quarter of a second at the slowest rate.
+fn asked_at_once(it: &mut Initiator, commands: u32) -> Vec<Pdu> {
+    let ask = |n| {
+        let bhs = it.command(0xa1, 16 << 10, write10(32 * n, 32));
+        it.send(bhs, &[]);
+        let r2t = it.recv();
+        assert_eq!(r2t.opcode(), 0x31);
+        r2t
+    };
+    (0..commands).map(ask).collect()
+}
+
+#[test]
+fn data_that_comes_slowly_behind_others_data_has_time_for_these() {
+    on_all(&[("solicited_ms", 200)], |target| {
+        let mut it = target.login(&Agreed::session(1));
+        for (n, r2t) in asked_at_once(&mut it, 4).into_iter().enumerate() {
+            if n > 0 {
+                std::thread::sleep(Duration::from_millis(150));
+            }
+            it.data_out(r2t.itt(), r2t.word(20), 0, 0, true, &[1; 16 << 10]);
+            let status = it.recv();
+            assert_eq!((status.opcode(), status.itt(), status.status()), (0x21, r2t.itt(), 0));
+        }
+        // Not for ever: who has sent for the first of them does not send for the second.
+        let asked = asked_at_once(&mut it, 2);
+        it.data_out(asked[0].itt(), asked[0].word(20), 0, 0, true, &[1; 16 << 10]);
+        assert_eq!(it.recv().itt(), asked[0].itt());
+        assert!(it.is_closed());
+        assert_eq!(target.wait_lost(), "data that was asked for, or promised, did not come in time");
+    });
+}

@@ -134,6 +134,8 @@ pub struct Command {
     pub inflow: Inflow,
     /// Since when its data is due, by its connection's clock; what has come of it counts for later.
     pub data_since_ms: u64,
+    /// Bytes that it was asked for and that have not come, which its connection counts as well.
+    pub owed: u32,
     /// Where Data-Out is collected: the bytes from `base` on.
     pub buf: Option<IoBuf>,
     pub base: u32,

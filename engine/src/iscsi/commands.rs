@@ -176,6 +176,7 @@ impl Session {
             generation: 0,
             inflow,
             data_since_ms: self.data_due(ctx, at, inflow.is_due()),
+            owed: 0,
             buf: None,
             base: 0,
             pieces: Pieces::default(),

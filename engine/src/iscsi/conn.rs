@@ -88,6 +88,8 @@ pub struct Conn {
     pub ping: Option<Ping>,
     /// No data has been due for longer than since then, by its own clock; seen to anew when that is too long.
     pub data_since_ms: Option<u64>,
+    /// Bytes that its commands were asked for and that have not come.
+    pub owed: u64,
     /// For how long it was not read, all in all, by our own doing.
     pub unread_ms: u64,
     /// The Text Request that Python has.
@@ -122,6 +124,7 @@ impl Conn {
             turn_left: 0,
             ping: None,
             data_since_ms: None,
+            owed: 0,
             unread_ms: 0,
             text: None,
             ghosts: Vec::new(),

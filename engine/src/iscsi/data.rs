@@ -104,8 +104,11 @@ impl Session {
     pub(super) fn data_arrived(&mut self, ctx: &mut Ctx, handle: TaskHandle, sound: bool) {
         let Some(command) = self.commands.get_mut(handle) else { return };
         let came = command.inflow.arrived();
-        if let Some(conn) = self.conns.get(command.conn) {
+        if let Some(conn) = self.conns.get_mut(command.conn) {
             command.data_since_ms = later_ms(command.data_since_ms, came, conn.clock_ms(ctx.now_ms()));
+            let paid = came.min(command.owed);
+            command.owed -= paid;
+            conn.owed -= u64::from(paid);
         }
         if !sound {
             // Level 0 knows no recovery R2T: the command ends, when its other data has come (7.8).
@@ -193,10 +196,11 @@ impl Session {
             let was_due = command.inflow.is_due();
             let Some(burst) = command.inflow.ask(&self.terms, end) else { return };
             let (itt, lun, at) = (command.itt, command.lun_field, command.conn);
-            if !was_due {
-                let since_ms = self.data_due(ctx, at, true);
-                self.commands.get_mut(handle).expect("as above").data_since_ms = since_ms;
-            }
+            let since_ms = self.data_due(ctx, at, true);
+            let command = self.commands.get_mut(handle).expect("as above");
+            command.data_since_ms = if was_due { command.data_since_ms.max(since_ms) } else { since_ms };
+            command.owed += burst.len;
+            self.conn(at).owed += u64::from(burst.len);
             let numbers = self.numbers(ctx, at);
             let ttt = Ttt::new(handle, burst.sn).0;
             let conn = self.conn(at);
@@ -205,24 +209,31 @@ impl Session {
         }
     }
 
-    /// A command's data becomes due, if `is_due`: gives the time, by its connection's clock.
+    /// A command's data becomes due, if `is_due`: gives the time, by its connection's clock, from which on it is
+    /// waited for. It comes after what was asked for before it, and that may take its time at the slowest rate.
     pub(super) fn data_due(&mut self, ctx: &Ctx, at: TaskHandle, is_due: bool) -> u64 {
         let conn = self.conn(at);
         let now_ms = conn.clock_ms(ctx.now_ms());
         if is_due {
             conn.data_since_ms.get_or_insert(now_ms);
         }
-        now_ms
+        now_ms + slowest_ms(conn.owed)
     }
 
     /// Has data of some command been due for too long? Each has a time of its own: it holds memory that others
-    /// wait for, whatever comes for those beside it.
+    /// wait for, whatever comes for those beside it. When these have got theirs there is nothing left to wait for.
     pub fn is_data_late(&mut self, ctx: &Ctx, at: TaskHandle) -> bool {
-        let due = self.commands.iter().filter(|(_, command)| command.conn == at && command.inflow.is_due());
-        let since_ms = due.map(|(_, command)| command.data_since_ms).min();
         let conn = self.conn(at);
-        conn.data_since_ms = since_ms;
-        since_ms.is_some_and(|since| since + ctx.limits.solicited_ms <= conn.clock_ms(ctx.now_ms()))
+        let (now_ms, owed) = (conn.clock_ms(ctx.now_ms()), conn.owed);
+        let due = self.commands.iter_mut().filter(|command| command.conn == at && command.inflow.is_due());
+        let since_ms = due.map(|command| {
+            let latest_ms = now_ms + slowest_ms(owed - u64::from(command.owed));
+            command.data_since_ms = command.data_since_ms.min(latest_ms);
+            command.data_since_ms
+        });
+        let since_ms = since_ms.min();
+        self.conn(at).data_since_ms = since_ms;
+        since_ms.is_some_and(|since| since + ctx.limits.solicited_ms <= now_ms)
     }
 
     /// Puts a command among those that wait for memory.
@@ -239,7 +250,12 @@ impl Session {
 /// Since when data is due of which `came` bytes have come: they count for the time that they take at the slowest
 /// rate, and headers without data for none.
 fn later_ms(since_ms: u64, came: u32, now_ms: u64) -> u64 {
-    (since_ms + u64::from(came) * 1000 / SLOWEST_RATE).min(now_ms)
+    (since_ms + slowest_ms(came.into())).min(now_ms.max(since_ms))
+}
+
+/// How long so many bytes may take.
+fn slowest_ms(bytes: u64) -> u64 {
+    bytes * 1000 / SLOWEST_RATE
 }
 
 impl Command {
@@ -269,6 +285,7 @@ mod tests {
         assert_eq!(later_ms(1000, 0, 50_000), 1000);
         assert_eq!(later_ms(1000, 65_536, 50_000), 2000);
         assert_eq!(later_ms(49_900, 65_536, 50_000), 50_000, "not beyond now");
+        assert_eq!(later_ms(60_000, 65_536, 50_000), 60_000, "what comes early takes nothing away");
     }
 
     #[test]

@@ -402,6 +402,7 @@ impl Session {
         }
         kept.into_iter().for_each(|buf| self.give(ctx, buf));
         if let Some(conn) = self.conns.get_mut(command.conn) {
+            conn.owed -= u64::from(command.owed);
             let most = ctx.limits.commands_per_session as usize;
             command.ghost(handle).into_iter().for_each(|ghost| conn.expect_ghost(ghost, most));
         }
