@@ -3,6 +3,7 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use support::iscsi::*;
@@ -292,6 +293,51 @@ fn pings_find_dead_peers_and_leave_live_ones() {
         }
         assert!(it.is_closed(), "the fourth ping has no answer");
         assert_eq!(target.wait_lost(), "the initiator does not answer");
+    });
+}
+
+/// Lets the initiator's kernel take hardly more than it reads.
+fn receive_little(it: &Initiator) {
+    let bytes: libc::c_int = 16 << 10;
+    // SAFETY: the option takes one int.
+    let result = unsafe {
+        libc::setsockopt(it.stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, (&raw const bytes).cast(), 4)
+    };
+    assert_eq!(result, 0);
+}
+
+#[test]
+fn who_reads_slowly_answers_a_ping_when_he_comes_to_it() {
+    const READS: usize = 2;
+    const BYTES: usize = 128 << 10;
+    on_all(&[], |target| {
+        let mut it = target.login(&Agreed { nop: (50, 400), max_send_data: 16 << 10, ..Agreed::session(1) });
+        receive_little(&it);
+        for _ in 0..READS {
+            let bhs = it.command(0xc1, BYTES as u32, read10(0, (BYTES / 512) as u16));
+            it.send(bhs, &[]);
+        }
+        // A ping is behind all of it, and its answer is due long before this has been read.
+        let (mut ended, mut got) = (0, 0);
+        while ended < READS {
+            std::thread::sleep(Duration::from_millis(60));
+            let pdu = it.recv();
+            got += pdu.data.len();
+            ended += usize::from(pdu.opcode() == 0x25 && pdu.bhs[1] & 1 == 1);
+        }
+        assert_eq!(got, READS * BYTES);
+        let ping = it.recv();
+        let mut bhs = head(0x40, 0x80, 0xffff_ffff);
+        put(&mut bhs, 20, ping.word(20));
+        put(&mut bhs, 24, it.cmd_sn);
+        it.send(bhs, &[]);
+        assert_eq!(it.recv().opcode(), 0x20, "the next: the answer to the first was not too late");
+        assert!(it.is_closed());
+        assert_eq!(
+            target.wait_lost(),
+            "the initiator does not answer",
+            "it takes nothing any more that could be waited for"
+        );
     });
 }
 

@@ -54,7 +54,10 @@ pub struct Ghost {
 #[derive(Clone, Copy, Debug)]
 pub struct Ping {
     pub ttt: u32,
+    /// When it was sent; or later, when what was sent before it was seen to be still on its way.
     pub sent_ms: u64,
+    /// Bytes that had been acknowledged by then, if others had not.
+    pub acked: Option<u64>,
 }
 
 /// See the module's text.

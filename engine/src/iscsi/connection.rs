@@ -365,6 +365,10 @@ impl Connection {
         self.session().is_some_and(|(session, at)| session.borrow_mut().is_data_late(ctx, at))
     }
 
+    fn is_ping_late(&self, ctx: &Ctx) -> bool {
+        self.session().is_some_and(|(session, at)| session.borrow_mut().is_ping_late(ctx, at))
+    }
+
     /// A timer of it came due.
     pub fn time_out(&mut self, ctx: &mut Ctx) -> Result<(), End> {
         self.armed_ms = u64::MAX;
@@ -379,6 +383,9 @@ impl Connection {
                 if let Some((session, _)) = self.session() {
                     session.clone().borrow_mut().relieve(ctx);
                 }
+            }
+            Some((at_ms, Due::Pong)) if at_ms <= ctx.now_ms() && self.is_ping_late(ctx) => {
+                return Err("the initiator does not answer".into());
             }
             Some((at_ms, Due::Data)) if at_ms <= ctx.now_ms() && self.is_data_late(ctx) => {
                 return Err("data that was asked for, or promised, did not come in time".into());

@@ -6,6 +6,7 @@ use super::wire::{self, opcode, reason, Bhs, NO_TAG};
 use crate::shard::context::Ctx;
 use crate::shard::events::Event;
 use crate::shard::link::End;
+use crate::shard::net;
 use crate::shard::tasks::TaskHandle;
 
 /// Logout: reasons (11.14.1) and responses (11.15.1).
@@ -88,9 +89,24 @@ impl Session {
         let numbers = self.numbers(ctx, at);
         let sent_ms = ctx.now_ms();
         let conn = self.conn(at);
-        conn.ping = Some(super::conn::Ping { ttt, sent_ms });
+        let acked = net::acknowledged(conn.link.transport.fd());
+        conn.ping = Some(super::conn::Ping { ttt, sent_ms, acked });
         conn.send(&wire::nop_in(NO_TAG, ttt, 0, 0, numbers), &[]);
         self.wake(ctx, at);
+    }
+
+    /// Has a ping no answer although the initiator must have come to it? Not while it still takes, slowly, what
+    /// was sent before; and when it has taken the last of that it gets the time once more.
+    pub fn is_ping_late(&mut self, ctx: &Ctx, at: TaskHandle) -> bool {
+        let conn = self.conn(at);
+        let fd = conn.link.transport.fd();
+        let Some(ping) = &mut conn.ping else { return false };
+        let acked = net::acknowledged(fd);
+        if ping.acked.is_none() || acked == ping.acked {
+            return true;
+        }
+        (ping.sent_ms, ping.acked) = (ctx.now_ms(), acked);
+        false
     }
 
     fn text(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs, data: Vec<u8>) {

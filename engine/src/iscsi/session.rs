@@ -467,7 +467,7 @@ impl Session {
         let untaken = self.in_lane.since_ms().map(|since| since + limits.handed_up_ms);
         let untaken = untaken.and_then(|at_ms| close(at_ms, "the gateway did not take up a command in time"));
         let ping = match conn.ping {
-            Some(ping) => close(ping.sent_ms + self.nop_timeout_ms, "the initiator does not answer"),
+            Some(ping) => Some((ping.sent_ms + self.nop_timeout_ms, Due::Pong)),
             None if self.nop_interval_ms > 0 && !conn.is_paused() => {
                 Some((conn.link.received_ms + self.nop_interval_ms, Due::Ping))
             }
@@ -493,6 +493,8 @@ pub enum Granted {
 pub enum Due {
     Close(&'static str),
     Ping,
+    /// A ping may have been without an answer for too long: the connection says whether it has.
+    Pong,
     /// Data may have been due for too long: its commands say whether it has.
     Data,
     /// The window has been closed for too long.

@@ -80,6 +80,23 @@ pub fn accept(listener: RawFd) -> io::Result<(OwnedFd, String)> {
     Ok((fd, peer))
 }
 
+/// Bytes that a TCP peer has acknowledged, ever, if there are others that it has not (tcp(7), `TCP_INFO`; TIOCOUTQ).
+/// Its kernel does that, as far as the peer makes room by reading.
+pub fn acknowledged(fd: RawFd) -> Option<u64> {
+    /// `tcpi_bytes_acked` (linux/tcp.h); fixed, like all of the structure that there is.
+    const BYTES_ACKED: usize = 120;
+    let mut info = [0u8; BYTES_ACKED + size_of::<u64>()];
+    let mut length = info.len() as libc::socklen_t;
+    let mut unsent: libc::c_int = 0;
+    // SAFETY: the call writes at most `length` bytes, the other one int.
+    let failed = unsafe {
+        libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut length) != 0
+            || libc::ioctl(fd, libc::TIOCOUTQ, &raw mut unsent) != 0
+    };
+    let (_, acked) = info.split_last_chunk().expect("it is long enough");
+    (!failed && length as usize == info.len() && unsent > 0).then(|| u64::from_ne_bytes(*acked))
+}
+
 /// Does the peer live on this machine?
 fn is_loopback(address: &libc::sockaddr_storage) -> bool {
     internet_address(address).is_some_and(|address| address.ip().is_loopback())
