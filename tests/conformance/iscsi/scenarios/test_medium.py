@@ -99,7 +99,7 @@ def test_the_error_of_one_sync_is_known_to_those_beside_it(
         assert session.command(cdbs.write10(0, BLOCKS), write=NEW).status == cdbs.GOOD
         hung = disk.faults.hang("sync", count=1, path=disk.path)
         disk.faults.fail("sync", count=1, path=disk.path)
-        before = session.start(VERIFY_10)
+        session.start(VERIFY_10)
         disk.faults.wait_hung()
         beside = session.start(cdb, read=length)
         flush = session.start(SYNCHRONIZE_CACHE)
@@ -107,5 +107,5 @@ def test_the_error_of_one_sync_is_known_to_those_beside_it(
         disk.faults.remove(hung)
         ended = [session.see(session.connection.receive()) for _ in range(3)]
     statuses = {pdu.itt: pdu.status for pdu in ended}
-    assert statuses[before] == cdbs.GOOD, "nothing had failed yet"
+    # The first may say either: its own sync was well, but the next may have failed before it answers.
     assert [statuses[beside], statuses[flush]] == [cdbs.CHECK_CONDITION] * 2
