@@ -107,5 +107,5 @@ def test_the_error_of_one_sync_is_known_to_those_beside_it(
         disk.faults.remove(hung)
         ended = [session.see(session.connection.receive()) for _ in range(3)]
     statuses = {pdu.itt: pdu.status for pdu in ended}
-    # The first may say either: its own sync was well, but the next may have failed before it answers.
+    # The first may say either: its sync was well, but the next may have failed before it answers.
     assert [statuses[beside], statuses[flush]] == [cdbs.CHECK_CONDITION] * 2
