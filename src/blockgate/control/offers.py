@@ -181,16 +181,21 @@ def offer_of(
             units.append(unit)
         elif volume.uuid not in observed.unavailable:
             waiting = True
-    before = observed.offers.get(name)
-    was_ready = before is not None and before.ready
-    return Offer(
+    offer = Offer(
         target=target,
         members=tuple(members(target, config.groups)),
         units=tuple(units),
         chap=stored(target.users(), desired.chap),
-        ready=not held and (was_ready or not waiting),
+        ready=not held,
         disks=disks(target, config),
     )
+    if waiting:
+        # Whoever is in stays, and others may come as before: unless some are sent away for what is
+        # on its way, and would be back before it is there.
+        before = observed.offers.get(name)
+        was_ready = before is not None and before.ready and not may_end(before, offer)
+        offer = replace(offer, ready=not held and was_ready)
+    return offer
 
 
 def disks(target: Target, config: Configuration) -> Mapping[VolumeRef, str]:

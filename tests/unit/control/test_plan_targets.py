@@ -14,7 +14,7 @@ from blockgate.control.steps import EndSessions, PublishTargets, SetDiscovery
 from blockgate.control.target_guard import disturbed
 from blockgate.model.config import Configuration
 from blockgate.model.identity import new_uuid
-from blockgate.model.names import InitiatorName, TargetName
+from blockgate.model.names import InitiatorName, TargetName, VolumeName
 from blockgate.model.target_entries import parse_target
 from blockgate.model.targets import Discovery, Target
 from blockgate.model.units import Unit
@@ -126,6 +126,22 @@ def test_whom_another_volume_of_the_same_name_disturbs() -> None:
         assert disturbed(before, after, [session]) == found
         offers = [offer_of(NAME, Desired(config), observed()) for config in (before, after)]
         assert takes_away(*offers) is may_end(*offers) is bool(found)  # type: ignore[arg-type]
+
+
+def test_who_is_sent_away_for_another_disk_is_not_let_in_before_it_is_there() -> None:
+    other = replace(A, uuid=new_uuid())
+    want, have = desired(target(), volume=other), served(target())
+    offer = offer_of(NAME, want, have)
+    assert offer is not None and not offer.ready
+    failed = replace(have, unavailable=frozenset([other.uuid]))
+    offer = offer_of(NAME, want, failed)
+    assert offer is not None and offer.ready, "nothing is on its way"
+    # One that is on its way beside what there is sends nobody away.
+    new = replace(A, name=VolumeName("b"), uuid=new_uuid())
+    one = target(luns=[LUN, {"lun": 1, "volume": "main/b"}])
+    config = Configuration.of({MAIN.name: MAIN}, {v.ref: v for v in (A, new)}, {}, {NAME: one})
+    offer = offer_of(NAME, Desired(config), have)
+    assert offer is not None and offer.ready
 
 
 def test_growth_is_shown_and_ends_nothing() -> None:
