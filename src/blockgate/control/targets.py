@@ -133,7 +133,7 @@ class Targets:
 
         arguments = {
             "name": name, "volume": volume, "lun": lun, "read_only": read_only, "acl": acl,
-            "force": force,
+            **_forced(force),
         }  # fmt: skip
         summary = f"map volume {ref} in target {{}}"
         return await self._edit(
@@ -177,7 +177,7 @@ class Targets:
             return replace(old, acls=(*old.acls, acl))
 
         summary = f"let {acl.subject} into target {{}}"
-        arguments = {"name": name, **values, "force": force}
+        arguments = {"name": name, **values, **_forced(force)}
         return await self._edit(caller, operation_id, "acl-add", arguments, change, force, summary)
 
     async def acl_update(
@@ -385,10 +385,18 @@ class Groups:
         async def prepare() -> Build:
             return build
 
+        # What tells this operation from others, as it always has.
+        told = {"chap": chap or "", "mutual_chap": mutual_chap or ""}
         await self._changes.run(
-            Request(caller, operation_id, "discovery-set", values, ["discovery"], prepare)
+            Request(caller, operation_id, "discovery-set", told, ["discovery"], prepare)
         )
         return self._reading.discovery(caller)
+
+
+def _forced(force: bool) -> dict[str, bool]:
+    """An argument that these commands did not always have: without it a request is the one that an
+    earlier version knows, and sent again after an upgrade it is told what became of that."""
+    return {"force": True} if force else {}
 
 
 def _acl_of(target: Target, subject: Subject) -> Acl:
