@@ -51,7 +51,9 @@ def iscsid_conf(target: Row, settings: InitiatorSettings, discovery: Row | None 
     for parameter, key in _DIGESTS:
         if "none" not in parameters[parameter]:
             lines += [f"node.conn[0].iscsi.{key} = CRC32C"]
-    lines += _chap("node.session.auth", [target, *target["acls"]])
+    # The target's own asks those whom no ACL names.
+    others = [target] if target["access"] == "open" else []
+    lines += _chap("node.session.auth", [*target["acls"], *others])
     lines += _chap("discovery.sendtargets.auth", [discovery] if discovery else [])
     return "\n".join(lines) + "\n"
 

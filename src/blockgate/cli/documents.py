@@ -29,6 +29,14 @@ NumberArgument = Annotated[
     str, typer.Argument(metavar="N", help="From the history.", autocompletion=names.history)
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Also what ends sessions or shrinks.")]
+RestoreForceOption = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Also what ends sessions, without volumes that were deleted since, and with pools "
+        "back in their former places.",
+    ),
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -165,7 +173,9 @@ def diff(number: NumberArgument) -> None:
 
 
 @command(app, "restore")
-def restore(number: NumberArgument, yes: YesOption = False, force: ForceOption = False) -> None:
+def restore(
+    number: NumberArgument, yes: YesOption = False, force: RestoreForceOption = False
+) -> None:
     """Bring back a configuration; shows what would change and asks.
 
     Volumes that it does not hold are forgotten, not deleted.

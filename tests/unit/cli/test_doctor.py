@@ -153,7 +153,13 @@ def test_names_that_multipath_gives() -> None:
 
 def test_the_files_agree_with_what_is_advised() -> None:
     settings = advised(USUAL, multipath=True)
-    target = {"parameters": USUAL, "chap": None, "mutual_chap": None, "acls": []}
+    target = {
+        "parameters": USUAL,
+        "chap": None,
+        "mutual_chap": None,
+        "access": "closed",
+        "acls": [],
+    }
     base = InitiatorSettings(multipath=True, replacement_timeout=120, command_timeout=60)
     read = read_iscsid(iscsid_conf(target, settings), base)
     multibus, failover = multibus_conf([WEB], settings), failover_conf([WEB], settings)
@@ -182,7 +188,18 @@ def test_names_that_are_more_than_letters() -> None:
 def test_chap_is_said_without_its_secret() -> None:
     settings = advised(USUAL, multipath=False)
     acl = {"chap": "host", "mutual_chap": "gate"}
-    target = {"parameters": USUAL, "chap": None, "mutual_chap": None, "acls": [acl]}
+    target = {
+        "parameters": USUAL,
+        "chap": None,
+        "mutual_chap": None,
+        "access": "closed",
+        "acls": [acl],
+    }
+    # The target's own CHAP asks those whom no ACL names: nobody, while access is closed.
+    with_own = {**target, "chap": "anybody"}
+    assert "username = host" in iscsid_conf(with_own, settings)
+    open_to_all = {**with_own, "access": "open", "acls": []}
+    assert "username = anybody" in iscsid_conf(open_to_all, settings)
     text = iscsid_conf(target, settings)
     assert "node.session.auth.username = host" in text
     assert "node.session.auth.username_in = gate" in text
@@ -190,7 +207,13 @@ def test_chap_is_said_without_its_secret() -> None:
 
 
 def test_discovery_that_asks_for_chap() -> None:
-    target = {"parameters": USUAL, "chap": None, "mutual_chap": None, "acls": []}
+    target = {
+        "parameters": USUAL,
+        "chap": None,
+        "mutual_chap": None,
+        "access": "closed",
+        "acls": [],
+    }
     settings = advised(USUAL, multipath=False)
     text = iscsid_conf(target, settings, {"chap": "finder", "mutual_chap": "gate"})
     assert "discovery.sendtargets.auth.authmethod = CHAP\n" in text
@@ -203,7 +226,13 @@ def test_discovery_that_asks_for_chap() -> None:
 @pytest.mark.parametrize(("depth", "most"), [(1, 16), (8, 16), (16, 16), (100, 64), (128, 128)])
 def test_linux_begins_no_session_with_few_commands(depth: int, most: int) -> None:
     parameters = {**USUAL, "queue_depth": depth}
-    target = {"parameters": parameters, "chap": None, "mutual_chap": None, "acls": []}
+    target = {
+        "parameters": parameters,
+        "chap": None,
+        "mutual_chap": None,
+        "access": "closed",
+        "acls": [],
+    }
     text = iscsid_conf(target, advised(parameters, multipath=True))
     assert f"node.session.cmds_max = {most}\n" in text
     assert f"node.session.queue_depth = {min(depth, 32)}\n" in text
@@ -211,7 +240,13 @@ def test_linux_begins_no_session_with_few_commands(depth: int, most: int) -> Non
 
 def test_digests_that_a_login_has_to_have() -> None:
     parameters = {**USUAL, "header_digest": ["crc32c"], "data_digest": ["crc32c", "none"]}
-    target = {"parameters": parameters, "chap": None, "mutual_chap": None, "acls": []}
+    target = {
+        "parameters": parameters,
+        "chap": None,
+        "mutual_chap": None,
+        "access": "closed",
+        "acls": [],
+    }
     text = iscsid_conf(target, advised(parameters, multipath=True))
     assert "node.conn[0].iscsi.HeaderDigest = CRC32C\n" in text
     assert "DataDigest" not in text
