@@ -116,7 +116,8 @@ class TaskManager:
         except Exception:
             log.exception("a task management function failed in the gateway itself")
             return False
-        self._let_go(function, volume)
+        finally:
+            self._let_go(function, volume)
         return True
 
     def _let_go(self, function: _Function, volume: int) -> None:

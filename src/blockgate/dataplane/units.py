@@ -268,6 +268,8 @@ class Unit:
             # The engine waits for the answer however long it takes, so a mistake must have one.
             log.exception("unit %s: a command failed in the gateway itself", self.record.uuid)
             reply = self.logical.refusal(_FAILURE)
+            with contextlib.suppress(Exception):
+                await self.carry_out(self.logical.not_done(undone))
         finally:
             if held:
                 self._release()

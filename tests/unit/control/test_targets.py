@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from blockgate.control.units import RECORD_MAX
+from blockgate.cluster.sqlite import SqliteStore
+from blockgate.control.units import RECORD_MAX, Units
 from blockgate.model.callers import Caller, Role
 from blockgate.model.errors import (
     BlockgateError,
@@ -472,3 +474,21 @@ async def test_what_units_keep_goes_with_their_volume(lab: Lab) -> None:
     assert await units.load(uuid) == b"registrations"
     await lab.control.volume_delete(ADMIN, new_id(), "main/a")
     assert await units.load(uuid) is None
+
+
+async def test_a_store_that_is_full_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    """The data plane takes back what could not be kept, and knows that by an OSError."""
+    store = await SqliteStore.open(str(tmp_path / "state.db"))
+    units = Units(store)
+    await units.save("a", b"before")
+
+    def fill() -> None:
+        (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+        store._connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    await store._call(fill)
+    with pytest.raises(OSError, match="full") as caught:
+        await units.save("a", bytes(RECORD_MAX))
+    assert caught.value.errno == errno.EIO
+    assert await units.load("a") == b"before"
+    await store.close()
