@@ -480,11 +480,11 @@ fn asked_at_once(it: &mut Initiator, commands: u32) -> Vec<Pdu> {
 
 #[test]
 fn data_that_comes_slowly_behind_others_data_has_time_for_these() {
-    on_all(&[("solicited_ms", 200)], |target| {
+    on_all(&[("solicited_ms", 1000)], |target| {
         let mut it = target.login(&Agreed::session(1));
         for (n, r2t) in asked_at_once(&mut it, 4).into_iter().enumerate() {
             if n > 0 {
-                std::thread::sleep(Duration::from_millis(150));
+                std::thread::sleep(Duration::from_millis(350));
             }
             it.data_out(r2t.itt(), r2t.word(20), 0, 0, true, &[1; 16 << 10]);
             let status = it.recv();

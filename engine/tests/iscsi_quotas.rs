@@ -63,7 +63,7 @@ fn a_nexus_has_a_quota_of_commands_that_python_has() {
 /// An event is taken when there is none any more; those that a test has not waited for are still there.
 #[test]
 fn a_session_ends_whose_command_python_does_not_take() {
-    with_limits(&[("handed_up_ms", 200)], |target, _| {
+    with_limits(&[("handed_up_ms", 1000)], |target, _| {
         let mut working = target.login(&Agreed::session(1));
         let mut it = target.login(&Agreed::session(2));
         // A command that Python works on comes first, and would be late first.

@@ -9,7 +9,7 @@ use super::command::{sense, Cdb, Command, Pieces, Plan, Stage};
 use super::conn::Sink;
 use super::inflow::{Fault, Inflow};
 use super::lun::Lun;
-use super::session::{Early, Session};
+use super::session::{Early, Session, Terminated};
 use super::window::Turn as Order;
 use super::wire::{attribute, reason, Bhs, NO_TAG};
 use crate::scsi::attention;
@@ -268,8 +268,9 @@ impl Session {
         if matches!(command.stage, Stage::Early | Stage::HandedUp) || command.aborted.is_some() {
             return;
         }
-        let volume = command.volume();
-        let behind = self.terminated.iter().any(|(task, other)| *other == volume && ctx.tasks.get(*task).is_some());
+        let (volume, arrival) = (command.volume(), command.arrival);
+        let stands_before = |it: &Terminated| it.volume == volume && it.arrivals < arrival;
+        let behind = self.terminated.iter().any(|it| stands_before(it) && ctx.tasks.get(it.task).is_some());
         command.held = command.frozen || behind || ctx.iscsi.is_held(volume, self.nexus);
         if command.held {
             if behind {
@@ -308,7 +309,7 @@ impl Session {
     /// What waited for the tasks of a connection that is replaced goes on when they have ended.
     pub(super) fn see_terminated(&mut self, ctx: &mut Ctx, at: TaskHandle) {
         let before = self.terminated.len();
-        self.terminated.retain(|(task, _)| ctx.tasks.get(*task).is_some());
+        self.terminated.retain(|it| ctx.tasks.get(it.task).is_some());
         if self.terminated.len() < before {
             self.released(ctx);
         }

@@ -61,8 +61,9 @@ impl Session {
             _ => self.commands.handle_at(Ttt(ttt).slot()).filter(|handle| Ttt(ttt).names(*handle)),
         };
         let command = found.and_then(|handle| Some((handle, self.commands.get_mut(handle)?)));
-        let Some((handle, command)) = command.filter(|(_, command)| command.itt == bhs.itt() && command.conn == at)
-        else {
+        // Of one that was aborted while the volume has a part of it the rest may still come.
+        let is_its = |command: &Command| command.itt == bhs.itt() && command.conn == at && command.aborted.is_none();
+        let Some((handle, command)) = command.filter(|(_, command)| is_its(command)) else {
             return self.stray(ctx, at, bhs);
         };
         let r2t =

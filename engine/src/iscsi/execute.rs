@@ -494,6 +494,9 @@ impl Session {
         }
         while self.handed_up < ctx.limits.handed_up_per_nexus as usize {
             let Some(handle) = self.quota.pop_front() else { break };
+            if let Some(command) = self.commands.get_mut(handle) {
+                command.queued = false;
+            }
             self.advance(ctx, handle);
         }
         self.advance_queued(ctx);
@@ -506,7 +509,7 @@ impl Session {
         let mut passed = Vec::new();
         while let Some(handle) = self.queued.pop_front() {
             let Some(command) = self.commands.get(handle) else { continue };
-            if self.is_passed_over(command) {
+            if self.waits_for_its_connection(command) {
                 passed.push(handle);
                 continue;
             }

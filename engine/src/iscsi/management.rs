@@ -234,11 +234,12 @@ impl Session {
         command.aborted = Some(status);
         let ghost = command.ghost(handle);
         command.inflow = Inflow::default();
-        let at = command.conn;
+        let (at, owed) = (command.conn, std::mem::take(&mut command.owed));
         if let Some(buf) = self.take_collected(ctx, handle) {
             self.give(ctx, buf);
         }
         if let Some(conn) = self.conns.get_mut(at) {
+            conn.owed -= u64::from(owed);
             let most = ctx.limits.commands_per_session as usize;
             ghost.into_iter().for_each(|ghost| conn.expect_ghost(ghost, most));
         }

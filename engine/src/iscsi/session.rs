@@ -24,7 +24,7 @@ use super::window::Window;
 use super::wire::{Bhs, Numbers};
 use crate::block::command::Op;
 use crate::shard::buffers::{BufPool, IoBuf};
-use crate::shard::context::{is_fair, Attachment, Ctx};
+use crate::shard::context::{is_fair, Attachment, Ctx, Task};
 use crate::shard::link::{End, Link};
 use crate::shard::status::OpCounts;
 use crate::shard::tasks::{Slab, TaskHandle};
@@ -65,6 +65,14 @@ pub enum Early {
     },
     /// ABORT TASK has come before the command that it names (RFC 7143 11.6.1): that one never runs.
     Plugged,
+}
+
+/// A task of a connection that another has taken the place of, at a volume. What arrives later waits for its end; what
+/// had arrived by then, on other connections, ran beside it before.
+pub struct Terminated {
+    pub task: TaskHandle,
+    pub volume: u64,
+    pub arrivals: u64,
 }
 
 /// See the module's text.
@@ -117,8 +125,8 @@ pub struct Session {
     pub managements: usize,
     /// Task management functions that wait for commands before them, with their connections.
     pub functions: Vec<(TaskHandle, Bhs)>,
-    /// Tasks of connections that others have taken the places of, and their volumes.
-    pub terminated: Vec<(TaskHandle, u64)>,
+    /// Tasks of connections that others have taken the places of.
+    pub terminated: Vec<Terminated>,
     pub pings: u32,
     /// What it has done so far; none before its first command.
     pub counts: Option<Box<OpCounts>>,
@@ -200,7 +208,10 @@ impl Session {
         self.forget_early(ctx, former);
         let of = self.conn(former).link.handle;
         let its = ctx.tasks.iter().filter(|(_, task)| task.conn == of && task.asked.op != Op::Read);
-        self.terminated.extend(its.map(|(task, it)| (task, it.attachment.entry.volume.id())));
+        let arrivals = ctx.iscsi.arrivals;
+        let terminated =
+            |(task, it): (_, &Task)| Terminated { task, volume: it.attachment.entry.volume.id(), arrivals };
+        self.terminated.extend(its.map(terminated));
         self.drop_commands(ctx, former);
         let now_ms = ctx.now_ms();
         let conn = self.conn(former);

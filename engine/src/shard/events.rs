@@ -97,7 +97,8 @@ pub enum Event {
 /// The lanes. Neither can overflow: a connection has at most one event that Python has not answered, and one `Lost`,
 /// and it counts against the limit of connections until its `Lost` has been read. An iSCSI session has as many as its
 /// quotas of commands and functions allow; commands count until Python has taken them, whatever has become of them
-/// in the meantime. What is abandoned stays in their quota until Python has answered it. A volume degrades at most twice; a lease lapses once for each renewal.
+/// in the meantime. What is abandoned stays in their quota until Python has answered it. A volume degrades at most
+/// twice; a lease lapses once for each renewal.
 pub struct Lanes {
     urgent: SegQueue<Event>,
     ordinary: SegQueue<Event>,

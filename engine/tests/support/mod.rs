@@ -454,18 +454,14 @@ impl Held {
     pub fn finish(&self, result: Result<(), Errno>) -> usize {
         let all = std::mem::take(&mut *self.waiting.lock().unwrap());
         let count = all.len();
-        for (mut request, done) in all.into_iter().rev() {
-            if let (Op::Read, Some(buf)) = (request.op, request.buf.as_mut()) {
-                let offset = request.offset;
-                let len = buf.len();
-                buf.copy_from_slice(&pattern(offset, len));
-            }
-            if let Some(extents) = &mut request.extents {
-                extents.push(Extent { length: request.len, flags: 0 });
-            }
-            done.post(Outcome { request, result });
-        }
+        all.into_iter().rev().for_each(|(request, done)| end(request, done, result));
         count
+    }
+
+    /// Ends the one that has waited longest.
+    pub fn finish_first(&self, result: Result<(), Errno>) {
+        let (request, done) = self.waiting.lock().unwrap().remove(0);
+        end(request, done, result);
     }
 
     /// Forgets one request: its back end was broken.
@@ -481,6 +477,19 @@ impl Held {
         engine.swap_gate(volume, gate(1, self.size)).unwrap();
         volume
     }
+}
+
+/// A READ gets what the volume is made of.
+fn end(mut request: Request, done: Completion, result: Result<(), Errno>) {
+    if let (Op::Read, Some(buf)) = (request.op, request.buf.as_mut()) {
+        let offset = request.offset;
+        let len = buf.len();
+        buf.copy_from_slice(&pattern(offset, len));
+    }
+    if let Some(extents) = &mut request.extents {
+        extents.push(Extent { length: request.len, flags: 0 });
+    }
+    done.post(Outcome { request, result });
 }
 
 struct HeldStore(Arc<Held>);
