@@ -486,6 +486,24 @@ fn what_comes_for_a_reinstated_connection_waits_for_the_writes_of_the_former() {
     });
 }
 
+/// TARGET COLD RESET is answered, and then its session ends: the answer is not lost on the way, when its shard hears of
+/// both at once.
+#[test]
+fn what_was_answered_leaves_before_a_connection_is_ended() {
+    with_limits(&[], |target, _| {
+        for session in 1..100 {
+            let mut it = target.login(&Agreed::session(session));
+            let reset = it.manage(7, 0xffff_ffff, 0);
+            let (function, ..) = target.wait_management();
+            let conn = target.engine.sessions().into_iter().find(|one| one.session == session).unwrap().conn;
+            target.engine.management_done(function, 0);
+            assert!(target.engine.disconnect(conn));
+            assert_eq!(it.recv().itt(), reset);
+            assert!(it.is_closed());
+        }
+    });
+}
+
 #[test]
 fn the_only_connection_of_a_session_is_reinstated() {
     with_limits(&[], |target, _| {

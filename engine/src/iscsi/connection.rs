@@ -297,6 +297,15 @@ impl Connection {
         session.clone().borrow_mut().task_ended(ctx, *at, task, request, result);
     }
 
+    /// Sends what waits, as far as the socket takes it.
+    pub fn flush(&mut self, ctx: &mut Ctx) -> Result<(), End> {
+        match &mut self.phase {
+            Phase::Login { link, .. } | Phase::Leaving { link, .. } => link.flush(ctx),
+            Phase::Full { session, at } => session.borrow_mut().conn(*at).link.flush(ctx),
+            Phase::Gone => Ok(()),
+        }
+    }
+
     /// Takes nothing more, and ends.
     pub fn close_gently(&mut self, ctx: &mut Ctx, why: &'static str) -> Result<(), End> {
         match self.session() {

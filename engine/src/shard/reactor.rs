@@ -392,7 +392,11 @@ impl Reactor {
                 self.with_session(conn, |front, ctx| front.nbd().map_or(Ok(()), |it| it.transmit(ctx, &data, attach)));
             }
             Control::Disconnect { conn, known } => {
-                let was = self.with_session(conn, |_, _| Err("disconnected by the operator".into()));
+                let was = self.with_session(conn, |front, ctx| {
+                    // What it has been answered by now leaves first, as far as the socket takes it.
+                    front.iscsi().map_or(Ok(()), |it| it.flush(ctx))?;
+                    Err("disconnected by the operator".into())
+                });
                 let _ = known.send(was);
             }
             Control::SetGate { volume, gate, done } => {
