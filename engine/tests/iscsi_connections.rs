@@ -24,6 +24,19 @@ fn with_limits(limits: &[(&str, u64)], test: impl Fn(&Target, &Arc<Held>)) {
     }
 }
 
+/// On one shard, and a volume that is a file.
+fn with_image(limits: &[(&str, u64)], size: u64, test: impl Fn(&Target)) {
+    for path in paths() {
+        let image = Image::new(size);
+        let target = Target::start(path, limits, 1, |engine| {
+            let volume = engine.open_volume(image.spec()).unwrap();
+            engine.swap_gate(volume, scsi_gate(2, size)).unwrap();
+            volume
+        });
+        test(&target);
+    }
+}
+
 fn itt(bhs: [u8; 48]) -> u32 {
     u32::from_be_bytes(bhs[16..20].try_into().unwrap())
 }
@@ -129,13 +142,7 @@ fn write_all_out(it: &mut Initiator, mut tags: Vec<u32>, data: &[u8]) {
 #[test]
 fn what_the_window_promises_has_room() {
     // Room for two whole commands, and for eight first bursts: the window is as large as that.
-    for path in paths() {
-        let image = Image::new(16 * MIB);
-        let target = Target::start(path, &[("session_bytes", 512 << 10)], 1, |engine| {
-            let volume = engine.open_volume(image.spec()).unwrap();
-            engine.swap_gate(volume, scsi_gate(2, 16 * MIB)).unwrap();
-            volume
-        });
+    with_image(&[("session_bytes", 512 << 10)], 16 * MIB, |target| {
         let mut it = target.login(&small_bursts(1));
         it.ping();
         let window = it.max_cmd_sn + 1 - it.cmd_sn;
@@ -163,7 +170,7 @@ fn what_the_window_promises_has_room() {
         for k in 0..window {
             assert!(it.read(k * 512, 128).0 == data[65_536..131_072], "written where the other half was found");
         }
-    }
+    });
 }
 
 #[test]
@@ -217,14 +224,8 @@ fn commands_before_their_turn_leave_room_for_the_one_before_them() {
 
 #[test]
 fn without_room_in_its_shard_a_command_waits_or_is_refused_but_never_stands_before_data() {
-    for path in paths() {
-        let image = Image::new(16 * MIB);
-        // A quarter of it is for data that is to come.
-        let target = Target::start(path, &[("shard_hard_bytes", 8 << 20)], 1, |engine| {
-            let volume = engine.open_volume(image.spec()).unwrap();
-            engine.swap_gate(volume, scsi_gate(2, 16 * MIB)).unwrap();
-            volume
-        });
+    // A quarter of it is for data that is to come.
+    with_image(&[("shard_hard_bytes", 8 << 20)], 16 * MIB, |target| {
         let (mut it, mut other) = (target.login(&small_bursts(1)), target.login(&small_bursts(2)));
         it.ping();
         other.ping();
@@ -263,7 +264,7 @@ fn without_room_in_its_shard_a_command_waits_or_is_refused_but_never_stands_befo
         drop(firsts);
         assert_eq!(other.answer(itt(waits)).1.status(), 0);
         assert_eq!(it.write(0, &data[..512], 512).status(), 0);
-    }
+    });
 }
 
 /// Takes all the room that a shard of 8 MiB has for data that is to come: first what anybody may have, then what is kept
@@ -321,13 +322,7 @@ fn who_waits_for_the_shards_memory_is_woken_whatever_its_session_has_at_a_disk_t
 
 #[test]
 fn a_connection_that_is_not_read_does_not_stand_before_the_reads_of_another() {
-    for path in paths() {
-        let image = Image::new(64 * MIB);
-        let target = Target::start(path, &[], 1, |engine| {
-            let volume = engine.open_volume(image.spec()).unwrap();
-            engine.swap_gate(volume, scsi_gate(2, 64 * MIB)).unwrap();
-            volume
-        });
+    with_image(&[], 64 * MIB, |target| {
         let mut one = target.login(&Agreed::session(1));
         let mut two = target.login(&Agreed { joins: true, cid: 1, ..Agreed::session(1) });
         // More than sockets take.
@@ -337,7 +332,7 @@ fn a_connection_that_is_not_read_does_not_stand_before_the_reads_of_another() {
         let (data, pdu) = two.read(0, 16_384);
         assert_eq!((data.len(), pdu.status()), (8 << 20, 0));
         assert_eq!(one.answer(unread).0.len(), 65_535 * 512);
-    }
+    });
 }
 
 /// COMPARE AND WRITE of `blocks`, 128 KiB of data for 128 of them.
@@ -366,13 +361,7 @@ fn compared(mut it: Initiator, tag: u32) -> u8 {
 
 #[test]
 fn commands_whose_data_is_not_taken_in_parts_do_not_wait_for_one_another() {
-    for path in paths() {
-        let image = Image::new(16 * MIB);
-        let target = Target::start(path, &[("shard_hard_bytes", 8 << 20)], 1, |engine| {
-            let volume = engine.open_volume(image.spec()).unwrap();
-            engine.swap_gate(volume, scsi_gate(2, 16 * MIB)).unwrap();
-            volume
-        });
+    with_image(&[("shard_hard_bytes", 8 << 20)], 16 * MIB, |target| {
         // All the room for data that is to come, which then comes back in parts that are too small for such a command.
         let holders: Vec<Initiator> = (0..64)
             .map(|session| {
@@ -402,7 +391,7 @@ fn commands_whose_data_is_not_taken_in_parts_do_not_wait_for_one_another() {
         let bhs = compare_and_write(&mut it, 0, 128);
         it.send(bhs, &pattern(1, 65_536));
         assert_eq!(compared(it, itt(bhs)), 2, "there is room again");
-    }
+    });
 }
 
 #[test]

@@ -37,6 +37,12 @@ WEB = {
 }
 
 
+def closed_target(parameters: dict[str, Any], *acls: dict[str, Any]) -> dict[str, Any]:
+    """A target as the API shows it, which asks for no CHAP of its own."""
+    shown = {"chap": None, "mutual_chap": None, "access": "closed"}
+    return {"parameters": parameters, "acls": list(acls), **shown}
+
+
 def levels(parameters: dict[str, Any], settings: InitiatorSettings) -> list[str]:
     return [one.level for one in check_initiator(parameters, settings)]
 
@@ -153,13 +159,7 @@ def test_names_that_multipath_gives() -> None:
 
 def test_the_files_agree_with_what_is_advised() -> None:
     settings = advised(USUAL, multipath=True)
-    target = {
-        "parameters": USUAL,
-        "chap": None,
-        "mutual_chap": None,
-        "access": "closed",
-        "acls": [],
-    }
+    target = closed_target(USUAL)
     base = InitiatorSettings(multipath=True, replacement_timeout=120, command_timeout=60)
     read = read_iscsid(iscsid_conf(target, settings), base)
     multibus, failover = multibus_conf([WEB], settings), failover_conf([WEB], settings)
@@ -188,13 +188,7 @@ def test_names_that_are_more_than_letters() -> None:
 def test_chap_is_said_without_its_secret() -> None:
     settings = advised(USUAL, multipath=False)
     acl = {"chap": "host", "mutual_chap": "gate"}
-    target = {
-        "parameters": USUAL,
-        "chap": None,
-        "mutual_chap": None,
-        "access": "closed",
-        "acls": [acl],
-    }
+    target = closed_target(USUAL, acl)
     # The target's own CHAP asks those whom no ACL names: nobody, while access is closed.
     with_own = {**target, "chap": "anybody"}
     assert "username = host" in iscsid_conf(with_own, settings)
@@ -207,13 +201,7 @@ def test_chap_is_said_without_its_secret() -> None:
 
 
 def test_discovery_that_asks_for_chap() -> None:
-    target = {
-        "parameters": USUAL,
-        "chap": None,
-        "mutual_chap": None,
-        "access": "closed",
-        "acls": [],
-    }
+    target = closed_target(USUAL)
     settings = advised(USUAL, multipath=False)
     text = iscsid_conf(target, settings, {"chap": "finder", "mutual_chap": "gate"})
     assert "discovery.sendtargets.auth.authmethod = CHAP\n" in text
@@ -226,13 +214,7 @@ def test_discovery_that_asks_for_chap() -> None:
 @pytest.mark.parametrize(("depth", "most"), [(1, 16), (8, 16), (16, 16), (100, 64), (128, 128)])
 def test_linux_begins_no_session_with_few_commands(depth: int, most: int) -> None:
     parameters = {**USUAL, "queue_depth": depth}
-    target = {
-        "parameters": parameters,
-        "chap": None,
-        "mutual_chap": None,
-        "access": "closed",
-        "acls": [],
-    }
+    target = closed_target(parameters)
     text = iscsid_conf(target, advised(parameters, multipath=True))
     assert f"node.session.cmds_max = {most}\n" in text
     assert f"node.session.queue_depth = {min(depth, 32)}\n" in text
@@ -240,13 +222,7 @@ def test_linux_begins_no_session_with_few_commands(depth: int, most: int) -> Non
 
 def test_digests_that_a_login_has_to_have() -> None:
     parameters = {**USUAL, "header_digest": ["crc32c"], "data_digest": ["crc32c", "none"]}
-    target = {
-        "parameters": parameters,
-        "chap": None,
-        "mutual_chap": None,
-        "access": "closed",
-        "acls": [],
-    }
+    target = closed_target(parameters)
     text = iscsid_conf(target, advised(parameters, multipath=True))
     assert "node.conn[0].iscsi.HeaderDigest = CRC32C\n" in text
     assert "DataDigest" not in text
