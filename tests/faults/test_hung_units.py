@@ -56,25 +56,42 @@ def reopen(gateway: Gateway, volume: str) -> None:
         client.post(f"/v1/volumes/{volume}/reopen")
 
 
-def test_a_healthy_unit_has_its_gates_while_many_volumes_hang(
-    gateway: Gateway, frail: FaultFS
-) -> None:
+@pytest.fixture
+def hung_opens(gateway: Gateway, frail: FaultFS) -> Iterator[None]:
+    """More volumes of one pool hang while they are opened than are opened at once."""
     volumes = [gateway.add_volume("1MiB", pool=POOL) for _ in range(20)]
     for volume in volumes:
         gateway.add_export(volume)
-    target = add_target(gateway, parameters=PARAMETERS)
     frail.hang("open", path="/pool/*.img")
     asking = [threading.Thread(target=reopen, args=(gateway, volume)) for volume in volumes]
     for one in asking:
         one.start()
     frail.wait_hung(16)
+    yield
+    frail.remove()
+    for one in asking:
+        one.join()
+
+
+@pytest.mark.usefixtures("hung_opens")
+def test_a_healthy_unit_has_its_gates_while_many_volumes_hang(gateway: Gateway) -> None:
+    target = add_target(gateway, parameters=PARAMETERS)
     with closing(log_in(target, "a", 1)) as session:
         assert reserve_out(session, REGISTER, 0, 1) == cdbs.GOOD
         assert reserve_out(session, RESERVE, 1) == cdbs.GOOD
         assert reserve_out(session, RELEASE, 1) == cdbs.GOOD
-    frail.remove()
-    for one in asking:
-        one.join()
+
+
+@pytest.mark.usefixtures("hung_opens")
+def test_volumes_elsewhere_are_opened_and_grown_while_those_of_a_pool_hang(
+    gateway: Gateway,
+) -> None:
+    volume = gateway.add_volume("1MiB")
+    gateway.add_export(volume)
+    gateway.api("POST", f"volumes/{volume}/resize", {"size": "2MiB"})
+    gateway.api("POST", f"volumes/{volume}/reopen")
+    info = gateway.api("GET", f"volumes/{volume}")
+    assert (info["size"], info["state"]) == (2 << 20, "ready")
 
 
 def test_a_reset_of_the_target_holds_what_hangs_alone(gateway: Gateway, frail: FaultFS) -> None:

@@ -8,7 +8,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
 from blockgate import _engine
@@ -20,14 +19,14 @@ from blockgate.dataplane.iscsi import Iscsi
 from blockgate.dataplane.lease import Lease
 from blockgate.dataplane.seam import EngineWire
 from blockgate.dataplane.targets import EngineLimits
+from blockgate.dataplane.volume_calls import VolumeCalls
 from blockgate.nbd import ExportDirectory, ExportView
 
 log = logging.getLogger(__name__)
 
-# Calls that touch a volume may wait for its file system, in the worst case for ever. What merely
-# asks the engine how things are must not wait behind them, and neither must gates, which wait for
-# the shards alone: no log-in and no reservation of a healthy unit is had without them.
-VOLUME_CALLS_AT_ONCE: Final = 16
+# What merely asks the engine how things are must not wait behind calls that touch a volume, and
+# neither must gates, which wait for the shards alone: no log-in and no reservation is had without
+# them.
 GATE_CALLS_AT_ONCE: Final = 8
 STATUS_CALLS_AT_ONCE: Final = 4
 
@@ -64,7 +63,7 @@ class EngineDataPlane:
             wire,
             self._handshakes.using,
             EngineLimits(segment_bytes=limits["pdu_data_bytes"]),
-            partial(self._volume, pool_watch.measure),
+            self._measure,
         )
         self._lease = Lease(engine, lease_seconds) if lease_seconds is not None else None
         self._dispatch = Dispatch(self._handshakes, self._iscsi)
@@ -79,7 +78,7 @@ class EngineDataPlane:
         self._closing = False
         self._stopping = False
         self._stopped = False
-        self._volume_calls = ThreadPoolExecutor(VOLUME_CALLS_AT_ONCE, "engine-volume")
+        self._volume_calls = VolumeCalls()
         self._gate_calls = ThreadPoolExecutor(GATE_CALLS_AT_ONCE, "engine-gates")
         self._status_calls = ThreadPoolExecutor(STATUS_CALLS_AT_ONCE, "engine-status")
 
@@ -120,7 +119,6 @@ class EngineDataPlane:
             if self._lease is not None:
                 self._lease.stop()
             self._iscsi.stop()
-            self._volume_calls.shutdown(wait=False, cancel_futures=True)
             self._gate_calls.shutdown(wait=False, cancel_futures=True)
             self._status_calls.shutdown(wait=False)
             if self._loop is not None:
@@ -174,8 +172,14 @@ class EngineDataPlane:
         if self._waiting or more:
             self._again = self._loop.call_soon(self._pump)
 
-    async def _volume(self, call: Callable[..., _T], *args: Any) -> _T:
-        return await self._run(self._volume_calls, call, *args)
+    async def _volume(self, handle: int, call: Callable[..., _T], *args: Any) -> _T:
+        self._refuse_when_stopped()
+        return await self._volume_calls.on(handle, call, handle, *args)
+
+    async def _measure(self, paths: Sequence[str]) -> Mapping[str, pool_watch.Room]:
+        """See :func:`pool_watch.measure`. The paths are of one pool."""
+        self._refuse_when_stopped()
+        return await self._volume_calls.at(paths[0], pool_watch.measure, paths)
 
     async def _gate(self, call: Callable[..., _T], *args: Any) -> _T:
         return await self._run(self._gate_calls, call, *args)
@@ -184,9 +188,12 @@ class EngineDataPlane:
         return await self._run(self._status_calls, call, *args)
 
     async def _run(self, threads: ThreadPoolExecutor, call: Callable[..., _T], *args: Any) -> _T:
+        self._refuse_when_stopped()
+        return await asyncio.get_running_loop().run_in_executor(threads, call, *args)
+
+    def _refuse_when_stopped(self) -> None:
         if self._stopped:
             raise OSError(errno.ESHUTDOWN, "the data plane has been stopped")
-        return await asyncio.get_running_loop().run_in_executor(threads, call, *args)
 
     # Volumes.
 
@@ -204,15 +211,17 @@ class EngineDataPlane:
             length=None,
             device=spec.device,
         )
-        return await self._volume(self._engine.open_volume, engine_spec)
+        self._refuse_when_stopped()
+        return await self._volume_calls.open(spec.path, self._engine.open_volume, engine_spec)
 
     async def close_volume(self, handle: int, drain_ms: int) -> None:
         """See :meth:`ports.DataPlane.close_volume`."""
         try:
-            await self._volume(self._engine.close_volume, handle, drain_ms)
+            await self._volume(handle, self._engine.close_volume, drain_ms)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
+        self._volume_calls.forget(handle)
         self._iscsi.units.forget(handle)
 
     async def swap_gate(self, handle: int, gate: ports.Gate) -> None:
@@ -221,11 +230,11 @@ class EngineDataPlane:
 
     async def resize_volume(self, handle: int) -> int:
         """See :meth:`ports.DataPlane.resize_volume`."""
-        return await self._volume(self._engine.resize_volume, handle)
+        return await self._volume(handle, self._engine.resize_volume)
 
     async def check_volume(self, handle: int) -> None:
         """See :meth:`ports.DataPlane.check_volume`."""
-        await self._volume(self._engine.check_volume, handle)
+        await self._volume(handle, self._engine.check_volume)
 
     async def volumes(self) -> Sequence[ports.VolumeStatus]:
         """See :meth:`ports.DataPlane.volumes`."""
