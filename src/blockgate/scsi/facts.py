@@ -35,6 +35,11 @@ class Facts:
         object.__setattr__(self, "limits", limits)
 
     @property
+    def size_bytes(self) -> int:
+        """All blocks together."""
+        return self.blocks * self.block_size
+
+    @property
     def thin(self) -> bool:
         """Whether clients may give blocks back (LBPME, SBC-3 4.7.3)."""
         return self.identity.thin

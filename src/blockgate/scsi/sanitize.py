@@ -1,8 +1,9 @@
 """SANITIZE (SBC-3 5.24, 4.11): a long operation that nothing stops, not even the gateway's end.
 
-Its record is stable before the first block is touched, so that a gateway that is started again goes
-on with the pass it was in. An operation that fails leaves the unit unusable until another one
-succeeds, or until EXIT FAILURE MODE where the first had allowed that (AUSE).
+Its record is stable before the first block is touched, and again whenever a stretch of a pass is,
+so that a gateway that is started again goes on with the stretch it was in. An operation that fails
+leaves the unit unusable until another one succeeds, or until EXIT FAILURE MODE where the first had
+allowed that (AUSE).
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ _TEST: Final = 0x60
 _COUNT: Final = 0x1F
 _HEADER_BYTES: Final = 4
 
+# What a gateway that is killed does once more, at most, bytes: with less, keeping the records would
+# take longer than what they save. Erasing is quick, and need not be cut as finely.
+_OVERWRITE_STRETCH: Final = 512 << 20
+_ERASE_STRETCH: Final = 64 << 30
+
 
 class Stage(Enum):
     """Where an operation stands."""
@@ -45,33 +51,50 @@ class Stage(Enum):
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One sanitize operation. ``pattern`` empty is a block erase; an overwrite writes it
-    ``passes`` times, inverted in every other pass when ``invert``; ``done`` passes are over."""
+    ``passes`` times, inverted in every other pass when ``invert``; ``done`` passes are over, and
+    ``offset`` bytes of the next."""
 
     unrestricted: bool
     passes: int = 1
     pattern: bytes = b""
     invert: bool = False
     done: int = 0
+    offset: int = 0
     stage: Stage = Stage.RUNNING
 
     def job(self, facts: Facts) -> Job:
-        """The pass that is next. The last one is never inverted (SBC-3 5.24.2.2)."""
-        size = facts.blocks * facts.block_size
+        """The stretch that is next. The last pass is never inverted (SBC-3 5.24.2.2)."""
+        length = self._stretch(facts)
         if not self.pattern:
-            return ZeroJob(0, size, punch=True)
+            return ZeroJob(self.offset, length, punch=True)
         pattern = self.pattern
         if self.invert and (self.passes - self.done) % 2 == 0:
             pattern = bytes(byte ^ 0xFF for byte in pattern)
         # Each block begins with the pattern's first byte.
         block = (pattern * -(-facts.block_size // len(pattern)))[: facts.block_size]
-        return FillJob(0, size, block)
+        return FillJob(self.offset, length, block)
+
+    def advanced(self, facts: Facts) -> Operation | None:
+        """The operation when that stretch is over as well; None: nothing is left of it."""
+        offset = self.offset + self._stretch(facts)
+        if offset < facts.size_bytes:
+            return replace(self, offset=offset)
+        if self.done + 1 < self.passes:
+            return replace(self, done=self.done + 1, offset=0)
+        return None
+
+    def _stretch(self, facts: Facts) -> int:
+        most = _OVERWRITE_STRETCH if self.pattern else _ERASE_STRETCH
+        return max(0, min(most, facts.size_bytes - self.offset))
 
     def sense(self, facts: Facts, done_bytes: int) -> Sense:
-        """What commands are told meanwhile, or after a failure."""
+        """What commands are told meanwhile, or after a failure; ``done_bytes`` of the stretch are
+        over."""
         if self.stage is Stage.FAILED:
             return SANITIZE_COMMAND_FAILED
-        size = facts.blocks * facts.block_size
-        share = (self.done * size + min(done_bytes, size)) * 0x10000 // (self.passes * size)
+        size = facts.size_bytes
+        over = self.done * size + min(self.offset + done_bytes, size)
+        share = over * 0x10000 // (self.passes * size)
         return replace(SANITIZE_IN_PROGRESS, specific=Progress(min(share, 0xFFFF)))
 
     def record(self) -> bytes:
@@ -82,6 +105,7 @@ class Operation:
             "pattern": self.pattern.hex(),
             "invert": self.invert,
             "done": self.done,
+            "offset": self.offset,
             "stage": self.stage.value,
         }
         return json.dumps(fields, sort_keys=True).encode()
@@ -98,6 +122,7 @@ class Operation:
             pattern=bytes.fromhex(fields["pattern"]),
             invert=fields["invert"],
             done=fields["done"],
+            offset=fields.get("offset", 0),  # a record of a version that counted passes alone
             stage=Stage(fields["stage"]),
         )
 

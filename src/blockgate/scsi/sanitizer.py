@@ -1,4 +1,4 @@
-"""The sanitize operation of one unit: begun, carried through pass by pass, failed, over."""
+"""The sanitize operation of one unit: begun, carried through stretch by stretch, failed, over."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Sanitizer:
             raise invalid_cdb(1, 5)
         self._become(asked)
         self._awaited = not sanitize.is_immediate(cdb)
-        begun = self._begin_pass()
+        begun = self._begin_stretch()
         return Reaction(None if self._awaited else GOOD, begun)
 
     def restore(self, record: bytes) -> None:
@@ -90,17 +90,17 @@ class Sanitizer:
         self._key = 0
 
     def resume(self) -> tuple[Effect, ...]:
-        """Goes on with the pass it was in, from its first block: after a start, when the volume is
-        open again, when the job was stopped. Nothing while a job is at it."""
+        """Goes on with the stretch it was in, from its first block: after a start, when the volume
+        is open again, when the job was stopped. Nothing while a job is at it."""
         if not self.running or self._key:
             return ()
-        return (GateChanged(), self._start_pass())
+        return (GateChanged(), self._start_stretch())
 
     def progress(self, key: int, done_bytes: int) -> tuple[Effect, ...]:
         """How far the job is. The gate says so to path checkers, in steps."""
         if key != self._key or not self.running:
             return ()
-        size = self._facts().blocks * self._facts().block_size
+        size = self._facts().size_bytes
         before, self._done_bytes = self._done_bytes, done_bytes
         steps = (before * _PROGRESS_STEPS // size, done_bytes * _PROGRESS_STEPS // size)
         return (GateChanged(),) if steps[0] != steps[1] else ()
@@ -115,13 +115,13 @@ class Sanitizer:
         self._become(None)
         return Reaction(GOOD, (Persist(Part.SANITIZE, b""), GateChanged()))
 
-    def _begin_pass(self) -> tuple[Effect, ...]:
-        job = self._start_pass()
-        assert self._operation is not None, "a pass of no operation"
+    def _begin_stretch(self) -> tuple[Effect, ...]:
+        job = self._start_stretch()
+        assert self._operation is not None, "a stretch of no operation"
         return (Persist(Part.SANITIZE, self._operation.record()), GateChanged(), job)
 
-    def _start_pass(self) -> StartJob:
-        assert self._operation is not None, "a pass of no operation"
+    def _start_stretch(self) -> StartJob:
+        assert self._operation is not None, "a stretch of no operation"
         self._done_bytes = 0
         job = self._start(
             self._operation.job(self._facts()), lambda error, _done: self._ended(job.key, error)
@@ -140,9 +140,10 @@ class Sanitizer:
         if error:
             effects = self._fail(operation)
             return self._answer(self._refuse(sanitize.SANITIZE_COMMAND_FAILED), effects)
-        if operation.done + 1 < operation.passes:
-            self._become(replace(operation, done=operation.done + 1))
-            return Reaction(None, self._begin_pass())
+        further = operation.advanced(self._facts())
+        if further is not None:
+            self._become(further)
+            return Reaction(None, self._begin_stretch())
         self._become(None)
         return self._answer(GOOD, (Persist(Part.SANITIZE, b""), GateChanged()))
 

@@ -26,6 +26,13 @@ from blockgate.scsi.opcodes import table
 from tests.unit.scsi.golden import make_unit, nexus, octets, shown
 
 SWP = octets("00 00 00 00 0a 0a 22 10 08 00*7")
+GIB = 1 << 30
+
+
+def record_of(unit: LogicalUnit) -> bytes:
+    """What the state store has of the operation that runs."""
+    assert unit.sanitizer._operation is not None
+    return unit.sanitizer._operation.record()
 
 
 def send(unit: LogicalUnit, cdb: str, out: bytes = b"", who: str = "A") -> Reply:
@@ -185,14 +192,51 @@ def test_a_sanitize_operation_goes_on_after_a_restart() -> None:
     begun = unit.execute(nexus("A"), Command(octets("48 01 00*5 00 08 00"), overwrite))
     assert names(begun.effects)[-1] == "fill 0 1048576 with ffffffff in 512"
     unit.job_done(1, 0, 1 << 20)
-    assert unit.sanitizer._operation is not None
-    record = unit.sanitizer._operation.record()
     other = make_unit(blocks="2048")
-    resumed = other.restore({Part.SANITIZE: record})
+    resumed = other.restore({Part.SANITIZE: record_of(unit)})
     assert names(resumed) == ["gate", "fill 0 1048576 with 00000000 in 512"]
     assert other.gate().not_ready is not None
     over = other.job_done(1, 0, 1 << 20)
     assert over.reply is None and names(over.effects) == ["persist sanitize nothing", "gate"]
+
+
+def test_a_sanitize_operation_is_recorded_stretch_by_stretch() -> None:
+    blocks = str(3 * GIB // 4 // 512)
+    unit = make_unit(blocks=blocks)
+    # OVERWRITE, two passes, inverted in between
+    overwrite = Command(octets("48 01 00*5 00 08 00"), octets("82 00 00 04 00*4"))
+    reaction = unit.execute(nexus("A"), overwrite)
+    stretches = ((0, GIB // 2), (GIB // 2, GIB // 4))
+    work = [
+        f"fill {offset} {length} with {pattern} in 512"
+        for pattern in ("ffffffff", "00000000")
+        for offset, length in stretches
+    ]
+    for number, stretch in enumerate(work, 1):
+        assert names(reaction.effects) == ["persist sanitize", "gate", stretch]
+        other = make_unit(blocks=blocks)
+        resumed = other.restore({Part.SANITIZE: record_of(unit)})
+        assert names(resumed) == ["gate", stretch], "a gateway that is started again"
+        assert reaction.reply is None
+        reaction = unit.job_done(number, 0, 1)
+    assert names(reaction.effects) == ["persist sanitize nothing", "gate"]
+    assert reaction.reply is not None and reaction.reply.status == 0
+
+
+def test_erasing_is_cut_less_finely() -> None:
+    unit = make_unit(blocks=str(65 * GIB // 512))
+    begun = unit.execute(nexus("A"), Command(ERASE))
+    assert names(begun.effects)[-1] == f"punch 0 {64 * GIB}"
+    assert names(unit.job_done(1, 0, 1).effects)[-1] == f"punch {64 * GIB} {GIB}"
+
+
+def test_a_record_that_counts_passes_alone_is_understood() -> None:
+    unit = make_unit(blocks="2048")
+    record = (
+        b'{"done": 0, "invert": false, "passes": 1, "pattern": "", '
+        b'"stage": "running", "unrestricted": false}'
+    )
+    assert names(unit.restore({Part.SANITIZE: record})) == ["gate", "punch 0 1048576"]
 
 
 @pytest.mark.parametrize("error", [errno.ESHUTDOWN, errno.ECANCELED, errno.ENOENT])
