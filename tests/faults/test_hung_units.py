@@ -11,9 +11,10 @@ import pytest
 
 from tests.conformance.iscsi.client import Session
 from tests.conformance.iscsi.scenarios import cdbs
+from tests.conformance.iscsi.scenarios.copies import extended_copy
 from tests.lab.faultfs import FaultFS
 from tests.lab.processes import PORTALS, Gateway, Target, add_target
-from tests.lab.site import POOL
+from tests.lab.site import POOL, wait_until
 
 # With PING off: what is waited for takes as long as it takes.
 PARAMETERS = {"nop_interval": 0}
@@ -42,6 +43,17 @@ def log_in(target: Target, initiator: str, *luns: int) -> Session:
     for lun in luns:
         session.clear_attentions(lun)
     return session
+
+
+def image(volume: str) -> str:
+    """Its file, as rules name it."""
+    return f"/{volume.replace(POOL, 'pool')}.img"
+
+
+def close(session: Session, target: Target) -> None:
+    """Its connection is lost; on return the gateway knows, and one session is left."""
+    session.close()
+    wait_until(lambda: target.gateway.api("GET", f"targets/{target.name}")["sessions"] == 1)
 
 
 def reserve_out(session: Session, action: int, key: int, new: int = 0) -> int:
@@ -102,7 +114,7 @@ def test_a_reset_of_the_target_holds_what_hangs_alone(gateway: Gateway, frail: F
         closing(log_in(target, "asks", 1, 2)) as asks,
         closing(log_in(target, "other", 1, 2)) as other,
     ):
-        frail.hang("read", path=f"/{hangs.replace(POOL, 'pool')}.img")
+        frail.hang("read", path=image(hangs))
         asks.start(read, lun=1, read=cdbs.BLOCK)
         frail.wait_hung()
         reset = asks.start_managing(cdbs.TARGET_WARM_RESET)
@@ -118,3 +130,51 @@ def test_a_reset_of_the_target_holds_what_hangs_alone(gateway: Gateway, frail: F
         frail.remove()
         assert asks.managed(reset) == 0
         assert other.finish(held).sense_code[0] == UNIT_ATTENTION
+
+
+def test_targets_change_while_a_copy_hangs_whose_session_has_gone(
+    gateway: Gateway, frail: FaultFS
+) -> None:
+    """Its own, and others that lead to the unit."""
+    hangs, more = gateway.add_volume("1MiB", pool=POOL, io="direct"), gateway.add_volume("1MiB")
+    target = add_target(gateway, {1: hangs}, parameters=PARAMETERS)
+    gone = log_in(target, "gone", 1)
+    with closing(log_in(target, "stays", 1)) as stays:
+        frail.hang("write", path=image(hangs))
+        extended_copy(gone, 1, 1, 8, lba=8)
+        frail.wait_hung()
+        close(gone, target)
+        gateway.api("POST", f"targets/{target.name}/luns", {"lun": 2, "volume": more})
+        stays.clear_attentions(2)
+        another = add_target(gateway, {1: hangs}, parameters=PARAMETERS)
+        log_in(another, "third", 1).close()
+        # Who is told that it has ended is told when it has.
+        reset = stays.start_managing(cdbs.LUN_RESET)
+        with pytest.raises(TimeoutError):
+            stays.managed(reset, timeout_s=0.1)
+        frail.remove()
+        assert stays.managed(reset) == cdbs.COMPLETE
+
+
+def test_an_abort_stops_every_copy_while_one_of_them_hangs(
+    gateway: Gateway, frail: FaultFS
+) -> None:
+    source = gateway.add_volume("1MiB")
+    hangs, wakes = (gateway.add_volume("1MiB", pool=POOL, io="direct") for _ in range(2))
+    target = add_target(gateway, {1: source, 2: hangs, 3: wakes}, parameters=PARAMETERS)
+    blocks, data = 2048, b"\xaa" * cdbs.BLOCK
+    with closing(log_in(target, "a", 1, 2, 3)) as session:
+        assert session.command(cdbs.write10(blocks - 1, 1), write=data).status == cdbs.GOOD
+        rules = [frail.hang("write", path=image(volume)) for volume in (hangs, wakes)]
+        for number in (1, 2):
+            extended_copy(session, 1, 1 + number, blocks, list_id=number)
+            frail.wait_hung(number)
+        abort = session.start_managing(cdbs.ABORT_TASK_SET)
+        for _ in range(2):  # what the gateway does about the first was begun before the second
+            session.command(cdbs.reserve_in(0), lun=3, read=4096)
+        frail.remove(rules[1])
+        wait_until(lambda: len(gateway.api("GET", "tasks")) == 1)
+        frail.remove()
+        assert session.managed(abort) == cdbs.COMPLETE
+        last = session.command(cdbs.read10(blocks - 1, 1), lun=3, read=cdbs.BLOCK)
+        assert last.data == bytes(cdbs.BLOCK)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -49,19 +49,23 @@ class JobTable:
         self._running[self._last] = _Running(unit, key, job)
         self._look_later()
 
-    async def cancel(self, unit: Unit, key: int) -> None:
-        """Stops a job, and returns when it has stopped; the unit is told of its end first."""
-        for number, running in self._running.items():
-            if running.unit is unit and running.key == key:
-                self._wire.cancel_job(number)
-                await asyncio.shield(running.over)
-                return
+    def cancel(self, unit: Unit, keys: Collection[int]) -> list[asyncio.Future[None]]:
+        """Stops jobs, all of them now. Gives their ends; the unit is told of each one first."""
+        meant = [
+            (number, running.over)
+            for number, running in self._running.items()
+            if running.unit is unit and running.key in keys
+        ]
+        for number, _ in meant:
+            self._wire.cancel_job(number)
+        return [over for _, over in meant]
 
-    async def outlaw(self, unit: Unit) -> None:
+    def outlaw(self, unit: Unit) -> list[asyncio.Future[None]]:
         """Stops copies that reach a unit and could not begin any more: their nexus has lost its
-        rights there, or the medium is not to be had. Returns when the back end's fate of all that
-        they have written there is known. What was only read there is not waited for: nothing comes
-        of it, and the disk that it was to be written to may hang."""
+        rights there, or the medium is not to be had. Gives the ends of those that write there: with
+        them the back end's fate of all that they have written is known. What was only read there
+        has none to wait for: nothing comes of it, and the disk that it was to be written to may
+        hang."""
         unlawful = [
             (number, running.job, running.over)
             for number, running in self._running.items()
@@ -71,9 +75,7 @@ class JobTable:
         ]
         for number, _, _ in unlawful:
             self._wire.cancel_job(number)
-        for _, job, over in unlawful:
-            if job.destination == unit.record.uuid:
-                await asyncio.shield(over)
+        return [over for _, job, over in unlawful if job.destination == unit.record.uuid]
 
     def stop(self) -> None:
         """Looks at nothing any more: the engine has been stopped."""

@@ -256,8 +256,8 @@ class Sessions:
         try:
             await self._aborts.abort(0, active.nexus)
         finally:
-            for unit in list(active.units.values()):
-                await unit.detach(active.nexus)
+            # A copy of one unit may hang: what the nexus had at the others ends all the same.
+            await asyncio.gather(*(unit.detach(active.nexus) for unit in active.units.values()))
             active.units.clear()
 
     async def end_target_sessions(self, session: int) -> None:

@@ -82,7 +82,7 @@ class UnitTable:
         effects = unit.logical.set_facts(self._facts(mapped.view, unit.gate.control))
         effects += self._set_ports(unit, mapped)
         await unit.record.save()
-        await unit.carry_out(effects)
+        await unit.put_in_force(effects)
         unit.mapped = mapped
         return unit
 
@@ -150,12 +150,12 @@ class UnitTable:
         )
         # There is no gate yet, and nobody to be told.
         kept = [one for one in self._set_ports(unit, mapped) if isinstance(one, Persist)]
-        await unit.carry_out(kept)
+        await unit.put_in_force(kept)
         await record.save()
         gate.parts = logical.gate
         self._units[view.handle] = unit
         await gate.renew()
-        await unit.carry_out(effects)
+        await unit.put_in_force(effects)
         unit.mapped = mapped
         return unit
 

@@ -15,7 +15,7 @@ import contextlib
 import errno
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Protocol
@@ -68,9 +68,9 @@ class Jobs(Protocol):
 
     def start(self, unit: Unit, key: int, job: Job) -> None: ...
 
-    async def cancel(self, unit: Unit, key: int) -> None: ...
+    def cancel(self, unit: Unit, keys: Collection[int]) -> list[asyncio.Future[None]]: ...
 
-    async def outlaw(self, unit: Unit) -> None: ...
+    def outlaw(self, unit: Unit) -> list[asyncio.Future[None]]: ...
 
 
 # INTERNAL TARGET FAILURE: nothing that the initiator did is at fault.
@@ -252,13 +252,13 @@ class Unit:
                     self._answers[effect.key] = turn
                 if covers:
                     # The whole medium: what others may write no more must not come after it.
-                    await self._jobs.outlaw(self)
+                    await _over(self._jobs.outlaw(self))
                 await self._effect(effect, turn.task)
                 del undone[0]
             if held:
                 held = False
                 self._release()
-            await self._jobs.outlaw(self)
+            await _over(self._jobs.outlaw(self))
         except OSError as error:
             log.error("unit %s: an effect could not be had: %s", self.record.uuid, error)
             reply = self.logical.refusal(_FAILURE)
@@ -320,7 +320,7 @@ class Unit:
         """A session that reaches it does so by other LUNs, or read-only now; over when the gate
         knows it."""
         self.seats[seat.nexus.number] = seat
-        await self.carry_out(self.logical.remap(seat.nexus, read_only=seat.write_protected))
+        await self.put_in_force(self.logical.remap(seat.nexus, read_only=seat.write_protected))
         await self.gate.settle()
 
     async def detach(self, nexus: int) -> None:
@@ -374,10 +374,25 @@ class Unit:
         return [effect for key in keys for effect in self.logical.task_aborted(key)]
 
     async def carry_out(self, effects: Iterable[Effect]) -> None:
-        """Carries out effects that no command has asked for. Raises OSError."""
+        """Carries out effects that no command has asked for. Jobs are stopped all at once: one that
+        hangs must not let the others go on. Raises OSError."""
+        effects = list(effects)
+        stopped = {effect.key for effect in effects if isinstance(effect, CancelJob)}
+        ends = self._jobs.cancel(self, stopped)
+        for effect in effects:
+            if not isinstance(effect, CancelJob):
+                await self._effect(effect, 0)
+        await _over(ends)
+        await _over(self._jobs.outlaw(self))
+
+    async def put_in_force(self, effects: Iterable[Effect]) -> None:
+        """Carries out effects of what control has changed. Copies that may not go on now are
+        stopped, and not waited for: what one of them has begun to write is like a WRITE under way,
+        of which nobody was told that it has ended. Its disk may hang, and the changes of all
+        targets, which come one after another, would hang with it. Raises OSError."""
         for effect in effects:
             await self._effect(effect, 0)
-        await self._jobs.outlaw(self)
+        self._jobs.outlaw(self)
 
     def stop(self) -> None:
         """Gives up what is under way; the engine has been stopped or the volume closed."""
@@ -406,7 +421,7 @@ class Unit:
             case StartJob():
                 self._start(effect)
             case CancelJob():
-                await self._jobs.cancel(self, effect.key)
+                await _over(self._jobs.cancel(self, {effect.key}))
 
     def _start(self, effect: StartJob) -> None:
         """A job that cannot be started has ended at once."""
@@ -469,6 +484,12 @@ def _meant(nexuses: Iterable[int] | None, task: int) -> Callable[[_Turn], bool]:
     if task:
         return lambda turn: turn.task == task
     return lambda turn: wanted is None or turn.nexus in wanted
+
+
+async def _over(ends: Iterable[asyncio.Future[None]]) -> None:
+    """Returns when these jobs have ended, others' waiting for them left alone."""
+    for end in ends:
+        await asyncio.shield(end)
 
 
 def _nobody(_reply: Reply) -> None:

@@ -554,6 +554,7 @@ async def test_copies_are_aborted_at_once() -> None:
     (slow, *_), (quick, *_) = gateway.wire.named("start_job")
     management(gateway, alice, 2)
     await settle()
+    assert gateway.wire.named("cancel_job") == [(slow,), (quick,)]
     gateway.iscsi.units.jobs.done(quick, 0, 4096)
     await settle()
     gateway.iscsi.units.jobs.done(slow, errno.ECANCELED, 0)
@@ -620,6 +621,29 @@ async def test_a_sanitize_operation_begins_when_no_copy_writes_there_any_more() 
     await settle()
     assert gateway.reply(sanitize) == (0, b"", b"")
     assert [what[2] for what in gateway.wire.named("start_job")] == [3, 4]
+
+
+async def test_targets_change_while_a_copy_hangs_whose_session_has_gone() -> None:
+    """It is stopped, and waited for by whoever is told that it has ended."""
+    gateway = Site()
+    alice, bob = await two_sessions(gateway)
+    gateway.command(alice, *copy_of_eight_blocks())
+    await settle()
+    ((number, *_),) = gateway.wire.named("start_job")
+    gateway.iscsi.sessions.ended_by_number(alice)
+    await settle()
+    changed = {1: lun_view(), 2: lun_view(4, uuid=SECOND)}
+    await asyncio.wait_for(gateway.set_targets(target_view(changed)), 1)
+    assert set(gateway.iscsi.sessions.units_of(bob)) == {3, 4}
+    renamed = {1: replace(lun_view(), volume="pool/other", size=2 << 20), 2: changed[2]}
+    await asyncio.wait_for(gateway.set_targets(target_view(renamed)), 1)
+    management(gateway, bob, 5)
+    await settle()
+    assert set(gateway.wire.named("cancel_job")) == {(number,)}
+    assert gateway.wire.named("management_done") == []
+    gateway.iscsi.units.jobs.done(number, errno.ECANCELED, 0)
+    await settle()
+    assert gateway.wire.named("management_done") == [(900, 0)]
 
 
 async def test_a_sanitize_operation_goes_on_when_its_volume_is_open_again() -> None:

@@ -10,12 +10,13 @@ import pytest
 
 from tests.conformance.iscsi.client import Session
 from tests.conformance.iscsi.scenarios import cdbs
+from tests.conformance.iscsi.scenarios.copies import extended_copy
 from tests.lab.faultfs import FaultFS
 from tests.lab.processes import PORTALS, Gateway, Target, add_target
 from tests.lab.site import wait_until
 
 SOURCE, DESTINATION = 1, 2  # their LUNs
-BLOCKS = 2048
+BLOCKS = 2048  # of one copy
 REPORT_GROUPS = bytes.fromhex("a30a00000000 00000400 0000")
 ACTIVE, UNAVAILABLE = 0x0, 0x3  # ASYMMETRIC ACCESS STATE (SPC-4 table 276)
 COPIED, OLD = b"\xaa", b"\x11"
@@ -37,39 +38,9 @@ class Scene:
         """The victim's EXTENDED COPY of all blocks, asked of the source; gives its tag. On return
         its first read hangs."""
         self.faults.hang("read", path="/pool/*.img", end=4096)
-        itt = extended_copy(self.victim, SOURCE, to, lba=lba)
+        itt = extended_copy(self.victim, SOURCE, to, BLOCKS, lba=lba)
         self.faults.wait_hung()
         return itt
-
-
-def extended_copy(
-    session: Session, source: int, destination: int, *, lba: int = 0, list_id: int = 1
-) -> int:
-    """Asks a unit for a copy of all its blocks, by their LUNs; gives the command's tag."""
-    cscds = b"".join(cscd(naa_of(session, lun)) for lun in (source, destination))
-    # Block to block (SPC-4 6.4.6.3): from CSCD 0 to CSCD 1
-    segment = struct.pack(">BBHHHxxHQQ", 0x02, 0, 0x18, 0, 1, BLOCKS, 0, lba)
-    head = struct.pack(">BxH4xII", list_id, len(cscds), len(segment), 0)
-    parameters = head + cscds + segment
-    cdb = struct.pack(">BB8xIxx", 0x83, 0, len(parameters))
-    return session.start(cdb, lun=source, write=parameters, immediate_data=parameters)
-
-
-def naa_of(session: Session, lun: int) -> bytes:
-    """The unit's NAA designator (SPC-4 7.8.6.6)."""
-    page = session.command(cdbs.inquiry(255, 0x83), lun=lun, read=255).data
-    at = 4
-    while at < len(page):
-        if page[at + 1] & 0x3F == 0x03:
-            return page[at + 4 : at + 4 + page[at + 3]]
-        at += 4 + page[at + 3]
-    raise AssertionError("no NAA designator")
-
-
-def cscd(naa: bytes) -> bytes:
-    """An identification CSCD descriptor (SPC-4 6.4.5.4) of a disk with blocks of 512 bytes."""
-    named = bytes((0xE4, 0, 0, 0, 0x01, 0x03, 0x00, len(naa))) + naa
-    return named.ljust(28, b"\0") + cdbs.BLOCK.to_bytes(4, "big")
 
 
 @pytest.fixture
@@ -209,11 +180,12 @@ def set_access(session: Session, state: int) -> None:
 def test_copies_on_a_disk_that_hangs_hold_no_other_units(scene: Scene) -> None:
     scene.faults.hang("read", path="/pool/*.img")
     for list_id in range(1, 7):
-        extended_copy(scene.victim, SOURCE, SOURCE, lba=BLOCKS, list_id=list_id)
+        extended_copy(scene.victim, SOURCE, SOURCE, BLOCKS, lba=BLOCKS, list_id=list_id)
     for list_id in range(7, 11):
-        extended_copy(scene.victim, SOURCE, DESTINATION, list_id=list_id)
+        extended_copy(scene.victim, SOURCE, DESTINATION, BLOCKS, list_id=list_id)
     scene.faults.wait_hung(6)
-    copied = scene.other.finish(extended_copy(scene.other, DESTINATION, DESTINATION, lba=BLOCKS))
+    itt = extended_copy(scene.other, DESTINATION, DESTINATION, BLOCKS, lba=BLOCKS)
+    copied = scene.other.finish(itt)
     assert copied.status == cdbs.GOOD, copied.sense_code
     stop = scene.other.command(bytes((0x1B, *bytes(5))), lun=DESTINATION)  # START STOP UNIT
     assert stop.status == cdbs.GOOD, stop.sense_code
@@ -223,7 +195,7 @@ def test_copies_on_a_disk_that_hangs_hold_no_other_units(scene: Scene) -> None:
 
 def test_a_unit_is_there_while_the_disk_hangs_that_a_copy_of_it_goes_to(scene: Scene) -> None:
     scene.faults.hang("write", path="/pool/*.img")
-    itt = extended_copy(scene.victim, DESTINATION, SOURCE)
+    itt = extended_copy(scene.victim, DESTINATION, SOURCE, BLOCKS)
     scene.faults.wait_hung()
     # OVERWRITE, IMMED 1 (SBC-3 5.24.2)
     cdb, parameters = bytes((0x48, 0x81, *bytes(5), 0, 8, 0)), bytes((1, 0, 0, 4, *b"\x55" * 4))
