@@ -132,6 +132,23 @@ def test_a_reset_of_the_target_holds_what_hangs_alone(gateway: Gateway, frail: F
         assert other.finish(held).sense_code[0] == UNIT_ATTENTION
 
 
+def test_a_cold_reset_ends_all_sessions_though_the_one_that_asked_has_gone(
+    gateway: Gateway, frail: FaultFS
+) -> None:
+    hangs, sound = gateway.add_volume("1MiB", pool=POOL, io="direct"), gateway.add_volume("1MiB")
+    target = add_target(gateway, {1: hangs, 2: sound}, parameters=PARAMETERS)
+    asks = log_in(target, "asks", 1, 2)
+    with closing(log_in(target, "other", 1, 2)) as other:
+        frail.hang("read", path=image(hangs))
+        asks.start(cdbs.read10(0, 1), lun=1, read=cdbs.BLOCK)
+        frail.wait_hung()
+        asks.start_managing(cdbs.TARGET_COLD_RESET)
+        assert asks.clear_attentions(2), "it is told of the reset"
+        close(asks, target)
+        frail.remove()
+        other.connection.wait_closed()
+
+
 def test_targets_change_while_a_copy_hangs_whose_session_has_gone(
     gateway: Gateway, frail: FaultFS
 ) -> None:

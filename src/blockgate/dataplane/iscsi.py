@@ -54,7 +54,11 @@ class Iscsi:
         self.connections = IscsiConnections(wire, self.sessions)
         self.commands = Commands(wire, self.sessions)
         self.management = TaskManager(
-            wire, self.aborts, self.sessions.units_of, self.sessions.end_target_sessions
+            wire,
+            self.aborts,
+            self.sessions.units_of,
+            self.sessions.target_of,
+            self.sessions.end_sessions_of,
         )
         # Targets that are not served although they are wanted: by name, why.
         self.troubles: Mapping[str, str] = {}

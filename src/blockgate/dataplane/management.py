@@ -33,28 +33,32 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Function:
-    """One function under way, with the units that its session reached when it came."""
+    """One function under way, with the target of its session and the units that this one reached
+    when it came: the session may have gone by the time that they are wanted."""
 
     task: int
-    session: int
     cut: int
+    target: str
     units: Mapping[int, Unit]
     of_target: bool
 
 
 class TaskManager:
-    """Carries out functions. ``end_sessions`` closes every session of a session's target."""
+    """Carries out functions. ``target_of`` names a session's target, ``end_sessions`` closes every
+    session of one."""
 
     def __init__(
         self,
         wire: Wire,
         aborts: Aborts,
         units_of: Callable[[int], Mapping[int, Unit]],
-        end_sessions: Callable[[int], Awaitable[None]],
+        target_of: Callable[[int], str],
+        end_sessions: Callable[[str], Awaitable[None]],
     ) -> None:
         self._wire = wire
         self._aborts = aborts
         self._units_of = units_of
+        self._target_of = target_of
         self._end_sessions = end_sessions
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -70,7 +74,8 @@ class TaskManager:
         if not made.steps and not made.afterwards:
             self._wire.management_done(task, made.response)
             return
-        function = _Function(task, session, cut, units, of_target=asked.volume == 0)
+        target = self._target_of(session)
+        function = _Function(task, cut, target, units, of_target=asked.volume == 0)
         work = asyncio.get_running_loop().create_task(self._carry_out(function, made))
         self._under_way.add(work)
         work.add_done_callback(self._under_way.discard)
@@ -103,7 +108,7 @@ class TaskManager:
             # Whatever went wrong: without an answer the engine would hold the units for ever.
             self._wire.management_done(function.task, response)
         if made.afterwards and response is Response.COMPLETE:
-            await self._end_sessions(function.session)
+            await self._end_sessions(function.target)
 
     async def _carry_out_at(self, volume: int, steps: Iterable[Step], function: _Function) -> bool:
         """What a function does to one unit. True: all of it has happened."""

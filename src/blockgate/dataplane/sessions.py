@@ -94,6 +94,11 @@ class Sessions:
         active = self._active.get(session)
         return active.units if active is not None else {}
 
+    def target_of(self, session: int) -> str:
+        """The name of a session's target; "" for one that there is not (any more)."""
+        active = self._active.get(session)
+        return active.session.port.target if active is not None else ""
+
     def neighbours(self, nexus: Nexus) -> Iterable[Neighbour]:
         """What the session of a nexus reaches now, for copies within and between units."""
         active = self._active.get(nexus.number - FIRST_NEXUS)
@@ -260,12 +265,8 @@ class Sessions:
             await asyncio.gather(*(unit.detach(active.nexus) for unit in active.units.values()))
             active.units.clear()
 
-    async def end_target_sessions(self, session: int) -> None:
-        """TARGET COLD RESET: closes every session of the session's target."""
-        active = self._active.get(session)
-        if active is None:
-            return
-        target = active.session.port.target
+    async def end_sessions_of(self, target: str) -> None:
+        """TARGET COLD RESET: closes every session of a target."""
         for one in [one for one in self._active.values() if one.session.port.target == target]:
             await self._disconnect(one.session)
 

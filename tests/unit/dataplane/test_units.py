@@ -445,6 +445,19 @@ async def test_a_cold_reset_ends_the_sessions_after_its_answer() -> None:
     assert len(gateway.iscsi.sessions.table) == 0
 
 
+async def test_a_cold_reset_ends_the_sessions_though_the_one_that_asked_has_gone() -> None:
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    gateway.wire.hold_aborts = True
+    management(gateway, alice, 7, volume=0)
+    await settle()
+    gateway.iscsi.sessions.ended_by_number(alice)
+    await settle()
+    gateway.wire.drain()
+    await settle()
+    assert gateway.wire.named("disconnect") == [(2,)]
+
+
 async def test_a_reset_of_the_target_lets_go_unit_by_unit() -> None:
     gateway = Site()
     await gateway.set_targets(target_view({1: lun_view(), 2: lun_view(4, uuid=SECOND)}))
