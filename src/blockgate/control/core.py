@@ -101,6 +101,8 @@ class Core:
         self.opened: dict[str, Opened] = {}
         self.published: dict[ExportName, Published] = {}
         self.offers: dict[TargetName, Offer] = {}
+        self.let_in: dict[TargetName, int] = {}
+        """The last session that each target let in before something was taken away from it."""
         self.target_views: dict[TargetName, TargetView] = {}
         self.paused: set[str] = set()
         self.withheld: set[str] = set()

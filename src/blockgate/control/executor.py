@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from blockgate.backstores.base import PoolBackstore
 from blockgate.control.core import Core
-from blockgate.control.offers import discovery_offer, ends, offer_of
+from blockgate.control.offers import discovery_offer, ends, offer_of, takes_away
 from blockgate.control.ports import ExportView, Gate, TargetView, VolumeSpec
 from blockgate.control.progress import Progress
 from blockgate.control.rotation import rotate_key
@@ -223,9 +223,11 @@ class Executor:
                         views[name] = target_view(core, offer)
 
             await asyncio.to_thread(render)
-            await self._hand_over(views)
+            last = await self._hand_over(views)
             for name, offer in offers.items():
-                core.offers.pop(name, None)
+                before = core.offers.pop(name, None)
+                if before is not None and takes_away(before, offer):
+                    core.let_in[name] = last
                 if offer is not None:
                     core.offers[name] = offer
             core.target_views = views
@@ -243,23 +245,28 @@ class Executor:
                 raise
             core.discovery = offer
 
-    async def _hand_over(self, views: Mapping[TargetName, TargetView]) -> None:
+    async def _hand_over(self, views: Mapping[TargetName, TargetView]) -> int:
         by_name: dict[str, TargetView] = {name: view for name, view in views.items()}  # noqa: C416
-        await self._core.data_plane.set_targets(by_name, self._core.discovery_view)
+        return await self._core.data_plane.set_targets(by_name, self._core.discovery_view)
 
     async def _end_sessions(self, step: EndSessions) -> None:
-        """Who is not to go on has time for a logout. Who is to come back as soon as its
-        volume is open again loses its connection at once: that is what it comes back after."""
+        """Who is not to go on has time for a logout; who has come back meanwhile was let in on the
+        terms of now. Who is to come back as soon as its volume is open again loses its connection
+        at once: that is what it comes back after."""
         before, plane = step.before, self._core.data_plane
+        last = self._core.let_in.get(before.target.name)
         dismissed = set()
         for session in await plane.sessions():
             if session.target != before.target.name:
                 continue
-            if ends(before, step.after, session.initiator):
+            returned = last is not None and session.session > last
+            if not returned and ends(before, step.after, session.initiator):
                 dismissed.add(session.session)
             elif not step.closing.isdisjoint(before.shows(session.initiator)):
                 await plane.disconnect(session.conn)
         await plane.dismiss(dismissed)
+        if step.after is None:
+            self._core.let_in.pop(before.target.name, None)
 
     async def _disconnect(self, export: str) -> None:
         for session in await self._core.data_plane.sessions():

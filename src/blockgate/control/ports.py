@@ -299,14 +299,13 @@ class DataPlane(Protocol):
         """Replace the whole directory of exports that handshakes see."""
         ...
 
-    async def set_targets(
-        self, targets: Mapping[str, TargetView], discovery: DiscoveryView
-    ) -> None:
+    async def set_targets(self, targets: Mapping[str, TargetView], discovery: DiscoveryView) -> int:
         """Replace all targets that log-ins and discovery see; returns when that is in force.
 
         Sessions that exist get the LUN map that their initiator has now; none is ended for a
         secret that is another one now. A target with a unit that cannot be had is not ready until
-        it can, which the data plane tries by itself.
+        it can, which the data plane tries by itself. Returns the number of the last session that
+        was let in before: numbers grow, and those with greater ones know the new targets.
         """
         ...
 

@@ -73,15 +73,16 @@ class Iscsi:
 
     async def set_targets(
         self, targets: Mapping[str, ports.TargetView], discovery: ports.DiscoveryView
-    ) -> None:
+    ) -> int:
         """See :meth:`ports.DataPlane.set_targets`. Units come before the sessions that use them."""
         async with self._turn:
             self._targets, self._discovery = dict(targets), discovery
-            await self._renew()
+            last = await self._renew()
         if self.troubles and self._retrying is None:
             self._retrying = asyncio.get_running_loop().create_task(self._try_again())
+        return last
 
-    async def _renew(self) -> None:
+    async def _renew(self) -> int:
         failed = await self._introduce()
         former = self._served
         self._served = {name: convert.without(view, failed) for name, view in self._targets.items()}
@@ -99,8 +100,9 @@ class Iscsi:
             for name, view in self._targets.items()
             if not convert.volumes(view).isdisjoint(failed)
         }
-        await self.sessions.retarget(self._served, self._catalog())
+        last = await self.sessions.retarget(self._served, self._catalog())
         self.pools.wake()
+        return last
 
     async def _introduce(self) -> Mapping[int, str]:
         """Has every mapped unit as it should be now; by handle why one is not. The others, and the

@@ -318,9 +318,9 @@ class EngineDataPlane:
 
     async def set_targets(
         self, targets: Mapping[str, ports.TargetView], discovery: ports.DiscoveryView
-    ) -> None:
+    ) -> int:
         """See :meth:`ports.DataPlane.set_targets`."""
-        await self._iscsi.set_targets(targets, discovery)
+        return await self._iscsi.set_targets(targets, discovery)
 
     def target_trouble(self, target: str) -> ports.TargetTrouble | None:
         """See :meth:`ports.DataPlane.target_trouble`."""

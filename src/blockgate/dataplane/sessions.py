@@ -325,11 +325,12 @@ class Sessions:
             for one in seat.luns
         }
 
-    async def retarget(self, targets: Mapping[str, ports.TargetView], catalog: Catalog) -> None:
+    async def retarget(self, targets: Mapping[str, ports.TargetView], catalog: Catalog) -> int:
         """Targets are others now: every session gets the map that its initiator has. One that would
         not be let in any more gets an empty one, and is asked to leave; so is one with a number
-        that is another disk now."""
+        that is another disk now. Returns the number of the last session of before."""
         self._targets, self.catalog = dict(targets), catalog
+        last = self.table.last_number
         for count, active in enumerate(list(self._active.values())):
             if count % SESSIONS_AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -339,6 +340,7 @@ class Sessions:
             await self._remap(active, luns)
             if view is None:
                 self._dismiss(active)
+        return last
 
     async def _remap(self, active: Active, luns: Mapping[int, ports.LunView]) -> None:
         switched = convert.switched(active.luns, luns)

@@ -87,6 +87,11 @@ class SessionTable:
     def __len__(self) -> int:
         return len(self._by_number)
 
+    @property
+    def last_number(self) -> int:
+        """That of the session that began last; those to come have greater ones."""
+        return self._last_number
+
     def get(self, number: int) -> Session | None:
         """A session by its number."""
         return self._by_number.get(number)

@@ -126,14 +126,14 @@ class PlainDataPlane:
     def access_states(self, target: str) -> Mapping[str, str]:
         return {}
 
-    async def set_targets(
-        self, targets: Mapping[str, TargetView], discovery: DiscoveryView
-    ) -> None:
+    async def set_targets(self, targets: Mapping[str, TargetView], discovery: DiscoveryView) -> int:
         self.targets, self.discovery = dict(targets), discovery
+        last = max((one.session for one in self.live), default=0)
         for handle, view in self.mapped().items():
             gate = self.opened[handle].gate
             assert gate is not None and gate.size >= view.size, "mapped before its gate"
         self.live = [replace(s, handles=self.handles(s)) for s in self.live]
+        return last
 
     def mapped(self) -> dict[int, LunView]:
         """Every LUN that somebody could see, by its volume's handle."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from blockgate.cluster.sqlite import SqliteStore
+from blockgate.control.ports import DiscoveryView, TargetView
 from blockgate.control.units import RECORD_MAX, Units
 from blockgate.model.callers import Caller, Role
 from blockgate.model.errors import (
@@ -165,6 +166,27 @@ async def test_a_number_that_is_another_disk_ends_its_sessions(lab: Lab) -> None
         assert ended not in [one.initiator for one in lab.plane.live]
         assert len(lab.plane.live) == 1, "the other one sees what it saw"
         lab.plane.live.clear()
+
+
+async def test_who_has_come_back_to_another_disk_is_not_sent_away_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data plane asks it to leave before control asks which sessions there are."""
+    own = {"luns": [{"lun": 0, "volume": "main/b"}]}
+    await web(lab, acls=[{"initiator": HOST}, {"initiator": OTHER, **own}])
+    lab.plane.login(NAME, HOST, 7)
+    publish = lab.plane.set_targets
+
+    async def come_back(targets: Mapping[str, TargetView], discovery: DiscoveryView) -> int:
+        last = await publish(targets, discovery)
+        lab.plane.live.clear()
+        lab.plane.login(NAME, HOST, 8)
+        return last
+
+    monkeypatch.setattr(lab.plane, "set_targets", come_back)
+    await lab.control.acl_update(ADMIN, new_id(), NAME, HOST, own, force=True)
+    assert [one.session for one in lab.plane.live] == [8]
+    assert seen(lab) == {0: ("main/b", False)}
 
 
 async def test_what_is_not_said_of_an_acl_stays(lab: Lab) -> None:

@@ -357,6 +357,23 @@ async def test_a_dismissed_session_that_logs_out_is_not_waited_for() -> None:
     assert gateway.wire.named("disconnect") == []
 
 
+async def test_which_sessions_began_before_the_targets_changed() -> None:
+    gateway = await site()
+    first = await gateway.login()
+    gateway.wire.pause_gates = asyncio.Event()
+    unit = gateway.iscsi.units.get(3)
+    assert unit is not None
+    changed = target_view({1: lun_view(read_only=True)})
+    changing = asyncio.create_task(gateway.iscsi.set_targets(changed, ports.DiscoveryView()))
+    await settle()
+    gateway.begin_login(BOB)
+    await settle()
+    assert not changing.done(), "the session's seat is being changed"
+    gateway.wire.pause_gates.set()
+    assert await changing == first
+    assert gateway.iscsi.sessions.table.last_number > first
+
+
 OTHER_DISK = lun_view(4, uuid=OTHER)
 
 
