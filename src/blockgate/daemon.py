@@ -160,7 +160,9 @@ class Daemon:
         protocols: tuple[Protocol, ...] = ("nbd", "iscsi")
         for protocol in protocols:
             for one in self._listeners.of(protocol):
-                number = await self._plane.add_listener(one.sock.fileno(), one.address, protocol)
+                number = await self._plane.add_listener(
+                    one.sock.fileno(), one.address, protocol, one.met_at
+                )
                 self._data_listeners[number] = protocol
 
     def _gateway_info(self) -> GatewayInfo:

@@ -138,11 +138,14 @@ def test_both_families_host_names_and_unix(start_gateway: Callable[..., Gateway]
 
 
 def test_socket_activation(tmp_path: Path) -> None:
-    """The API and an NBD listener as a service manager passes them; their files stay."""
+    """The API, an NBD and an iSCSI listener as a service manager passes them; their files stay."""
     api = tmp_path / "passed.sock"
     with (
         socket.socket(socket.AF_UNIX) as api_sock,
         socket.create_server(("127.0.0.1", 0)) as nbd_sock,
+        socket.create_server(
+            ("::", 0), family=socket.AF_INET6, dualstack_ipv6=True
+        ) as iscsi_sock,  # as blockgated-iscsi.socket has it
         NotifySocket(tmp_path / "notify") as notify,
     ):
         api_sock.bind(str(api))
@@ -150,7 +153,7 @@ def test_socket_activation(tmp_path: Path) -> None:
         port = nbd_sock.getsockname()[1]
         # A client that comes before the daemon waits, and is served.
         early = socket.create_connection(("127.0.0.1", port), 30)
-        passed = [os.dup(api_sock.fileno()), os.dup(nbd_sock.fileno())]
+        passed = [os.dup(one.fileno()) for one in (api_sock, nbd_sock, iscsi_sock)]
 
         def place() -> None:
             for fd, source in enumerate(passed, start=3):
@@ -173,8 +176,8 @@ def test_socket_activation(tmp_path: Path) -> None:
             ],
             env={
                 **os.environ,
-                "LISTEN_FDS": "2",
-                "LISTEN_FDNAMES": "api:nbd",
+                "LISTEN_FDS": "3",
+                "LISTEN_FDNAMES": "api:nbd:iscsi",
                 "NOTIFY_SOCKET": str(notify.path),
             },
             preexec_fn=place,
@@ -186,10 +189,15 @@ def test_socket_activation(tmp_path: Path) -> None:
             transport = httpx.HTTPTransport(uds=str(api))
             with httpx.Client(transport=transport, base_url="http://x") as client:
                 listeners = client.get("/v1/gateway").json()["listeners"]
+                portal = f"127.0.0.1:{iscsi_sock.getsockname()[1]}"
+                body = {"name": "iqn.2026-01.org.example:t", "portals": [portal]}
+                target = client.post("/v1/targets", json=body).raise_for_status().json()
             assert [(one["protocol"], one["inherited"]) for one in listeners] == [
                 ("api", True),
                 ("nbd", True),
+                ("iscsi", True),
             ]
+            assert target["reason"] == "", "both kinds of addresses lead to that one socket"
             assert early.recv(8) == b"NBDMAGIC"
             early.close()
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import chain
 from typing import Final
 
 from blockgate.control import ports
@@ -67,7 +68,7 @@ class Iscsi:
         self._retrying: asyncio.Task[None] | None = None
         self._converted: Mapping[str, Target] = {}
         self._discovery = ports.DiscoveryView()
-        self._portals: dict[int, str] = {}
+        self._portals: dict[int, tuple[str, ...]] = {}
         self._closing = False
         self._turn = asyncio.Lock()
 
@@ -134,7 +135,7 @@ class Iscsi:
         found = self._converted.get(target)
         if found is None:
             return None
-        listeners = list(self._portals.values())
+        listeners = self._listened_at()
         reasons = [self.troubles.get(target, ""), _unheard(found, listeners)]
         served = not reasons[0] and found.is_served_by(listeners)
         reason = " ".join(filter(None, reasons))
@@ -157,9 +158,9 @@ class Iscsi:
         """The volumes that a session reaches."""
         return tuple(self.sessions.units_of(session))
 
-    def add_portal(self, listener: int, address: str) -> None:
-        """A portal is listened on; discovery tells of it."""
-        self._portals[listener] = address
+    def add_portal(self, listener: int, *addresses: str) -> None:
+        """A portal is listened on, and met at these addresses; discovery tells of it."""
+        self._portals[listener] = addresses
         self.sessions.catalog = self._catalog()
 
     def remove_portal(self, listener: int) -> None:
@@ -190,9 +191,12 @@ class Iscsi:
         return Catalog(
             self._converted,
             discovery=convert.discovery(self._discovery),
-            portals=tuple(self._portals.values()),
+            portals=self._listened_at(),
             closing=self._closing,
         )
+
+    def _listened_at(self) -> tuple[str, ...]:
+        return tuple(chain.from_iterable(self._portals.values()))
 
     def _mapped(self) -> dict[int, Mapped]:
         """Every volume that a target maps for anybody, and the ports that lead to it."""

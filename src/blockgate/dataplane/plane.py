@@ -135,12 +135,14 @@ class EngineDataPlane:
         """How many engine threads there are."""
         return self._engine.shards
 
-    async def add_listener(self, fd: int, label: str, protocol: Protocol = "nbd") -> int:
+    async def add_listener(
+        self, fd: int, label: str, protocol: Protocol = "nbd", met_at: Sequence[str] = ()
+    ) -> int:
         """Serves NBD or iSCSI on a bound and listening stream socket (which is duplicated);
-        ``label`` is its address."""
+        ``label`` is its address, ``met_at`` those at which clients meet it, if that says more."""
         listener = await self._status(self._engine.add_listener, fd, label, protocol)
         if protocol == "iscsi":
-            self._iscsi.add_portal(listener, label)
+            self._iscsi.add_portal(listener, *(met_at or (label,)))
         return listener
 
     async def remove_listener(self, listener: int) -> None:

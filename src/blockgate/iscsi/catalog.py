@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import MappingProxyType
 from typing import Final
 
@@ -155,8 +155,8 @@ def plain(address: str) -> str:
 
 
 def _concrete(portal: str, local: str) -> str:
-    """A portal as this initiator can reach it. A wildcard that ``local`` is one of is ``local``
-    (``[::]`` may be of both kinds); any other says nothing ("")."""
+    """A portal as this initiator can reach it. A wildcard that ``local`` is one of is ``local``;
+    any other says nothing ("")."""
     if canonical(portal)[0] not in ("0.0.0.0", "::"):
         return portal
     return local if _covers(portal, local) else ""
@@ -164,7 +164,20 @@ def _concrete(portal: str, local: str) -> str:
 
 def _covers(listener: str, portal: str) -> bool:
     """Whether what listens at one address is met at the other: a wildcard is met at any of its
-    kind, and ``[::]`` at both kinds."""
+    kind alone (a socket that takes both kinds is listed under both), and at any name."""
     (host, port), (wanted, wanted_port) = canonical(listener), canonical(portal)
-    covered = host in (wanted, "::") or (host == "0.0.0.0" and ":" not in wanted)
+    if host == "0.0.0.0":
+        covered = ":" not in wanted
+    elif host == "::":
+        covered = not _is_ipv4(wanted)
+    else:
+        covered = host == wanted
     return covered and port == wanted_port
+
+
+def _is_ipv4(host: str) -> bool:
+    try:
+        IPv4Address(host)
+    except ValueError:
+        return False
+    return True

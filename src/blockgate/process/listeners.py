@@ -47,6 +47,17 @@ class Listener:
     file_id: tuple[int, int] | None = None
     """Device and inode of a Unix socket's file that we made."""
 
+    @property
+    def met_at(self) -> tuple[str, ...]:
+        """The addresses at which clients meet it: two, where a socket bound to ``::`` takes IPv4 as
+        well (RFC 3493 5.3). None that we bind does; one that is passed may (BindIPv6Only=both)."""
+        if self.sock.family == socket.AF_INET6:
+            host, port = self.sock.getsockname()[:2]
+            alone = self.sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+            if host == "::" and not alone:
+                return (str(InetAddress("0.0.0.0", port)), self.address)
+        return (self.address,)
+
 
 class Listeners:
     """The registry. Binding looks up host names, so call `bind` from a thread."""

@@ -196,12 +196,13 @@ async def test_no_more_connections_than_were_agreed_come_at_once() -> None:
 
 async def test_discovery() -> None:
     gateway = await site()
-    gateway.iscsi.add_portal(1, "192.0.2.1:3260")
+    gateway.iscsi.add_portal(1, "192.0.2.1:3260", "[2001:db8::1]:3260")
     await gateway.login(SessionType="Discovery")
     gateway.iscsi.connections.text(
         1, 9, 0xFFFFFFFF, b"SendTargets=All\0", final=True, continued=False
     )
-    expected = f"TargetName={DISK}\0TargetAddress=192.0.2.1:3260,1\0".encode()
+    addresses = "TargetAddress=192.0.2.1:3260,1\0TargetAddress=[2001:db8::1]:3260,1\0"
+    expected = f"TargetName={DISK}\0{addresses}".encode()
     answer = TextAnswer(expected, 0xFFFFFFFF, final=True, continued=False)
     assert gateway.wire.named("text_reply") == [(1, 9, answer)]
     gateway.iscsi.connections.text(1, 9, 5, b"", final=True, continued=False)

@@ -86,7 +86,8 @@ def test_wildcard_portals_are_told_as_what_was_reached() -> None:
     ],
 )
 def test_a_dual_stack_portal(reached: str, portals: list[str]) -> None:
-    catalog = Catalog.of([Target(DISK, open_access=True)], portals=("[::]:3260",))
+    both = ("0.0.0.0:3260", "[::]:3260")  # as the listener of one socket tells it
+    catalog = Catalog.of([Target(DISK, open_access=True)], portals=both)
     answer = ask(TextExchange(session(), reached), text(SendTargets="All"), catalog=catalog)
     assert isinstance(answer, TextAnswer)
     pairs = [one.partition("=") for one in answer.data.decode().split("\0")[:-1]]

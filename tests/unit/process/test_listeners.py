@@ -36,6 +36,24 @@ def test_both_families_may_have_the_same_port(listeners: Listeners) -> None:
     assert [one.address for one in listeners] == [f"[::]:{port}", f"0.0.0.0:{port}"]
 
 
+def test_a_listener_knows_at_which_addresses_it_is_met(listeners: Listeners) -> None:
+    listeners.bind("iscsi", InetAddress("::", 0))
+    for v6only, host in ((1, "::"), (0, "::"), (0, "::1")):  # BindIPv6Only= of systemd.socket(5)
+        sock = socket.socket(socket.AF_INET6)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+        sock.bind((host, 0))
+        sock.listen()
+        listeners.adopt("iscsi", sock)
+    ours, alone, both, one = listeners.of("iscsi")
+    for listener in (ours, alone, one):
+        assert listener.met_at == (listener.address,)
+    port = both.sock.getsockname()[1]
+    assert both.met_at == (f"0.0.0.0:{port}", f"[::]:{port}")
+    socket.create_connection(("127.0.0.1", port), 5).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", alone.sock.getsockname()[1]), 5)
+
+
 def test_a_host_name_is_bound_at_its_addresses(listeners: Listeners) -> None:
     listeners.bind("nbd", InetAddress("localhost", 0))
     assert all(one.address.startswith(("127.", "[::1]")) for one in listeners)
