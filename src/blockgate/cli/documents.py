@@ -33,8 +33,8 @@ RestoreForceOption = Annotated[
     bool,
     typer.Option(
         "--force",
-        help="Also what ends sessions, without volumes that were deleted since, and with pools "
-        "back in their former places.",
+        help="Also what ends sessions, without volumes that were deleted since and ScsiIds that "
+        "another volume has, and with pools back in their former places.",
     ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

@@ -9,7 +9,16 @@ from typing import TypeVar
 
 from blockgate.backstores.base import Adoptable
 from blockgate.control.draft import Draft
-from blockgate.model.config import CacheMode, Configuration, Export, IoMode, Pool, Volume
+from blockgate.model.config import (
+    CacheMode,
+    Configuration,
+    Export,
+    IoMode,
+    Pool,
+    Volume,
+    doubles,
+    one_disk,
+)
 from blockgate.model.document import Document, ExportEntry, VolumeEntry
 from blockgate.model.entries import at
 from blockgate.model.errors import Conflict, InvalidInput, Refused
@@ -210,18 +219,21 @@ def restore(
     """The draft that brings `target` back, and the volumes that cannot come back.
 
     Sizes stay as they are: they belong to the data, and a former size could cut it. Volumes that
-    the target does not hold are forgotten. `leave_out`: do without what cannot come back, and
-    let pools be in other places, else that is `Refused`.
+    the target does not hold are forgotten. `leave_out`: do without what cannot come back, keep
+    apart what initiators would take for one disk, and let pools be in other places, else that is
+    `Refused`.
     """
     current = {volume.uuid: volume for volume in config.volumes.values()}
-    volumes: dict[VolumeRef, Volume | None] = {}
+    present: dict[VolumeRef, Volume] = {}
+    restored: dict[VolumeRef, Volume] = {}
     registered, missing = [], []
     for ref, volume in target.volumes.items():
         have = current.get(volume.uuid) or facts.labelled.get(volume.uuid)
         if have is None:
             missing.append(str(ref))
             continue
-        volumes[ref] = replace(volume, size=have.size, block_size=have.block_size)
+        present[ref] = have
+        restored[ref] = replace(volume, size=have.size, block_size=have.block_size)
         if volume.uuid not in current:
             registered.append(have)
     if missing and not leave_out:
@@ -231,7 +243,10 @@ def restore(
         )
     if not leave_out:
         _check_places(number, target, config)
-    volumes |= {ref: None for ref in config.volumes if ref not in volumes}
+        _check_doubles(number, restored, config)
+    _keep_apart(restored, present, config)
+    volumes: dict[VolumeRef, Volume | None] = dict.fromkeys(config.volumes)
+    volumes |= restored
     pools: dict[PoolName, Pool | None] = dict.fromkeys(config.pools)
     pools |= target.pools
     exports: dict[ExportName, Export | None] = dict.fromkeys(config.exports)
@@ -262,6 +277,35 @@ def _check_places(number: int, target: Configuration, config: Configuration) -> 
                 f"In configuration {number} pool {name} is {pool.path}, and now it is {now.path}.",
                 "Its volumes would be others; if that is meant, use --force.",
             )
+
+
+def _check_doubles(
+    number: int, restored: Mapping[VolumeRef, Volume], config: Configuration
+) -> None:
+    """Two volumes of one ScsiId, which earlier versions took, are one disk to multipath: what it
+    writes to the one would be in the other as well. No force brings that back."""
+    found = doubles(config.volumes, restored)
+    if found:
+        pairs = " ".join(one_disk(*pair, restored[pair[1]].unit) for pair in found[:10])
+        names = ", ".join(str(double) for _, double in found[:10])
+        raise Refused(
+            f"Configuration {number} cannot come back as it was. {pairs}",
+            f"With --force everything else is restored. Of {names} the SCSI identity stays as it "
+            "is now; one that has the same ScsiId now loses it, and is known by its UUID.",
+        )
+
+
+def _keep_apart(
+    restored: dict[VolumeRef, Volume], present: Mapping[VolumeRef, Volume], config: Configuration
+) -> None:
+    """Lets each double be what it is at present (`present`: by the configuration, or by its
+    label), which leaves those alone who use it, or have no ScsiId."""
+    while found := doubles(config.volumes, restored):
+        ref = found[0][1]
+        volume, unit = restored[ref], present[ref].unit
+        if volume.unit == unit:
+            unit = replace(unit, scsi_id="")
+        restored[ref] = replace(volume, unit=unit)
 
 
 def _without(target: Target, missing: list[str]) -> Target:

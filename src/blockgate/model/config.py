@@ -276,12 +276,14 @@ def _check_volumes(pools: Mapping[PoolName, Pool], volumes: Mapping[VolumeRef, V
                 )
 
 
-def check_wwids(before: Mapping[VolumeRef, Volume], after: Mapping[VolumeRef, Volume]) -> None:
-    """`InvalidInput` where a volume comes to be what another one is to initiators: one disk.
+def doubles(
+    before: Mapping[VolumeRef, Volume], after: Mapping[VolumeRef, Volume]
+) -> list[tuple[VolumeRef, VolumeRef]]:
+    """Volumes that come to be what another one is to initiators: that one, and the double.
 
     With a ScsiId there is no other designator, and multipath makes one disk of what has the same:
-    it would write the blocks of one to the other. A pair that there is already stays: a store that
-    holds it must be readable, and any change be possible until somebody mends it.
+    it would write the blocks of one to the other. A pair that there is already is not counted: a
+    store that holds it must be readable, and any change be possible until somebody mends it.
     """
     known = {volume.uuid: volume.unit.wwid for volume in before.values()}
     changed: list[tuple[tuple[str, str], VolumeRef]] = []
@@ -294,15 +296,25 @@ def check_wwids(before: Mapping[VolumeRef, Volume], after: Mapping[VolumeRef, Vo
             owners.setdefault(wwid, volume.ref)
         else:
             changed.append((wwid, volume.ref))
-    for wwid, ref in changed:
-        other = owners.setdefault(wwid, ref)
-        if other != ref:
-            vendor, scsi_id = wwid
-            raise InvalidInput(
-                f"Volumes {other} and {ref} both have vendor {vendor} and ScsiId {scsi_id}: "
-                "initiators would take them for one disk.",
-                f"Give {ref} another ScsiId (--scsi-id), or none: then it is known by its UUID.",
-            )
+    pairs = ((owners.setdefault(wwid, ref), ref) for wwid, ref in changed)
+    return [(owner, double) for owner, double in pairs if owner != double]
+
+
+def check_wwids(before: Mapping[VolumeRef, Volume], after: Mapping[VolumeRef, Volume]) -> None:
+    """`InvalidInput` where a volume comes to be what another one is to initiators: one disk."""
+    for owner, double in doubles(before, after):
+        raise InvalidInput(
+            one_disk(owner, double, after[double].unit),
+            f"Give {double} another ScsiId (--scsi-id), or none: then it is known by its UUID.",
+        )
+
+
+def one_disk(owner: VolumeRef, double: VolumeRef, unit: Unit) -> str:
+    """What is wrong with two volumes of one ScsiId."""
+    return (
+        f"Volumes {owner} and {double} both have vendor {unit.vendor} and ScsiId {unit.scsi_id}: "
+        "initiators would take them for one disk."
+    )
 
 
 def _check_target(

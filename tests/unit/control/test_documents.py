@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from blockgate.control import draft
 from blockgate.control.service import Control
 from blockgate.model.callers import Caller, Role
 from blockgate.model.errors import Conflict, Forbidden, InUse, InvalidInput, NotFound, Refused
@@ -225,6 +226,29 @@ async def test_what_was_deleted_cannot_be_restored(lab: Lab) -> None:
     await lab.control.config_restore(ADMIN, new_id(), 2, force=True)
     assert [v.name for v in await lab.control.volume_list(ADMIN)] == ["a"]
     assert lab.files().keys() == {"a.img", ".blockgate/a.json"}
+
+
+async def test_two_disks_of_one_scsi_id_do_not_come_back(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    iet = {"vendor": "IET", "scsi_id": "149455403f160c00"}
+    names = ("main/a", "main/b", "main/c")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(draft, "check_wwids", lambda *_: None)
+        volumes = [{"name": name, "size": "1M", "scsi": iet} for name in names]
+        await apply(lab.control, {"volumes": volumes})
+    number = (await lab.control.config_history(ADMIN))[0].number
+    await lab.control.volume_update(ADMIN, new_id(), "main/a", cache="write-through")
+    await lab.control.config_restore(ADMIN, new_id(), number)  # it is no worse than before
+    await lab.control.volume_update(ADMIN, new_id(), "main/b", scsi={"scsi_id": "mended"})
+    await lab.control.volume_forget(ADMIN, new_id(), "main/c")
+    both = r"main/a and main/b both .* main/a and main/c both"
+    with pytest.raises(Refused, match=both) as refused:
+        await lab.control.config_restore(ADMIN, new_id(), number)
+    assert "Of main/b, main/c the SCSI identity stays" in refused.value.hint
+    await lab.control.config_restore(ADMIN, new_id(), number, force=True)
+    found = {v.name: v.scsi_id for v in await lab.control.volume_list(ADMIN)}
+    assert found == {"a": iet["scsi_id"], "b": "mended", "c": ""}
 
 
 async def test_a_thousand_volumes_do_not_stall_the_loop(lab: Lab) -> None:
