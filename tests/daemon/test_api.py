@@ -50,6 +50,7 @@ from tests.lab.processes import Gateway
         ("GET", "pools/none", None, 404, "none"),
         ("GET", "nothing", None, 404, "Not Found"),
         ("PUT", "pools", {}, 405, "Method Not Allowed"),
+        ("POST", "targets/iqn.2026-01.a:t/luns", {"volume": "p/v", "force": True}, 422, "force"),
     ],
 )
 def test_every_error_has_one_shape(

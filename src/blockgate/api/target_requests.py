@@ -126,7 +126,6 @@ class LunAdd(Request):
     lun: Annotated[StrictInt, _as_is(lun_number)] | None = None
     read_only: StrictBool = False
     acl: Annotated[StrictStr, _as_is(Subject.parse)] | None = None
-    force: StrictBool = False
 
 
 class AclUpdate(Request):

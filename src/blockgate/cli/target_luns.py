@@ -29,7 +29,6 @@ def add(
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Nobody may write by it.")] = False,
     acl: AclOption = None,
-    force: ForceOption = False,
 ) -> None:
     """Map a volume. Sessions see it without logging in anew.
 
@@ -38,7 +37,7 @@ def add(
     """
     name = target_name(target)
     ref = str(VolumeRef.parse(volume))
-    body: dict[str, Any] = {"volume": ref, "read_only": read_only, "force": force}
+    body: dict[str, Any] = {"volume": ref, "read_only": read_only}
     if lun is not None:
         body["lun"] = lun_number(lun)
     if acl is not None:

@@ -70,12 +70,9 @@ class TargetControl:
         lun: int | None = None,
         read_only: bool = False,
         acl: str | None = None,
-        force: bool = False,
     ) -> TargetInfo:
         """Map a volume: in the target's own view, or in that of an ACL (`acl`, its subject)."""
-        return await self._targets.lun_add(
-            caller, operation_id, name, volume, lun, read_only, acl, force
-        )
+        return await self._targets.lun_add(caller, operation_id, name, volume, lun, read_only, acl)
 
     async def lun_remove(
         self,

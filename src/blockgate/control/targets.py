@@ -117,9 +117,9 @@ class Targets:
         lun: int | None,
         read_only: bool,
         acl: str | None,
-        force: bool,
     ) -> TargetInfo:
-        """Map a volume, in the target's own view or in an ACL's; the least free number if none."""
+        """Map a volume, in the target's own view or in an ACL's; the least free number if none.
+        Nobody has less by that: the number is new, and an ACL's own view begins as the target's."""
         ref = VolumeRef.parse(volume)
         subject = None if acl is None else Subject.parse(acl)
         number = None if lun is None else lun_number(lun)
@@ -133,11 +133,10 @@ class Targets:
 
         arguments = {
             "name": name, "volume": volume, "lun": lun, "read_only": read_only, "acl": acl,
-            **_forced(force),
         }  # fmt: skip
         summary = f"map volume {ref} in target {{}}"
         return await self._edit(
-            caller, operation_id, "lun-add", arguments, change, force, summary, for_service=True
+            caller, operation_id, "lun-add", arguments, change, False, summary, for_service=True
         )
 
     async def lun_remove(
@@ -394,7 +393,7 @@ class Groups:
 
 
 def _forced(force: bool) -> dict[str, bool]:
-    """An argument that these commands did not always have: without it a request is the one that an
+    """An argument that the command did not always have: without it a request is the one that an
     earlier version knows, and sent again after an upgrade it is told what became of that."""
     return {"force": True} if force else {}
 

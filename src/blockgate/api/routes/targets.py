@@ -75,7 +75,6 @@ async def add_lun(call: Administer, target: TargetPart, body: LunAdd) -> TargetI
         lun=body.lun,
         read_only=body.read_only,
         acl=body.acl,
-        force=body.force,
     )
 
 
