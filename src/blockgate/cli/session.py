@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -139,12 +139,16 @@ def endpoint_from(options: dict[str, Any]) -> Endpoint:
 def command(
     app: typer.Typer, name: str | None = None, **settings: Any
 ) -> Callable[[_Function], _Function]:
-    """Register a function as a command of `app`, with the shared options."""
+    """Register a function as a command of `app`, with the shared options. A parameter that is a
+    dataclass stands for its fields: each is an option."""
 
     def register(function: _Function) -> _Function:
         @functools.wraps(function)
         def run(**arguments: Any) -> None:
             options = {key: arguments.pop(key) or _root.get(key) for key in SHARED}
+            for key, group in groups.items():
+                said = {one.name: arguments.pop(one.name) for one in fields(group)}
+                arguments[key] = group(**said)
             as_json = bool(options["json_output"])
             try:
                 session = Session(Api(endpoint_from(options)), as_json)
@@ -155,24 +159,30 @@ def command(
                 raise typer.Exit(error.exit_code) from error
 
         hints = get_type_hints(function, include_extras=True)
-        own = inspect.signature(function).parameters.values()
-        parameters = [
-            one.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[one.name])
-            for one in own
-        ]
-        for key, (annotation, default) in SHARED.items():
-            parameters.append(
-                inspect.Parameter(
-                    key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-                )
-            )
-            hints[key] = annotation
+        groups: dict[str, Any] = {key: hint for key, hint in hints.items() if is_dataclass(hint)}
+        parameters: list[inspect.Parameter] = []
+        for one in inspect.signature(function).parameters.values():
+            if one.name in groups:
+                parameters += _options_of(groups[one.name])
+            else:
+                parameters.append(_option(one.name, hints[one.name], one.default))
+        parameters += [_option(key, *described) for key, described in SHARED.items()]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = hints
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
         app.command(name, no_args_is_help=False, **settings)(run)
         return function
 
     return register
+
+
+def _options_of(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [_option(one.name, hints[one.name], one.default) for one in fields(group)]
+
+
+def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=default, annotation=annotation)
 
 
 def report(error: BlockgateError, *, as_json: bool) -> None:

@@ -21,11 +21,10 @@ from blockgate.cli.output import (
 )
 from blockgate.cli.progress import change
 from blockgate.cli.session import command, confirm, current
+from blockgate.cli.volume_words import NOTHING_SAID, ScsiOptions, parse_block_size
 from blockgate.model.errors import InvalidInput
 from blockgate.model.names import VolumeRef, pool_name, volume_name
-from blockgate.model.showing import shown
 from blockgate.model.sizes import format_size
-from blockgate.model.units import Unit
 
 app = typer.Typer(no_args_is_help=True, help="Volumes: virtual disks, named POOL/VOLUME.")
 
@@ -56,53 +55,8 @@ IoOption = Annotated[
 BlockSizeOption = Annotated[
     str, typer.Option("--block-size", metavar="512|4096", help="Logical block size in bytes.")
 ]
-VendorOption = Annotated[
-    str | None, typer.Option("--vendor", metavar="TEXT", help="SCSI vendor, up to 8 characters.")
-]
-ProductOption = Annotated[
-    str | None, typer.Option("--product", metavar="TEXT", help="SCSI product, up to 16.")
-]
-RevisionOption = Annotated[
-    str | None, typer.Option("--revision", metavar="TEXT", help="SCSI revision, up to 4.")
-]
-SerialOption = Annotated[
-    str | None,
-    typer.Option("--serial", metavar="TEXT", help="SCSI serial number; the UUID if not said."),
-]
-ScsiIdOption = Annotated[
-    str | None,
-    typer.Option("--scsi-id", metavar="TEXT", help="ScsiId as of iSCSI Enterprise Target."),
-]
-RemovableOption = Annotated[
-    bool | None, typer.Option("--removable/--fixed", help="A medium that can be ejected?")
-]
-ProvisioningOption = Annotated[
-    Literal["thin", "full"] | None,
-    typer.Option(
-        "--provisioning", metavar="thin|full", help="thin: initiators may give blocks back."
-    ),
-]
-PhysicalOption = Annotated[
-    str | None,
-    typer.Option(
-        "--physical-block-size", metavar="512|4096", help="What is told to initiators; 4096."
-    ),
-]
-ZeroesOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--unmap-zeroes-data/--no-unmap-zeroes-data",
-        help="Promise that blocks given back read as zeroes? As LIO's attribute.",
-    ),
-]
 ForceOption = Annotated[bool, typer.Option("--force", help="Do it in spite of what it loses.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-
-
-def _block_size(text: str) -> int:
-    if text not in ("512", "4096"):
-        raise InvalidInput(f"{shown(text)} is not a block size.", "Use 512 or 4096.")
-    return int(text)
 
 
 def _new(volume: str) -> dict[str, Any]:
@@ -113,35 +67,6 @@ def _new(volume: str) -> dict[str, Any]:
 def _at(volume: str) -> tuple[str, str]:
     ref = VolumeRef.parse(volume)
     return ref.pool, ref.name
-
-
-def _scsi(
-    vendor: str | None,
-    product: str | None,
-    revision: str | None,
-    serial: str | None,
-    scsi_id: str | None,
-    removable: bool | None,
-    provisioning: str | None,
-    physical_block_size: str | None,
-    unmap_zeroes_data: bool | None,
-) -> dict[str, Any]:
-    """What options say of a volume's SCSI face, checked."""
-    said: dict[str, Any] = {
-        "vendor": vendor,
-        "product": product,
-        "revision": revision,
-        "serial": serial,
-        "scsi_id": scsi_id,
-        "removable": removable,
-        "provisioning": provisioning,
-        "unmap_zeroes_data": unmap_zeroes_data,
-    }
-    if physical_block_size is not None:
-        said["physical_block_size"] = _block_size(physical_block_size)
-    given = {name: value for name, value in said.items() if value is not None}
-    Unit().changed(given)
-    return given
 
 
 def _face(one: Any) -> str:
@@ -196,15 +121,7 @@ def create(
             help="direct: around the gateway's page cache; buffered if not said.",
         ),
     ] = None,
-    vendor: VendorOption = None,
-    product: ProductOption = None,
-    revision: RevisionOption = None,
-    serial: SerialOption = None,
-    scsi_id: ScsiIdOption = None,
-    removable: RemovableOption = None,
-    provisioning: ProvisioningOption = None,
-    physical_block_size: PhysicalOption = None,
-    unmap_zeroes_data: ZeroesOption = None,
+    scsi: ScsiOptions = NOTHING_SAID,
 ) -> None:
     """Make a volume: empty, of a --size; or as a copy, with --from.
 
@@ -220,19 +137,9 @@ def create(
         **{key: value for key, value in options.items() if value is not None},
     }
     if block_size is not None:
-        body["block_size"] = _block_size(block_size)
-    if scsi := _scsi(
-        vendor,
-        product,
-        revision,
-        serial,
-        scsi_id,
-        removable,
-        provisioning,
-        physical_block_size,
-        unmap_zeroes_data,
-    ):
-        body["scsi"] = scsi
+        body["block_size"] = parse_block_size(block_size)
+    if given := scsi.given():
+        body["scsi"] = given
     made = change("POST", "volumes", body=body)
     done(f"Volume {volume} created: {format_size(made['size'])}, WWN {made['wwn']}.", made)
 
@@ -254,15 +161,7 @@ def set_volume(
             "--io", metavar="buffered|direct", help="direct: around the gateway's page cache."
         ),
     ] = None,
-    vendor: VendorOption = None,
-    product: ProductOption = None,
-    revision: RevisionOption = None,
-    serial: SerialOption = None,
-    scsi_id: ScsiIdOption = None,
-    removable: RemovableOption = None,
-    provisioning: ProvisioningOption = None,
-    physical_block_size: PhysicalOption = None,
-    unmap_zeroes_data: ZeroesOption = None,
+    scsi: ScsiOptions = NOTHING_SAID,
     force: Annotated[bool, typer.Option("--force", help="End the sessions that use it.")] = False,
 ) -> None:
     """Change a volume's modes, and what iSCSI initiators know it by; what is not named stays.
@@ -270,18 +169,7 @@ def set_volume(
     It is closed and opened again for that: refused while sessions use it, unless --force.
     """
     at = _at(volume)
-    scsi = _scsi(
-        vendor,
-        product,
-        revision,
-        serial,
-        scsi_id,
-        removable,
-        provisioning,
-        physical_block_size,
-        unmap_zeroes_data,
-    )
-    options = {"cache": cache, "io": io, "scsi": scsi or None}
+    options = {"cache": cache, "io": io, "scsi": scsi.given() or None}
     body: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     if not body:
         raise InvalidInput(
@@ -399,7 +287,7 @@ def adopt(
     """Take an existing file or device as a volume; no byte of it is touched."""
     if path is not None and current().api.endpoint.local:
         path = str(Path(path).absolute())
-    body = {**_new(volume), "block_size": _block_size(block_size), "cache": cache, "io": io}
+    body = {**_new(volume), "block_size": parse_block_size(block_size), "cache": cache, "io": io}
     body.update(
         {key: value for key, value in (("path", path), ("size", size)) if value is not None}
     )
