@@ -84,6 +84,80 @@ fn a_resumed_command_passes_the_gate_again() {
     });
 }
 
+/// WRITE(10) and WRITE SAME(10) of eight blocks of the same data, and how much data each has.
+const WRITES: [(u8, usize); 2] = [(0x2a, 4096), (0x41, 512)];
+/// THIN PROVISIONING SOFT THRESHOLD REACHED.
+const THRESHOLD: u64 = 1 << 17;
+
+/// Begins a write, and lets it find no room; its tag.
+fn write_without_room(target: &Target, held: &Held, it: &mut Initiator, (opcode, len): (u8, usize)) -> u32 {
+    let mut cdb = write10(0, 8);
+    cdb[0] = opcode;
+    let bhs = it.command(0xa1, len as u32, cdb);
+    it.send(bhs, &vec![1; len]);
+    target.eventually("it is being written", |_| held.count() == 1);
+    held.finish(Err(libc::ENOSPC));
+    itt(bhs)
+}
+
+fn wait_no_room(target: &Target) -> u64 {
+    let Event::Command(command) = target.wait_event(|event| matches!(event, Event::Command(_))) else { unreachable!() };
+    assert!(command.no_room);
+    command.task
+}
+
+/// SBC-3 4.7.3: the attention for the threshold comes before DATA PROTECT, at the nexus that wrote, too.
+#[test]
+fn a_write_without_room_ends_when_its_initiator_has_been_warned() {
+    on_all(|target, held| {
+        let mut it = target.login(&Agreed::session(1));
+        for what in WRITES {
+            for (attentions, sense) in [(THRESHOLD, (6, 0x38, 0x07)), (0, (7, 0x27, 0x07))] {
+                let tag = write_without_room(target, held, &mut it, what);
+                let task = wait_no_room(target);
+                assert_eq!(target.engine.tasks()[0].phase, "handed-up");
+                target.engine.attend(1, None, attentions);
+                target.engine.resume(task);
+                assert_eq!(expect(&mut it, tag, 0x21).sense(), sense);
+            }
+        }
+        let tag = it.ask(0, [0; 16]);
+        assert_eq!(expect(&mut it, tag, 0x21).status(), 0, "it was told once");
+    });
+}
+
+#[test]
+fn python_is_not_asked_where_it_has_nothing_to_say() {
+    on_all(|target, held| {
+        let mut it = target.login(&Agreed::session(1));
+        let bhs = it.command(0xa1, 512, write10(0, 1));
+        it.send(bhs, &[1; 512]);
+        target.eventually("it is being written", |_| held.count() == 1);
+        target.engine.attend(1, None, THRESHOLD);
+        held.finish(Err(libc::ENOSPC));
+        assert_eq!(expect(&mut it, itt(bhs), 0x21).sense(), (6, 0x38, 0x07), "the attention is pending already");
+        let mut gate = scsi_gate(3, 64 * MIB);
+        Arc::make_mut(gate.scsi.as_mut().unwrap()).needs_met = 0;
+        target.engine.swap_gate(target.volume, gate).unwrap();
+        let tag = write_without_room(target, held, &mut it, WRITES[0]);
+        assert_eq!(expect(&mut it, tag, 0x21).sense(), (7, 0x27, 0x07), "a fully provisioned unit has no threshold");
+        assert!(!target.has_event(|event| matches!(event, Event::Command(_))));
+    });
+}
+
+#[test]
+fn a_write_without_room_whose_initiator_is_gone_is_forgotten() {
+    on_all(|target, held| {
+        let mut it = target.login(&Agreed::session(1));
+        write_without_room(target, held, &mut it, WRITES[0]);
+        let task = wait_no_room(target);
+        drop(it);
+        target.wait_lost();
+        target.engine.resume(task);
+        target.eventually("nothing is left", |engine| engine.tasks().is_empty());
+    });
+}
+
 #[test]
 fn unit_attentions_are_told_once_and_to_the_right_commands() {
     on_all(|target, held| {

@@ -344,6 +344,14 @@ class Command:
     @property
     def expected_out(self) -> int: ...
     @property
+    def no_room(self) -> bool:
+        """The engine has carried it out, as far as there was room in a thin unit's pool: to be
+        answered by `resume`, when THIN PROVISIONING SOFT THRESHOLD REACHED has been set wherever
+        it is to be told. The command ends with that where it is pending then, else with DATA
+        PROTECT, SPACE ALLOCATION FAILED.
+        """
+
+    @property
     def fate(self) -> Fate:
         """Whether it has ended meanwhile: answered, aborted, or gone with its session."""
 
@@ -740,7 +748,7 @@ class Engine:
 
     def resume(self, task: int) -> None:
         """Lets a `Command` go on as if it had just come: to the gate, and then to its execution or
-        up again.
+        up again; one with `no_room` to its end.
         """
 
     def text_reply(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.iscsi.client import Answer, Session
+from tests.conformance.iscsi.client import Answer, Opcode, Session
+from tests.conformance.iscsi.client.session import INITIATOR
 from tests.conformance.iscsi.scenarios import cdbs
 from tests.conformance.nbdclient import Client, Cmd, CmdFlag
 from tests.lab.processes import Gateway, add_target
@@ -20,6 +21,7 @@ ROOM = 24 * MIB
 BLOCK = b"full" * (MIB // 4)
 SOFT_THRESHOLD = (6, 0x38, 0x07)
 SPACE_ALLOCATION_FAILED = (7, 0x27, 0x07)
+WRITE_SAME = bytes.fromhex("41 00 00 01 90 00 00 20 00 00")  # 4 MiB from LBA 102,400
 LOG_SENSE = bytes.fromhex("4d 00 4c 00 00 00 00 00 ff 00")  # Logical Block Provisioning
 
 
@@ -90,7 +92,7 @@ def test_a_full_disk(gateway: Gateway, flags: int) -> None:
 def test_a_thin_unit_warns_before_its_pool_is_full(
     disk: Path, start_gateway: Callable[..., Gateway]
 ) -> None:
-    """SBC-3 4.7.3.6 and 4.7.3.8: a unit attention once at the threshold, then DATA PROTECT."""
+    """SBC-3 4.7.3.6 and 4.7.3.7: a unit attention once at the threshold, then DATA PROTECT."""
     gateway = start_gateway(iscsi="127.0.0.1:0")
     gateway.add_pool("small", disk)
     volume = gateway.add_volume(64 * MIB, pool="small")
@@ -122,6 +124,52 @@ def test_a_thin_unit_warns_before_its_pool_is_full(
             assert read.data == BLOCK
     finally:
         gateway.close()
+
+
+@pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
+def test_a_thin_pool_that_fills_at_once_warns_everybody_first(
+    disk: Path, start_gateway: Callable[..., Gateway]
+) -> None:
+    """Faster than anybody looks: the writes that find no room bring the attention themselves."""
+    gateway = start_gateway(iscsi="127.0.0.1:0")
+    gateway.add_pool("small", disk)
+    volume = gateway.add_volume(64 * MIB, pool="small")
+    target = add_target(gateway, {1: volume})
+    try:
+        with (
+            Session(target.address, target.name).login() as writer,
+            Session(target.address, target.name, initiator=f"{INITIATOR}-idle").login() as idle,
+        ):
+            writer.clear_attentions()
+            idle.clear_attentions()
+            failed = [one for one in burst(writer, 28) if one != (0, 0, 0)]
+            assert failed[0] == SOFT_THRESHOLD
+            assert set(failed[1:]) == {SPACE_ALLOCATION_FAILED}
+            full = writer.command(WRITE_SAME, write=b"same" * 128)
+            assert full.sense_code == SPACE_ALLOCATION_FAILED
+            assert write(idle, 40).sense_code == SOFT_THRESHOLD
+            assert write(idle, 40).sense_code == SPACE_ALLOCATION_FAILED
+            with Session(target.address, target.name).login() as late:
+                assert SOFT_THRESHOLD in late.clear_attentions()
+                assert write(late, 41).sense_code == SPACE_ALLOCATION_FAILED
+            assert writer.clear_attentions() == []
+    finally:
+        gateway.close()
+
+
+def burst(session: Session, count: int) -> list[tuple[int, int, int]]:
+    """Writes so many MiB at once; how the commands ended, in the order in which they did."""
+    started = {session.start(cdbs.write10(n * 2048, 2048), write=BLOCK) for n in range(count)}
+    ended: list[tuple[int, int, int]] = []
+    while started:
+        pdu = session.see(session.connection.receive_until(lambda got: got.itt in started)[0])
+        if pdu.opcode == Opcode.R2T:
+            session.send_data(pdu, BLOCK)
+        else:
+            started.remove(pdu.itt)
+            length = int.from_bytes(pdu.data[:2], "big")
+            ended.append(Answer(pdu.status, sense=pdu.data[2 : 2 + length]).sense_code)
+    return ended
 
 
 def write(session: Session, number: int) -> Answer:

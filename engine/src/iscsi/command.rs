@@ -151,6 +151,8 @@ pub struct Command {
     pub slow: bool,
     /// The first thing that went wrong in the volume.
     pub error: Option<Answer>,
+    /// It found no room, and Python has seen to it that its initiator is warned first.
+    pub warned: bool,
     /// ABORT TASK names it: it does not go on until that has been decided.
     pub frozen: bool,
     /// That, or a cut, keeps it from going on.

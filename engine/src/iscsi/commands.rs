@@ -184,6 +184,7 @@ impl Session {
             lent: 0,
             slow: false,
             error: None,
+            warned: false,
             collecting: false,
             first: false,
             frozen: false,

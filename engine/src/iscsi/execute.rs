@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::answer::Piece;
 use super::command::{sense, Command, Plan};
 use super::conn::Conn;
+use super::full::is_full;
 use super::lun::Lun;
 use super::session::Session;
 use super::wire::attribute;
@@ -64,7 +65,7 @@ impl Session {
             Plan::None => unreachable!("it has been judged"),
             Plan::Fail(answer) => {
                 if !command.inflow.is_open() && command.in_flight == 0 {
-                    self.end_failed(ctx, handle, answer);
+                    self.end_in_error(ctx, handle, answer);
                 }
             }
             Plan::HandUp(_) if command.wants() as usize > PIECE_BYTES => {
@@ -429,6 +430,7 @@ impl Session {
             }
         } else if let Some(media) = media.filter(|media| way(media) == Way::Whole) {
             match (command.error, extents) {
+                (Some(answer), _) if is_full(answer) => self.refuse(ctx, handle, answer),
                 (Some(answer), _) => self.end_failed(ctx, handle, answer),
                 (None, Some(extents)) => self.end_lba_status(ctx, handle, &media, extents),
                 (None, None) => self.end_good(ctx, handle, 0),
@@ -480,7 +482,7 @@ impl Session {
     }
 
     /// The logical block length, bytes, and whether blocks can be given back.
-    fn provisioning(&self, handle: TaskHandle) -> (u32, bool) {
+    pub(super) fn provisioning(&self, handle: TaskHandle) -> (u32, bool) {
         let lun = self.commands.get(handle).and_then(|command| command.lun.as_ref());
         let gate = lun.map(|lun| lun.attachment.entry.gate.borrow());
         gate.and_then(|gate| gate.as_ref()?.scsi.as_ref().map(|scsi| (scsi.block_size, scsi.is_thin())))

@@ -42,6 +42,7 @@ impl Session {
         command.queued = false;
         let (volume, lun, read_only) = (command.volume(), command.lun_field, command.lun.as_ref());
         let read_only = read_only.is_some_and(|lun| lun.read_only.get());
+        let no_room = matches!(command.plan, Plan::Fail(_));
         let conn = self.conns.get(command.conn).map_or(0, |conn| conn.link.id);
         ctx.lanes.post(Event::Command(Box::new(HandedUp {
             task: ctx.iscsi.number_of(name),
@@ -57,6 +58,7 @@ impl Session {
             attribute: command.attribute,
             expected_in: command.expected_in,
             expected_out: command.expected_out,
+            no_room,
             entered,
             fate,
         })));
@@ -110,13 +112,17 @@ impl Session {
         true
     }
 
-    /// Back to the gate, as if it had just come.
+    /// Back to the gate, as if it had just come; one that found no room only has its end before it.
     pub fn resume(&mut self, ctx: &mut Ctx, handle: TaskHandle) -> bool {
         if !self.is_handed_up(handle) || self.was_abandoned(ctx, handle) {
             return false;
         }
         let command = self.commands.get_mut(handle).expect("looked at above");
-        (command.stage, command.plan) = (Stage::Enabled, Plan::None);
+        command.stage = Stage::Enabled;
+        match command.plan {
+            Plan::Fail(_) => command.warned = true,
+            _ => command.plan = Plan::None,
+        }
         command.no_longer_up();
         let (name, at) = (command.name.take(), command.conn);
         if let (Some(buf), false) = (&command.buf, command.collecting) {
@@ -263,6 +269,8 @@ pub struct HandedUp {
     pub attribute: u8,
     pub expected_in: u32,
     pub expected_out: u32,
+    /// It has been carried out as far as there was room, see `full.rs`: to be resumed when everybody has been warned.
+    pub no_room: bool,
     pub entered: Entered,
     pub fate: Fate,
 }

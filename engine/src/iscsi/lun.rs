@@ -29,6 +29,13 @@ impl Lun {
     pub fn volume(&self) -> u64 {
         self.attachment.entry.volume.id()
     }
+
+    /// Takes a unit attention, to report it. False: it is not pending.
+    pub fn take(&self, bit: u64) -> bool {
+        let pending = self.attentions.get();
+        self.attentions.set(pending & !bit);
+        pending & bit != 0
+    }
 }
 
 /// See the module's text.

@@ -3,8 +3,8 @@
 //! `wire`, `ahs`, `digest`, `inflow`, `order` and `window` know bytes and rules only. A `connection` is by itself
 //! in login, whose PDUs are Python's to judge, and then a `conn` of its `session`. There `intake` takes
 //! PDUs in, `commands` orders and judges SCSI commands by the opcode table, `data` collects what they bring,
-//! `execute` gives them to their volume, `handed` to Python, and `answer` ends them. `management` and
-//! `scope` stop and abort, `requests` has all the other PDUs.
+//! `execute` gives them to their volume, `handed` to Python, and `answer` ends them, those that found a pool full by
+//! way of `full`. `management` and `scope` stop and abort, `requests` has all the other PDUs.
 
 pub mod ahs;
 mod answer;
@@ -15,6 +15,7 @@ pub mod connection;
 mod data;
 pub mod digest;
 pub mod execute;
+mod full;
 pub mod handed;
 pub mod inflow;
 mod intake;

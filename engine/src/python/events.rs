@@ -93,7 +93,7 @@ bytes_too! {
     /// A SCSI command.
     Command {
         task: u64, session: u64, conn: u64, nexus: u64, port: u64, volume: u64, lun: u64, read_only: bool,
-        attribute: u8, expected_in: u32, expected_out: u32, fate: Fate
+        attribute: u8, expected_in: u32, expected_out: u32, no_room: bool, fate: Fate
     } cdb data
 }
 /// Whether a command has ended.
@@ -215,6 +215,7 @@ pub fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
                 attribute: it.attribute,
                 expected_in: it.expected_in,
                 expected_out: it.expected_out,
+                no_room: it.no_room,
                 fate: Fate(it.fate.clone()),
                 cdb: bytes(py, &it.cdb),
                 data: bytes(py, &it.data),

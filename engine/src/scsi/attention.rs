@@ -7,7 +7,7 @@ use super::table::ATTENTIONS;
 /// The attention of a word that is reported first, if any: its bit's mask, and its sense.
 pub fn first(word: u64) -> Option<(u64, Sense)> {
     let row: &AttentionRow = ATTENTIONS.iter().find(|row| word & mask(row) != 0)?;
-    Some((mask(row), Sense::new(key::UNIT_ATTENTION, row.asc, row.ascq)))
+    Some((mask(row), sense(row)))
 }
 
 /// Is it one of those that go before a RESERVATION CONFLICT (SAM-5 5.3.3)? Whoever has not heard of a reset
@@ -21,8 +21,18 @@ pub fn reported_luns() -> u64 {
     ATTENTIONS.iter().find(|row| (row.asc, row.ascq) == (0x3f, 0x0e)).map_or(0, mask)
 }
 
+/// THIN PROVISIONING SOFT THRESHOLD REACHED, which comes before a pool is full: its bit's mask, and its sense.
+pub fn soft_threshold() -> Option<(u64, Sense)> {
+    let row = ATTENTIONS.iter().find(|row| (row.asc, row.ascq) == (0x38, 0x07))?;
+    Some((mask(row), sense(row)))
+}
+
 fn mask(row: &AttentionRow) -> u64 {
     1 << row.bit
+}
+
+fn sense(row: &AttentionRow) -> Sense {
+    Sense::new(key::UNIT_ATTENTION, row.asc, row.ascq)
 }
 
 #[cfg(test)]

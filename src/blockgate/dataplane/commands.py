@@ -36,6 +36,16 @@ class Commands:
         else:
             unit.command(unit.seats[active.nexus].nexus, command, task, done, over)
 
+    def no_room(self, task: int, session: int, volume: int) -> None:
+        """A write that met a full pool: it ends when everybody has been warned of that."""
+        active = self._sessions.get(session)
+        unit = active.units.get(volume) if active is not None else None
+        go_on = partial(self._resume, task)
+        if unit is not None:
+            unit.pool_is_full(go_on)
+        else:
+            go_on()
+
     @staticmethod
     def _report_luns(active: Active, cdb: bytes) -> Reply:
         """Of every LUN, mapped or not (SPC-4 6.33): those forms that the engine has no ready
@@ -52,3 +62,9 @@ class Commands:
             self._wire.complete(task, reply.status, reply.data, reply.sense)
         except OSError as error:
             log.debug("iscsi: a command was not answered: %s", error)
+
+    def _resume(self, task: int) -> None:
+        try:
+            self._wire.resume(task)
+        except OSError as error:
+            log.debug("iscsi: a command was not resumed: %s", error)

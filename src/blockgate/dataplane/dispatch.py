@@ -41,6 +41,9 @@ class Dispatch:
         self._by_class.get(type(event), self._handshakes.handle)(event)
 
     def _command(self, event: _engine.Command) -> None:
+        if event.no_room:
+            self._iscsi.commands.no_room(event.task, event.session, event.volume)
+            return
         command = Command(event.cdb, event.data, event.read_only)
         self._iscsi.commands.handle(
             *(event.task, event.session, event.volume), command, event.fate.is_over

@@ -2,7 +2,7 @@
 less there is; told to the units.
 
 What a unit makes of it, the Logical Block Provisioning log page and the unit attention THIN
-PROVISIONING SOFT THRESHOLD REACHED (SBC-3 4.7.3.8), is its own affair.
+PROVISIONING SOFT THRESHOLD REACHED (SBC-3 4.7.3.7), is its own affair.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 3.0
 # An initiator is to be warned before its writes find no room, so the next look comes before half of
 # what is left could be gone: no disk, and hardly a page cache, takes more than this. The last few
-# hundred MiB may go faster than anybody looks.
+# hundred MiB may go faster than anybody looks: then the first write without room brings the warning
+# (see `Unit.pool_is_full`).
 FILLED_BYTES_PER_SECOND: Final = 4 << 30
 LEAST_SECONDS: Final = 0.2
 # A pool that was low is low until this much more of it is free: one that stands at its threshold
@@ -129,6 +130,7 @@ class PoolWatch:
 
     async def _look_at(self, units: Sequence[Unit]) -> None:
         paths = [unit.mapped.view.space for unit in units if unit.mapped is not None]
+        were_low = {unit: unit.logical.pool_is_low for unit in units}
         try:
             rooms = await self._measure(paths)
         except OSError as error:
@@ -137,6 +139,8 @@ class PoolWatch:
         for unit in units:
             if unit.mapped is None or (room := rooms.get(unit.mapped.view.space)) is None:
                 continue
+            if unit.logical.pool_is_low and not were_low[unit]:
+                continue  # a write has found no room since the look began: that is the later news
             low = room.is_low(unit.mapped.threshold, was_low=unit.logical.pool_is_low)
             unit.pool_found(PoolUsage(room.available, room.used), low=low)
             if unit.mapped.threshold and not low:

@@ -64,6 +64,9 @@ class EngineWire:
     def complete(self, task: int, status: int, data: bytes, sense: bytes) -> None:
         self._engine.complete(task, status, data, sense)
 
+    def resume(self, task: int) -> None:
+        self._engine.resume(task)
+
     def unit_done(self, task: int, volume: int) -> None:
         self._engine.unit_done(task, volume)
 

@@ -167,6 +167,7 @@ class Unit:
         self._again = False
         self._stopped = False
         self._answers: dict[int, _Turn] = {}  # jobs whose end answers a command, by their key
+        self._warning: asyncio.Task[None] | None = None  # sets attentions: the pool runs low
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -213,10 +214,23 @@ class Unit:
 
     def pool_found(self, usage: PoolUsage, *, low: bool) -> None:
         """How full the pool was found; what follows needs no command's turn."""
-        effects = self.logical.set_pool(usage, low=low)
+        self._warn(self.logical.set_pool(usage, low=low))
+
+    def pool_is_full(self, then: Callable[[], None]) -> None:
+        """A write found no room. ``then`` comes once every nexus has the attention that the
+        threshold was reached; whether from now, or since somebody looked at the pool."""
+        if self.logical.facts.watched and self.mapped is not None and self.mapped.threshold:
+            self._warn(self.logical.pool_is_full())
+        if self._warning is None or self._warning.done():
+            then()
+        else:
+            self._warning.add_done_callback(lambda _warning: then())
+
+    def _warn(self, effects: Iterable[Effect]) -> None:
+        """Has initiators told that the pool runs low, if they are to be."""
         if effects:
             log.warning("the pool under unit %s runs low: initiators are told", self.record.uuid)
-            self._spawn(self._follow(effects))
+            self._warning = self._spawn(self._follow(effects))
 
     def _begin(self, turn: _Turn) -> None:
         if turn.job is None and turn.over():
@@ -401,10 +415,11 @@ class Unit:
         for task in self._tasks:
             task.cancel()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # Effects.
 

@@ -188,8 +188,11 @@ class LogicalUnit:
 
     def attach(self, nexus: Nexus, *, read_only: bool = False) -> tuple[Effect, ...]:
         """A session has begun. It finds a unit attention (SAM-5 5.14): of the lost nexus if it
-        had been here before, else of the unit's own beginning."""
+        had been here before, else of the unit's own beginning; and of a pool that is low, of which
+        it was not told with the others."""
         attention = new_nexus(returning=nexus.name in self._names)
+        if self.facts.thin and self.pool_is_low:
+            attention |= Attention.THIN_PROVISIONING_SOFT_THRESHOLD_REACHED
         if len(self._names) < NAMES_REMEMBERED:
             self._names.add(nexus.name)
         return (
@@ -248,8 +251,15 @@ class LogicalUnit:
 
     def set_pool(self, usage: PoolUsage | None, *, low: bool) -> tuple[Effect, ...]:
         """How full the pool under a thin unit is. Every nexus is told once when it becomes low
-        (SBC-3 4.7.3.8)."""
+        (SBC-3 4.7.3.7)."""
         self.pool = usage
+        return self._pool_low(low=low)
+
+    def pool_is_full(self) -> tuple[Effect, ...]:
+        """A write found no room: the pool is low, whatever the last look at it said."""
+        return self._pool_low(low=True)
+
+    def _pool_low(self, *, low: bool) -> tuple[Effect, ...]:
         was_low, self.pool_is_low = self.pool_is_low, low
         if self.facts.thin and low and not was_low:
             return (attend(Event.SOFT_THRESHOLD_REACHED),)

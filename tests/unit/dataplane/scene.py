@@ -63,6 +63,9 @@ class FakeWire:
     def complete(self, task: int, status: int, data: bytes, sense: bytes) -> None:
         self.note("complete", task, status, data, sense)
 
+    def resume(self, task: int) -> None:
+        self.note("resume", task)
+
     def unit_done(self, task: int, volume: int) -> None:
         self.note("unit_done", task, volume)
 

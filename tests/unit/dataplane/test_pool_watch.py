@@ -11,10 +11,10 @@ import pytest
 
 from blockgate.dataplane import pool_watch
 from blockgate.dataplane.iscsi import Iscsi
-from blockgate.dataplane.pool_watch import Room, measure
+from blockgate.dataplane.pool_watch import PoolWatch, Room, measure
 from blockgate.model.parameters import TargetParameters
 from blockgate.scsi import Attention
-from tests.unit.dataplane.scene import Site, lun_view, settle, target_view
+from tests.unit.dataplane.scene import BOB, LUN_1, Site, lun_view, settle, target_view
 
 LOW = Attention.THIN_PROVISIONING_SOFT_THRESHOLD_REACHED
 GIB = 1 << 30
@@ -110,12 +110,64 @@ def test_when_a_pool_is_looked_at_again(available: int, seconds: float) -> None:
     assert Room(1 << 50, available, 0).look_seconds == seconds
 
 
+async def test_a_write_without_room_goes_on_when_everybody_has_been_told(pools: Pools) -> None:
+    site = await start(pools, "/pool/a")
+    session, _ = await site.login(), await site.login(BOB)
+    await looked(pools)
+    for task in (7, 8):
+        site.iscsi.commands.no_room(task, session, 3)
+    assert told(site) == 0 and not site.wire.named("resume"), "it is only asked for"
+    await settle()
+    calls = [name for name in site.wire.names() if name in ("attend", "resume")]
+    assert calls[-4:] == ["attend", "attend", "resume", "resume"]
+    assert told(site) == 2, "each nexus, once"
+    site.iscsi.commands.no_room(9, session, 3)
+    assert site.wire.named("resume")[-1] == (9,) and told(site) == 2
+    site.iscsi.stop()
+
+
+async def test_a_look_that_began_before_a_write_without_room_has_old_news(pools: Pools) -> None:
+    site = await start(pools, "/pool/a")
+    session = await site.login()
+    await looked(pools)
+    (unit,) = site.iscsi.units.all()
+    finish = asyncio.Event()
+
+    async def slow(paths: Sequence[str]) -> Mapping[str, Room]:
+        await finish.wait()
+        return await pools(paths)
+
+    watch = PoolWatch(site.iscsi.units.all, slow)
+    watch.wake()
+    await settle()
+    site.iscsi.pools.stop()
+    site.iscsi.commands.no_room(7, session, 3)
+    finish.set()
+    await settle()
+    assert unit.logical.pool_is_low
+    watch.stop()
+    site.iscsi.stop()
+
+
+async def test_who_comes_to_a_pool_that_is_low_is_told(pools: Pools) -> None:
+    site = await start(pools, "/pool/a")
+    pools.available = 9
+    await looked(pools)
+    await site.login()
+    (params,) = [what[2] for what in site.wire.named("login_done")]
+    assert params.attentions == {LUN_1: Attention.POWER_ON | LOW}
+    site.iscsi.stop()
+
+
 async def test_no_threshold_no_warning(pools: Pools) -> None:
     site = await start(pools, "/pool/a", threshold=0)
-    await site.login()
+    session = await site.login()
     pools.available = 0
     await looked(pools)
     assert told(site) == 0
+    site.iscsi.commands.no_room(7, session, 3)
+    await settle()
+    assert told(site) == 0 and site.wire.named("resume") == [(7,)]
     site.iscsi.stop()
 
 
