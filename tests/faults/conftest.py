@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.lab.faultfs import FaultFS
-from tests.lab.processes import Gateway
+from tests.lab.processes import PORTALS, Gateway
 from tests.lab.site import POOL, Site
 
 
@@ -21,7 +21,7 @@ def faults() -> Iterator[FaultFS]:
 @pytest.fixture(scope="module")
 def frail_site(faults: FaultFS, start_module_gateway: Callable[..., Gateway]) -> Site:
     """One gateway for the module: its volumes lie on the fault file system."""
-    gateway = start_module_gateway()
+    gateway = start_module_gateway(iscsi=list(PORTALS))
     gateway.add_pool(POOL, faults.root / "pool")
     faults.sync_all()  # the directory itself was there before
     return Site(gateway, faults)

@@ -30,12 +30,12 @@ pub enum Op {
     /// Describe the range's allocation in `extents`.
     BlockStatus,
     /// If the range holds the first half of `buf`, store the second half there. Atomic against every other
-    /// request. `EILSEQ` and [`Request::miscompare`] if it does not.
+    /// request. `EILSEQ` and [`Request::failed_at`] if it does not.
     CompareAndWrite,
     /// Store what the range holds ORed with `buf`. Atomic against every other request.
     OrWrite,
     /// Read the range, and compare it with `buf` (repeated, where that is shorter), if there is one.
-    /// `EILSEQ` and [`Request::miscompare`] where they differ.
+    /// `EILSEQ` and [`Request::failed_at`] where they differ.
     Verify,
     /// Store `buf`, one block, again and again over the range.
     WriteSame,
@@ -133,8 +133,9 @@ pub struct Request {
     pub buf: Option<IoBuf>,
     /// `Unmap`: what is to be unmapped.
     pub spans: Option<Vec<Span>>,
-    /// Where the data first differs, bytes from the range's start; with `EILSEQ`.
-    pub miscompare: Option<u64>,
+    /// Where it failed, bytes from the range's start, if that is known: with `EILSEQ` where the data first
+    /// differs, else how much is good before what could not be read.
+    pub failed_at: Option<u64>,
     /// `BlockStatus`: a vector to fill (cleared first), handed in so that it can be used again.
     pub extents: Option<Vec<Extent>>,
     /// Set by the volume once the request is in flight: counts it, and holds its
@@ -145,7 +146,7 @@ pub struct Request {
 impl Request {
     /// A request without data.
     pub const fn new(op: Op, flags: Flags, offset: u64, len: u64) -> Self {
-        Request { op, flags, offset, len, buf: None, spans: None, miscompare: None, extents: None, permit: None }
+        Request { op, flags, offset, len, buf: None, spans: None, failed_at: None, extents: None, permit: None }
     }
 
     /// A `Read` into, or a `Write` out of, the whole of `buf`; and whatever else moves as many bytes as that.

@@ -408,11 +408,10 @@ impl Session {
             Plan::Media(_, media) => Some(media),
             _ => None,
         };
-        if let (Err(errno), Some(media)) = (result, media) {
-            let ahead = request.offset.saturating_sub(media.offset);
-            let miscompare = request.miscompare.map(|offset| offset + ahead);
-            command.error.get_or_insert(Answer::of_errno(request.op, errno, miscompare));
+        if let Err(errno) = result {
+            self.note_failure(handle, &request, errno);
         }
+        let command = self.commands.get_mut(handle).expect("as above");
         let wanted = result.is_ok() && command.error.is_none() && command.aborted.is_none();
         let extents = request.extents.take();
         match (media, request.buf.take()) {
@@ -435,6 +434,26 @@ impl Session {
                 (None, Some(extents)) => self.end_lba_status(ctx, handle, &media, extents),
                 (None, None) => self.end_good(ctx, handle, 0),
             }
+        }
+    }
+
+    /// A request of a command has failed: its first failure is told, with the first block of all that failed.
+    fn note_failure(&mut self, handle: TaskHandle, request: &Request, errno: Errno) {
+        let block_size = u64::from(self.provisioning(handle).0);
+        let command = self.commands.get_mut(handle).expect("it waits for this");
+        let lba = (request.offset + request.failed_at.unwrap_or(0)) / block_size;
+        match (&mut command.plan, &mut command.error) {
+            (Plan::Fail(first), _) | (_, Some(first)) => first.fail_from(lba),
+            (Plan::Media(_, media), first) => {
+                let information = match (errno, request.op) {
+                    (libc::EILSEQ, _) => request.failed_at.map(|at| at + request.offset - media.offset),
+                    // Of the whole volume, or of who knows which of its ranges.
+                    (_, Op::Flush | Op::Unmap) => None,
+                    _ => Some(lba),
+                };
+                *first = Some(Answer::of_errno(request.op, errno, information));
+            }
+            (Plan::None | Plan::HandUp(_), None) => {}
         }
     }
 

@@ -6,7 +6,7 @@
 
 use super::gate::ScsiGate;
 use super::row::{Action, Field, Invalid, Row};
-use super::sense::Sense;
+use super::sense::{key, Sense};
 use crate::block::command::{Errno, Extent, Flags, Op, Span, EXTENT_HOLE, EXTENT_ZERO};
 
 /// Status codes (SAM-5 5.3.1).
@@ -50,13 +50,24 @@ impl Answer {
         })
     }
 
-    /// The back end's error; `miscompare`: [`Request::miscompare`](crate::block::command::Request::miscompare),
-    /// counted from the first byte of the data that was compared.
-    pub fn of_errno(op: Op, errno: Errno, miscompare: Option<u64>) -> Self {
-        match (errno, miscompare) {
+    /// The back end's error. `information`, where it is known: of what differs the offset in the data that was
+    /// compared (SBC-3 5.3), of what cannot be read or written its first LBA (SBC-3 4.18.1).
+    pub fn of_errno(op: Op, errno: Errno, information: Option<u64>) -> Self {
+        let sense = Sense::of_errno(op, errno);
+        match (errno, information) {
             (libc::ENOMEM, _) => Answer::BUSY,
-            (libc::EILSEQ, Some(offset)) => Answer::check(Sense::of_errno(op, errno).with_information(offset)),
-            _ => Answer::check(Sense::of_errno(op, errno)),
+            (_, Some(information)) if matches!(sense.key, key::MISCOMPARE | key::MEDIUM_ERROR) => {
+                Answer::check(sense.with_information(information))
+            }
+            _ => Answer::check(sense),
+        }
+    }
+
+    /// Something else of the command has failed as well, from `lba` on. Initiators take all blocks before the one
+    /// that is told for good.
+    pub fn fail_from(&mut self, lba: u64) {
+        if let Some(sense) = self.sense.as_mut().filter(|sense| sense.key == key::MEDIUM_ERROR) {
+            sense.information = sense.information.map(|first| first.min(lba));
         }
     }
 }

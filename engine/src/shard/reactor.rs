@@ -15,7 +15,7 @@ use super::poller::{Ready, Source};
 use super::shared::Shared;
 use super::status::{ExportCounters, ShardCounters, TaskStatus};
 use super::tasks::{Slab, TaskHandle};
-use crate::block::command::{Outcome, Request};
+use crate::block::command::{Op, Outcome, Request};
 use crate::block::gate::Refusal;
 use crate::block::volume::Step;
 use crate::iscsi::connection::Connection;
@@ -141,7 +141,10 @@ impl Reactor {
 
     fn end_ring(&mut self, handle: TaskHandle, result: Result<(), i32>) {
         let Some(mut task) = self.ctx.end_task(handle) else { return };
-        let Some(job) = task.ring.take() else { return };
+        let Some(mut job) = task.ring.take() else { return };
+        if job.request.op == Op::Read && result.is_err() {
+            job.request.failed_at = Some(job.done as u64);
+        }
         task.attachment.entry.volume.ring_done(&job.request, &result);
         self.finish(task, job.request, result);
     }

@@ -17,7 +17,7 @@ impl File {
         let mut found = IoBuf::zeroed(expected.len());
         self.read(&mut found, start)?;
         if let Some(at) = first_difference(&found, expected) {
-            req.miscompare = Some(at as u64);
+            req.failed_at = Some(at as u64);
             return Err(Fault::Refused(libc::EILSEQ));
         }
         self.write(new, start, stable)
@@ -52,7 +52,7 @@ impl File {
                 periods.filter_map(|(n, part)| Some(n * data.len() + first_difference(part, data)?)).next()
             };
             if let Some(at) = expected.and_then(differs) {
-                req.miscompare = Some(done + at as u64);
+                req.failed_at = Some(done + at as u64);
                 return Err(Fault::Refused(libc::EILSEQ));
             }
             done += len;
@@ -71,7 +71,7 @@ impl File {
         let mut found = IoBuf::zeroed(data.len());
         self.read(&mut found, start)?;
         if let Some(at) = first_difference(&found, data) {
-            req.miscompare = Some(at as u64);
+            req.failed_at = Some(at as u64);
             return Err(Fault::Differs);
         }
         Ok(())

@@ -10,6 +10,8 @@ use crate::block::health::HealthCell;
 pub enum Fault {
     /// The operation itself failed.
     Os(Errno),
+    /// A read failed at this byte of the file, having read what it was to read before that.
+    Read(Errno, u64),
     /// Making it stable failed. The kernel may have dropped what it could not write,
     /// acknowledged data among it, and says so once only.
     Sync(Errno),
@@ -33,6 +35,11 @@ impl From<io::Error> for Fault {
 }
 
 impl Fault {
+    /// The failure of a read that came as far as `at`, bytes of the file.
+    pub fn of_read(error: &io::Error, at: u64) -> Self {
+        Fault::Read(error.raw_os_error().unwrap_or(libc::EIO), at)
+    }
+
     /// The failure of a write that was to be stable. No space: nothing was stored of it, and what was
     /// acknowledged before is for the next FLUSH to tell (its descriptor has a memory of its own).
     pub fn of_stable_write(error: &io::Error) -> Self {
@@ -50,7 +57,7 @@ impl Fault {
     /// The errno that the front end is told.
     fn errno(&self) -> Errno {
         match self {
-            Fault::Os(errno) | Fault::Refused(errno) | Fault::Beyond(errno) => *errno,
+            Fault::Os(errno) | Fault::Read(errno, _) | Fault::Refused(errno) | Fault::Beyond(errno) => *errno,
             Fault::Differs => libc::EILSEQ,
             Fault::Sync(_) | Fault::Shrunk { .. } | Fault::Deleted => libc::EIO,
         }
@@ -62,8 +69,9 @@ impl Fault {
         match &self {
             Fault::Refused(_) | Fault::Beyond(_) => {}
             // Not a failure of the storage: what it does not do, or the machine cannot at the moment.
-            Fault::Os(libc::EOPNOTSUPP | libc::ENOMEM | libc::ECANCELED) => {}
-            Fault::Os(errno) => health.degrade(|| format!("{during}: {}", describe(*errno))),
+            Fault::Os(errno) | Fault::Read(errno, _)
+                if matches!(*errno, libc::EOPNOTSUPP | libc::ENOMEM | libc::ECANCELED) => {}
+            Fault::Os(errno) | Fault::Read(errno, _) => health.degrade(|| format!("{during}: {}", describe(*errno))),
             Fault::Sync(errno) => health.refuse_writes(|| {
                 format!("{during}: not stable: {}; writes are refused until it is reopened", describe(*errno))
             }),

@@ -165,6 +165,10 @@ impl File {
     /// Carry out anything but a FLUSH. Blocks.
     fn execute(&self, req: &mut Request) -> Result<(), Errno> {
         self.attempt(req).map_err(|fault| {
+            if let (Op::Read, Fault::Read(_, at)) = (req.op, &fault) {
+                // It may have begun before the range, to read whole blocks.
+                req.failed_at = Some(at.saturating_sub(self.base + req.offset));
+            }
             // Either the file is short, or the clients' view of its size is just being changed.
             let fault = match fault {
                 Fault::Beyond(_) => self.check_present().err().unwrap_or(fault),

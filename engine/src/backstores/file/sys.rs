@@ -166,14 +166,21 @@ pub fn read_cached(fd: RawFd, buf: &mut [u8], offset: u64) -> io::Result<usize> 
 /// Read until `buf` is full or the file ends; returns how much it was. With `O_DIRECT` a
 /// file's last block may come in part.
 pub fn read(fd: RawFd, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    let (done, ended) = read_until(fd, buf, offset);
+    ended.map(|()| done)
+}
+
+/// The same; also how many bytes were read before an error.
+pub fn read_until(fd: RawFd, buf: &mut [u8], offset: u64) -> (usize, io::Result<()>) {
     let mut done = 0;
     while done < buf.len() {
-        match preadv2(fd, &mut buf[done..], offset + done as u64, 0)? {
-            0 => break,
-            n => done += n,
+        match preadv2(fd, &mut buf[done..], offset + done as u64, 0) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(error) => return (done, Err(error)),
         }
     }
-    Ok(done)
+    (done, Ok(()))
 }
 
 /// Write all of `buf`. `flags`: 0 or `RWF_DSYNC`.

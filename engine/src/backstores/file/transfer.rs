@@ -43,7 +43,7 @@ impl File {
             let first = self.floor(start);
             let last = self.ceil(offset + buf.len() as u64).min(first + BOUNCE);
             let mut bounce = IoBuf::zeroed((last - first) as usize);
-            let got = sys::read(self.fd.as_raw_fd(), &mut bounce, first)?;
+            let got = fill(self.fd.as_raw_fd(), &mut bounce, first)?;
             let skip = (start - first) as usize;
             let want = (buf.len() - done).min(bounce.len() - skip);
             if got < skip + want {
@@ -56,7 +56,7 @@ impl File {
     }
 
     fn read_exact(&self, fd: RawFd, buf: &mut [u8], offset: u64) -> Result<(), Fault> {
-        match sys::read(fd, buf, offset)? {
+        match fill(fd, buf, offset)? {
             got if got == buf.len() => Ok(()),
             got => Err(self.shrunk(offset + got as u64)),
         }
@@ -152,4 +152,10 @@ impl File {
     pub fn ceil(&self, offset: u64) -> u64 {
         self.floor(offset + u64::from(self.alignment) - 1)
     }
+}
+
+/// Fill `buf` from `offset`, as far as the file goes; an error says how far that went.
+fn fill(fd: RawFd, buf: &mut [u8], offset: u64) -> Result<usize, Fault> {
+    let (got, ended) = sys::read_until(fd, buf, offset);
+    ended.map(|()| got).map_err(|error| Fault::of_read(&error, offset + got as u64))
 }

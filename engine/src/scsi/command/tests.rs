@@ -325,6 +325,21 @@ fn errors_become_answers() {
     assert_eq!(Answer::of_errno(Op::Write, libc::ENOMEM, None), Answer::BUSY);
     let miscompare = Answer::of_errno(Op::CompareAndWrite, libc::EILSEQ, Some(513));
     assert_eq!(miscompare, Answer::check(Sense::new(0xe, 0x1d, 0x00).with_information(513)));
-    let full = Answer::of_errno(Op::Write, libc::ENOSPC, None);
+    let full = Answer::of_errno(Op::Write, libc::ENOSPC, Some(7));
     assert_eq!(full, Answer::check(Sense::new(0x7, 0x27, 0x07)));
+}
+
+#[test]
+fn of_what_fails_the_first_block_is_told() {
+    let mut unread = Answer::of_errno(Op::Read, libc::EIO, Some(1 << 33));
+    unread.fail_from(1 << 34);
+    assert_eq!(unread, Answer::check(Sense::new(0x3, 0x11, 0x00).with_information(1 << 33)));
+    unread.fail_from(7);
+    assert_eq!(unread, Answer::check(Sense::new(0x3, 0x11, 0x00).with_information(7)));
+    let mut miscompare = Answer::of_errno(Op::Verify, libc::EILSEQ, Some(513));
+    miscompare.fail_from(7);
+    assert_eq!(miscompare, Answer::check(Sense::new(0xe, 0x1d, 0x00).with_information(513)), "that is no LBA");
+    let mut nowhere = Answer::of_errno(Op::Flush, libc::EIO, None);
+    nowhere.fail_from(7);
+    assert_eq!(nowhere, Answer::check(Sense::new(0x3, 0x0c, 0x00)));
 }

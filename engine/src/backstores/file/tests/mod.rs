@@ -212,7 +212,7 @@ impl Shard {
         let mut buf = IoBuf::zeroed(data.len());
         buf.copy_from_slice(data);
         let (request, result) = self.run(Request { buf: Some(buf), ..Request::new(op, flags, offset, len) });
-        (result, request.miscompare)
+        (result, request.failed_at)
     }
 
     pub fn simple(&self, op: Op, flags: Flags, offset: u64, len: u64) -> Result<(), Errno> {
