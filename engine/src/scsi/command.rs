@@ -111,6 +111,11 @@ pub fn decode(row: &Row, cdb: &[u8], scsi: &ScsiGate, size: u64) -> Result<Media
     }
 }
 
+/// A range that begins at `lba` and leaves the `capacity`: with its first block that is not there (SBC-3 4.18.1).
+fn out_of_range(lba: u64, capacity: u64) -> Sense {
+    Sense::LBA_OUT_OF_RANGE.with_information(lba.max(capacity))
+}
+
 /// Byte 1 of the commands that move data: protection (bits 7-5), DPO (4), FUA (3) and what each adds.
 const PROTECT: u8 = 0xe0;
 const FUA: u8 = 0x08;
@@ -179,7 +184,7 @@ impl Cdb<'_> {
     fn check_range(&self, lba: u64, blocks: u64) -> Result<(), Sense> {
         match lba.checked_add(blocks) {
             Some(end) if end <= self.capacity => Ok(()),
-            _ => Err(Sense::LBA_OUT_OF_RANGE.at_byte(u16::from(self.lba_field().offset))),
+            _ => Err(out_of_range(lba, self.capacity).at_byte(u16::from(self.lba_field().offset))),
         }
     }
 
@@ -387,7 +392,7 @@ pub fn unmap_spans(list: &[u8], scsi: &ScsiGate, size: u64) -> Result<Vec<Span>,
         let lba = Field { offset: 0, len: 8 }.of(descriptor);
         let blocks = Field { offset: 8, len: 4 }.of(descriptor);
         if lba.checked_add(blocks).is_none_or(|end| end > size / block) {
-            return Err(Sense::LBA_OUT_OF_RANGE.at_parameter(at));
+            return Err(out_of_range(lba, size / block).at_parameter(at));
         }
         total += blocks;
         if is_above(limits.unmap_blocks, total) {

@@ -102,6 +102,8 @@ fn ranges_end_at_the_capacity() {
     assert_eq!(codes(read(CAPACITY, 1)), OUT_OF_RANGE);
     assert_eq!(codes(read(CAPACITY + 1, 0)), OUT_OF_RANGE, "nothing, but beyond");
     assert_eq!(codes(read(u64::MAX, u32::MAX)), OUT_OF_RANGE);
+    let first = |lba, blocks| read(lba, blocks).unwrap_err().information;
+    assert_eq!((first(7, u32::MAX), first(CAPACITY + 9, 0)), (Some(CAPACITY), Some(CAPACITY + 9)));
 }
 
 #[test]
@@ -237,8 +239,9 @@ fn unmap_lists() {
     assert_eq!(spans(&[]), Ok(vec![]));
     assert_eq!(spans(&[0; 7]), Err(Sense::PARAMETER_LIST_LENGTH_ERROR));
     let beyond = unmap_list(32, &[(8, 2), (1 << 32, 2)]);
-    assert_eq!(spans(&beyond), Err(Sense::LBA_OUT_OF_RANGE.at_parameter(24)));
-    assert_eq!(spans(&unmap_list(16, &[(u64::MAX, u32::MAX)])), Err(Sense::LBA_OUT_OF_RANGE.at_parameter(8)));
+    assert_eq!(spans(&beyond), Err(out_of_range(CAPACITY, CAPACITY).at_parameter(24)));
+    let far = unmap_list(16, &[(u64::MAX, u32::MAX)]);
+    assert_eq!(spans(&far), Err(out_of_range(u64::MAX, CAPACITY).at_parameter(8)));
 }
 
 #[test]
