@@ -130,7 +130,9 @@ class Ledger:
         """Commit the end of an operation: what is made, the history, the answer to a retry."""
         core = self._core
         history = await self.history.add(operation) if operation.state == DONE else []
-        cleaned = [uuid for uuid in operation.touched if uuid in core.desired.cleanups]
+        cleanups = core.desired.cleanups
+        cleaned = [uuid for uuid in operation.touched if uuid in cleanups]
+        deleted = [u for u in cleaned if cleanups[u].action is CleanupAction.DELETE]
         wanted = core.desired.by_uuid()
 
         def encode() -> list[Write]:
@@ -138,7 +140,9 @@ class Ledger:
             for uuid in operation.touched if operation.state == DONE else ():
                 volume, key = wanted.get(uuid), MADE + uuid
                 writes.append(Put(key, dump(volume_record(volume))) if volume else Delete(key))
-                writes += [] if volume else [Delete(UNITS + uuid)]
+            if operation.state == DONE:
+                # What is only forgotten has its data still, and who was fenced off stays so.
+                writes += [Delete(UNITS + uuid) for uuid in deleted]
             writes += [Delete(OPERATIONS + number) for number in forgotten]
             return [*writes, Put(operation.key, operation.encode())]
 

@@ -16,8 +16,8 @@ RECORD_MAX = 1 << 20
 
 
 class Units:
-    """The data plane's `UnitStore`. A record goes with its volume, in the ledger. A store that is
-    full, failing or away is an OSError, EIO: what cannot be kept is taken back."""
+    """The data plane's `UnitStore`. A record goes with its volume's data, in the ledger. A
+    store that is full, failing or away is an OSError, EIO: what cannot be kept is taken back."""
 
     def __init__(self, store: ClusterStore) -> None:
         self._store = store

@@ -51,6 +51,12 @@ class Record:
                 record._saved = raw
         return record
 
+    async def reopen(self) -> None:
+        """The volume is open again. Its record went with its data if that was deleted, and the data
+        may have come back from a copy: what is in force must be on record then. Raises OSError."""
+        if self._store is not None:
+            self._saved = await self._store.load(self.uuid) or b""
+
     @property
     def parts(self) -> Mapping[Part, bytes]:
         """The parts that there are."""

@@ -132,6 +132,7 @@ class UnitTable:
         former = self._closed.pop(view.uuid, None)
         if former is not None:
             record, logical = former.record, former.logical
+            await record.reopen()
             logical.set_facts(facts)
             effects = logical.sanitizer.resume()
         else:

@@ -498,6 +498,20 @@ async def test_what_units_keep_goes_with_their_volume(lab: Lab) -> None:
     assert await units.load(uuid) is None
 
 
+async def test_what_units_keep_stays_with_data_that_is_forgotten(lab: Lab) -> None:
+    """Who was fenced off is not let in because a volume left the configuration for a while."""
+    await volumes(lab, "a")
+    uuid = (await lab.control.volume_info(ADMIN, "main/a")).uuid
+    assert lab.plane.units is not None
+    await lab.plane.units.save(uuid, b"registrations")
+    await lab.control.volume_forget(ADMIN, new_id(), "main/a")
+    await lab.control.pool_scan(ADMIN, new_id(), "main")
+    await lab.stop()
+    await lab.start()
+    assert lab.plane.units is not None
+    assert await lab.plane.units.load(uuid) == b"registrations"
+
+
 async def test_a_store_that_is_full_is_an_error_of_the_disk(tmp_path: Path) -> None:
     """The data plane takes back what could not be kept, and knows that by an OSError."""
     store = await SqliteStore.open(str(tmp_path / "state.db"))

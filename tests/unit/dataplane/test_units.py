@@ -715,3 +715,18 @@ async def test_a_volume_that_is_opened_again_keeps_its_reservations() -> None:
     assert parts is not None
     assert parts.default_access is Situation.WRITE_EXCLUSIVE_OTHER
     assert parts.access == {FIRST_NEXUS + alice: Situation.FREE}
+
+
+async def test_what_is_in_force_again_is_on_record_again() -> None:
+    """A volume was deleted and is back from a copy: its record went with it, its unit did not."""
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    cdb, data = register(7)
+    gateway.command(alice, cdb, data[:20] + b"\1" + data[21:])  # APTPL
+    await settle()
+    record = gateway.store.records[UUID]
+    await gateway.set_targets(target_view({}))
+    gateway.iscsi.units.forget(3)
+    del gateway.store.records[UUID]
+    await gateway.set_targets(target_view({1: lun_view(4)}))
+    assert gateway.store.records == {UUID: record}
