@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
@@ -28,6 +29,14 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 5
 # Units that are looked at before the loop gets its turn again.
 UNITS_AT_ONCE: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Late:
+    """A unit that is not as it should be: why, and the ports that do not lead to it meanwhile."""
+
+    reason: str
+    ports: frozenset[str]
 
 
 class Iscsi:
@@ -63,6 +72,7 @@ class Iscsi:
         )
         # Targets that are not served although they are wanted: by name, why.
         self.troubles: Mapping[str, str] = {}
+        self._late: Mapping[int, _Late] = {}  # by handle
         self._targets: Mapping[str, ports.TargetView] = {}
         self._served: Mapping[str, ports.TargetView] = {}
         self._retrying: asyncio.Task[None] | None = None
@@ -79,14 +89,18 @@ class Iscsi:
         async with self._turn:
             self._targets, self._discovery = dict(targets), discovery
             last = await self._renew()
-        if self.troubles and self._retrying is None:
+        if self._late and self._retrying is None:
             self._retrying = asyncio.get_running_loop().create_task(self._try_again())
         return last
 
     async def _renew(self) -> int:
-        failed = await self._introduce()
+        self._late = await self._introduce()
+        missing = self._missing()
         former = self._served
-        self._served = {name: convert.without(view, failed) for name, view in self._targets.items()}
+        self._served = {
+            name: convert.without(view, missing.get(name, {}))
+            for name, view in self._targets.items()
+        }
         # What is not the same object is converted anew: to compare all of it would take longer.
         self._converted = {
             name: self._converted[name]
@@ -95,33 +109,43 @@ class Iscsi:
             for name, view in self._served.items()
         }
         self.troubles = {
-            name: "; ".join(
-                failed[volume] for volume in sorted(convert.volumes(view) & set(failed))
-            )
-            for name, view in self._targets.items()
-            if not convert.volumes(view).isdisjoint(failed)
+            name: "; ".join(reasons[volume] for volume in sorted(reasons))
+            for name, reasons in missing.items()
         }
         last = await self.sessions.retarget(self._served, self._catalog())
         self.pools.wake()
         return last
 
-    async def _introduce(self) -> Mapping[int, str]:
+    def _missing(self) -> Mapping[str, Mapping[int, str]]:
+        """The targets that have to do without a unit, by name; by handle why. A unit that was there
+        before stays with those that had it: a disk that is full for a moment takes no LUN from
+        a session."""
+        missing: dict[str, dict[int, str]] = {}
+        for name, view in self._targets.items() if self._late else ():
+            port = convert.target_port(name)
+            for volume in convert.volumes(view) & self._late.keys():
+                if port in self._late[volume].ports:
+                    missing.setdefault(name, {})[volume] = self._late[volume].reason
+        return missing
+
+    async def _introduce(self) -> Mapping[int, _Late]:
         """Has every mapped unit as it should be now; by handle why one is not. The others, and the
         targets that do without it, are served all the same."""
-        failed: dict[int, str] = {}
+        late: dict[int, _Late] = {}
         for count, (volume, mapped) in enumerate(self._mapped().items()):
             if count % UNITS_AT_ONCE == 0:
                 await asyncio.sleep(0)
             try:
                 await self.units.introduce(mapped)
             except OSError as error:
-                failed[volume] = f"Volume {mapped.view.volume}: {error.strerror or error}."
-                log.error("iscsi: no unit is made. %s", failed[volume])
-        return failed
+                reason = f"Volume {mapped.view.volume}: {error.strerror or error}."
+                late[volume] = _Late(reason, self.units.not_led_to(mapped))
+                log.error("iscsi: a unit is not as it should be. %s", reason)
+        return late
 
     async def _try_again(self) -> None:
         try:
-            while self.troubles:
+            while self._late:
                 await asyncio.sleep(RETRY_SECONDS)
                 async with self._turn:
                     await self._renew()

@@ -12,7 +12,7 @@ import base64
 import binascii
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from blockgate.control.ports import UnitStore
@@ -69,6 +69,18 @@ class Record:
             taken = set(self._ports.values())
             self._ports[name] = next(n for n in range(1, 0x10000) if n not in taken)
         return self._ports[name]
+
+    async def keep_ports(self, names: Iterable[str]) -> None:
+        """Gives these target ports their identifiers, stable on return. Raises OSError, and those
+        that are new have none then."""
+        former = dict(self._ports)
+        for name in names:
+            self.relative_port(name)
+        try:
+            await self.save()
+        except OSError:
+            self._ports = former
+            raise
 
     def known_port(self, name: str) -> int | None:
         """The same of a port that has one."""

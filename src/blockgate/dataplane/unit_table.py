@@ -48,6 +48,7 @@ class UnitTable:
         self._neighbours = neighbours
         self._units: dict[int, Unit] = {}
         self._closed: dict[str, Unit] = {}  # by UUID, the longest closed first
+        self._owed: dict[int, tuple[Effect, ...]] = {}  # what could not be put in force yet
 
     def all(self) -> Iterable[Unit]:
         """Every unit of an open volume."""
@@ -65,7 +66,8 @@ class UnitTable:
         return 0
 
     async def introduce(self, mapped: Mapped) -> Unit:
-        """The unit of a mapped volume as it should be now, in force on return. Raises OSError."""
+        """The unit of a mapped volume as it should be now, in force on return. Raises OSError: a
+        unit that was there before is as it was, by the ports that led to it."""
         unit = self._units.get(mapped.view.handle)
         if unit is None:
             former = self._closed.get(mapped.view.uuid)
@@ -77,14 +79,35 @@ class UnitTable:
                 if former is not None:
                     self._closed[mapped.view.uuid] = former
                 raise
-        if unit.mapped == mapped:
+        if unit.mapped == mapped and unit.volume not in self._owed:
             return unit
-        effects = unit.logical.set_facts(self._facts(mapped.view, unit.gate.control))
+        await unit.record.keep_ports(mapped.by_ports)
+        effects = self._still_owed(unit)
+        effects += unit.logical.set_facts(self._facts(mapped.view, unit.gate.control))
         effects += self._set_ports(unit, mapped)
-        await unit.record.save()
-        await unit.put_in_force(effects)
+        try:
+            await unit.put_in_force(effects)
+        except OSError:
+            self._owed[unit.volume] = effects
+            raise
         unit.mapped = mapped
         return unit
+
+    def _still_owed(self, unit: Unit) -> tuple[Effect, ...]:
+        """What a former try has changed and not put in force. A record stands for its own time:
+        initiators may have set access states since."""
+        return tuple(
+            Persist(Part.PORT_GROUPS, unit.logical.port_groups.record())
+            if isinstance(effect, Persist)
+            else effect
+            for effect in self._owed.pop(unit.volume, ())
+        )
+
+    def not_led_to(self, mapped: Mapped) -> frozenset[str]:
+        """The ports of a mapped volume by which its unit cannot be reached yet."""
+        unit = self._units.get(mapped.view.handle)
+        known = unit.mapped.by_ports if unit is not None and unit.mapped is not None else {}
+        return frozenset(mapped.by_ports.keys() - known.keys())
 
     async def regate(self, volume: int, gate: ports.Gate) -> None:
         """control's share of a gate is another one: a size, read-only or not."""
@@ -107,6 +130,7 @@ class UnitTable:
         """The volume is closed. What its unit knows stays: a volume that is opened again, maybe
         since it was degraded, has not lost power, and its reservations hold (SPC-4 5.12.5)."""
         self._gates.forget(volume)
+        self._owed.pop(volume, None)
         unit = self._units.pop(volume, None)
         if unit is None:
             return

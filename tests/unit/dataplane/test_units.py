@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,13 @@ def aptpl(command: tuple[str, bytes]) -> tuple[str, bytes]:
     """The same with APTPL, bit 0 of byte 20 of the parameter list (SPC-4 6.16.3)."""
     cdb, data = command
     return cdb, data[:20] + b"\x01" + data[21:]
+
+
+async def no_trouble(gateway: Site) -> None:
+    """What could not be had is tried again, and had."""
+    async with asyncio.timeout(10):
+        while gateway.iscsi.troubles:
+            await asyncio.sleep(0.01)
 
 
 async def two_sessions(gateway: Site) -> tuple[int, int]:
@@ -202,6 +210,58 @@ async def test_a_unit_that_cannot_be_had_is_the_trouble_of_its_target_alone(
     await settle()
     assert gateway.iscsi.troubles == {}
     assert set(gateway.iscsi.sessions.units_of(session)) == {3, 4}
+    gateway.iscsi.stop()
+
+
+async def test_a_port_that_cannot_be_kept_takes_the_unit_from_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The state's disk is full for a moment while one more target maps the volume."""
+    monkeypatch.setattr("blockgate.dataplane.iscsi.RETRY_SECONDS", 0.01)
+    gateway = Site()
+    await gateway.set_targets()
+    session = await gateway.login()
+    other = "iqn.2024-01.com.example:other"
+    both = target_view() | {other: replace(target_view()[DISK], name=other)}
+    gateway.store.fails = True
+    await gateway.set_targets(both)
+    assert set(gateway.iscsi.troubles) == {other}
+    assert set(gateway.iscsi.sessions.units_of(session)) == {3}
+    await gateway.login(BOB)
+    gateway.begin_login(BOB, TargetName=other)
+    assert gateway.wire.named("login_reply")[-1][1][36:38] == b"\x03\x01"
+    assert not gateway.wire.named("set_luns")
+    gateway.store.fails = False
+    await no_trouble(gateway)
+    await gateway.login(BOB, TargetName=other)
+    unit = gateway.iscsi.units.get(3)
+    assert unit is not None and [port.relative for port in unit.logical.ports] == [1, 2]
+    gateway.iscsi.stop()
+
+
+async def test_a_change_that_was_not_in_force_is_so_by_the_next_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("blockgate.dataplane.iscsi.RETRY_SECONDS", 0.01)
+    gateway = Site()
+    await gateway.set_targets()
+    generation = gateway.wire.gates[3][0]
+    swap, broken = gateway.wire.swap_gate, True
+
+    async def swap_gate(*what: Any) -> None:
+        if broken:
+            raise OSError(5, "no answer")
+        await swap(*what)
+
+    monkeypatch.setattr(gateway.wire, "swap_gate", swap_gate)
+    other = "iqn.2024-01.com.example:other"
+    both = target_view() | {other: replace(target_view()[DISK], name=other)}
+    await gateway.set_targets(both)
+    assert set(gateway.iscsi.troubles) == {other}
+    broken = False
+    await no_trouble(gateway)
+    now, _, parts = gateway.wire.gates[3]
+    assert now > generation and parts is not None and len(parts.ports) == 2
     gateway.iscsi.stop()
 
 
@@ -721,8 +781,7 @@ async def test_what_is_in_force_again_is_on_record_again() -> None:
     """A volume was deleted and is back from a copy: its record went with it, its unit did not."""
     gateway = Site()
     alice, _ = await two_sessions(gateway)
-    cdb, data = register(7)
-    gateway.command(alice, cdb, data[:20] + b"\1" + data[21:])  # APTPL
+    gateway.command(alice, *aptpl(register(7)))
     await settle()
     record = gateway.store.records[UUID]
     await gateway.set_targets(target_view({}))
