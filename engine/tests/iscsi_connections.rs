@@ -5,6 +5,7 @@ mod support;
 
 use std::sync::Arc;
 
+use _engine::shard::engine::AbortOrder;
 use _engine::shard::events::Event;
 use support::iscsi::*;
 use support::*;
@@ -102,9 +103,9 @@ fn logouts_that_close_nothing_are_not_told_to_python() {
         log_out(&mut it, 0, 0);
         let reject = it.recv();
         assert_eq!((reject.opcode(), reject.bhs[2]), (0x3f, 4));
-        let Event::Logout { conn, session } = target.wait_event(is_logout) else { unreachable!() };
-        assert_eq!(session, 1);
-        target.engine.logout_done(conn);
+        let (conn, closes) = target.wait_logout();
+        assert_eq!(closes, 0);
+        target.engine.logout_done(conn, closes);
         let pdu = it.recv();
         assert_eq!((pdu.opcode(), pdu.itt(), pdu.bhs[2]), (0x26, tag, 0));
         assert!(it.is_closed());
@@ -405,9 +406,10 @@ fn what_a_logged_out_connection_has_not_been_acknowledged_comes_again_on_another
         two.cmd_sn = one.cmd_sn;
         two.send(second, &[]);
         two.ping();
-        let tag = log_out(&mut one, 1, 1);
+        log_out(&mut one, 1, 1);
+        let (conn, closes) = target.wait_logout();
+        target.engine.logout_done(conn, closes);
         assert_eq!((one.recv().bhs[2], two.is_closed()), (0, true));
-        let _ = tag;
         // The connection is still there, as its other end is not closed.
         let mut again = second;
         put(&mut again, 16, itt(second) + 7);
@@ -419,6 +421,82 @@ fn what_a_logged_out_connection_has_not_been_acknowledged_comes_again_on_another
         assert_eq!(pdu.word(28), one.cmd_sn, "ExpCmdSN");
     });
 }
+
+/// RFC 7143 11.14.1: the commands of a connection that is closed are terminated. What the disk has of them is over
+/// when that is answered, or it would overwrite what comes then by another connection.
+#[test]
+fn a_logout_of_a_connection_waits_for_what_it_has_at_the_disk() {
+    with_limits(&[], |target, held| {
+        for (session, by_itself) in [(1, true), (2, false)] {
+            let mut one = target.login(&Agreed::session(session));
+            let mut two = target.login(&Agreed { joins: true, cid: 1, ..Agreed::session(session) });
+            let write = two.command(0xa1, 512, write10(0, 1));
+            two.send(write, &[1; 512]);
+            let asked = two.command(0xa1, 512, write10(16, 1));
+            two.send(asked, &[]);
+            let r2t = two.recv();
+            target.eventually("a WRITE is at the disk", |_| held.count() == 1);
+            one.cmd_sn = two.cmd_sn;
+            let read = one.ask(512, read10(8, 1));
+            target.eventually("and a READ of the other connection", |_| held.count() == 2);
+            two.cmd_sn = one.cmd_sn;
+            let (conn, closes) = {
+                let by = if by_itself { &mut two } else { &mut one };
+                let tag = log_out(by, 1, 1);
+                let (conn, closes) = target.wait_logout();
+                // It is asked once, and nobody hears that there is no such connection before it is over.
+                log_out(by, 1, 1);
+                let reject = by.recv();
+                assert_eq!((reject.opcode(), reject.bhs[2]), (0x3f, 4));
+                if by_itself {
+                    by.data_out(itt(asked), r2t.word(20), 0, 0, true, &[2; 512]);
+                }
+                let connection = AbortOrder { request: tag.into(), nexus: NEXUS + session, conn: closes, ..ALL };
+                target.engine.abort(connection);
+                by.ping();
+                assert!(!target.has_event(|event| matches!(event, Event::Aborted { .. })));
+                held.finish_first(Ok(()));
+                target.wait_aborted(tag.into());
+                target.engine.logout_done(conn, closes);
+                let pdu = by.recv();
+                assert_eq!((pdu.opcode(), pdu.itt(), pdu.bhs[2]), (0x26, tag, 0));
+                (conn, closes)
+            };
+            assert_eq!(conn == closes, by_itself);
+            assert!(two.is_closed());
+            assert_eq!(held.count(), 1, "what was to be written is not any more");
+            held.finish(Ok(()));
+            assert_eq!(one.answer(read).1.status(), 0);
+            one.ping();
+        }
+    });
+}
+
+#[test]
+fn who_does_not_wait_for_the_answer_to_its_logout_leaves_the_others_unless_something_is_left() {
+    with_limits(&[], |target, held| {
+        let mut one = target.login(&Agreed::session(1));
+        for is_left in [false, true] {
+            let mut two = target.login(&Agreed { joins: true, cid: 1, ..Agreed::session(1) });
+            two.cmd_sn = one.cmd_sn;
+            if is_left {
+                two.ask(512, read10(0, 1));
+                target.eventually("it is at the disk", |_| held.count() == 1);
+            }
+            log_out(&mut two, 1, 1);
+            target.wait_logout();
+            drop(two);
+            target.wait_lost();
+            match is_left {
+                false => drop(one.ping()),
+                true => assert!(one.is_closed(), "level 0 recovers sessions, not connections"),
+            }
+        }
+    });
+}
+
+const ALL: AbortOrder =
+    AbortOrder { request: 0, volume: 0, nexus: 0, task: 0, except_task: 0, status: None, cut: 0, conn: 0 };
 
 #[test]
 fn a_connection_is_reinstated_and_its_session_goes_on() {

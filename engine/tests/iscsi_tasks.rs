@@ -504,6 +504,8 @@ fn two_connections_of_a_session_share_its_numbers() {
         put(&mut bhs, 20, 1 << 16);
         put(&mut bhs, 24, two.cmd_sn);
         two.send(bhs, &[]);
+        let (conn, closes) = target.wait_logout();
+        target.engine.logout_done(conn, closes);
         assert_eq!(expect(&mut two, tag, 0x26).bhs[2], 0);
         assert!(two.is_closed());
         drop(two);

@@ -411,14 +411,19 @@ class TaskManagement:
 
 @final
 class Logout:
-    """A Logout Request that closes the session (RFC 7143 11.14.1, reason 0), at most one of a
-    connection; `logout_done` answers it. The other kinds are answered by the engine. The `Lost` of
-    what is closed follows."""
+    """A Logout Request that closes the session, or one of its connections (RFC 7143 11.14.1,
+    reasons 0 and 1); `logout_done` answers it, when what is closed has nothing under way any more.
+    No two of a connection close the same. In the engine the commands of a connection that is closed
+    are over: of those the back end has `abort` tells the fate. What closes nothing is answered by
+    the engine. The `Lost` of what is closed follows."""
 
     @property
     def conn(self) -> int: ...
     @property
     def session(self) -> int: ...
+    @property
+    def closes(self) -> int:
+        """The connection that is to be closed, this or another; 0: all of the session."""
 
 @final
 class Aborted:
@@ -767,9 +772,9 @@ class Engine:
         what follows this answer on the connection is framed by it.
         """
 
-    def logout_done(self, conn: int) -> None:
-        """The session that this connection has asked to close is over, its nexus lost: the Logout
-        Response (RFC 7143 11.15), and the end of its connections."""
+    def logout_done(self, conn: int, closed: int = 0) -> None:
+        """What this connection has asked to close is over, a session with its nexus: the Logout
+        Response (RFC 7143 11.15), and the end of the connection `closed`, or of all."""
 
     def reject(self, conn: int, bhs: bytes, reason: int) -> None:
         """A Reject (RFC 7143 11.17) of the PDU with this header. For a Text Request `bhs` may be
@@ -786,12 +791,14 @@ class Engine:
         except_task: int = 0,
         status: int | None = None,
         cut: int = 0,
+        conn: int = 0,
     ) -> None:
         """Ends commands, wherever they are: `volume` 0 is every volume, `nexus` 0 every nexus,
         `task` one alone. What collects data, waits, or was handed up ends at once, what the back
         end has when its fate is known; then comes `Aborted(request)`. `except_task` (the handed-up
         one that asks for this) is left alone. `status`: what each is answered, None for nothing.
-        `cut`: of a `TaskManagement`, whose own scope does not reach what came after it.
+        `cut`: of a `TaskManagement`, whose own scope does not reach what came after it. `conn`:
+        only what has come by that connection.
 
         Connections of NBD count as nexuses by their numbers; theirs are waited for.
         """

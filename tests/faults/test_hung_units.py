@@ -195,3 +195,31 @@ def test_an_abort_stops_every_copy_while_one_of_them_hangs(
         assert session.managed(abort) == cdbs.COMPLETE
         last = session.command(cdbs.read10(blocks - 1, 1), lun=3, read=cdbs.BLOCK)
         assert last.data == bytes(cdbs.BLOCK)
+
+
+def test_a_connection_is_closed_when_its_writes_are_over(gateway: Gateway, frail: FaultFS) -> None:
+    """RFC 7143 11.14: what is sent by another connection after the answer comes after them."""
+    volume = gateway.add_volume("1MiB", pool=POOL, io="direct")
+    several = {"MaxConnections": "3"}
+    target = add_target(gateway, {1: volume}, parameters={**PARAMETERS, "max_connections": 3})
+    old, new = bytes([1]) * 4096, bytes([2]) * 4096
+    with closing(Session(target.address, target.name, keys=several).login()) as session:
+        session.clear_attentions()
+        itself, other = session.add_connection(), session.add_connection()
+        frail.hang("write", path=f"/{volume.replace(POOL, 'pool')}.img")
+        for number, connection in enumerate((itself, other)):
+            cdb = cdbs.write10(8 * number, 8)
+            session.start(cdb, write=old, immediate_data=old, on=connection)
+        frail.wait_hung(2)
+        asked = {
+            by: session.start_logout(1, closes.cid, by)
+            for by, closes in ((itself, itself), (session.connection, other))
+        }
+        assert session.ping() == session.ping(on=itself) == b"ping"
+        assert all(by.silent_for(0.2) for by in asked)
+        frail.remove()
+        assert [session.logged_out(itt, by) for by, itt in asked.items()] == [0, 0]
+        for number, closed in enumerate((itself, other)):
+            closed.wait_closed(10)
+            assert session.command(cdbs.write10(8 * number, 8), write=new).status == cdbs.GOOD
+        assert session.command(cdbs.read10(0, 16), read=2 * 4096).data == 2 * new

@@ -60,6 +60,16 @@ pub struct Ping {
     pub acked: Option<u64>,
 }
 
+/// A Logout Request that is answered when what it closes has nothing under way any more.
+#[derive(Clone, Copy, Debug)]
+pub struct Logout {
+    pub itt: u32,
+    /// The connection that it names; `None`: the session.
+    pub cid: Option<u16>,
+    /// The number of that connection, 0: the session.
+    pub closes: u64,
+}
+
 /// See the module's text.
 pub struct Conn {
     pub link: Link,
@@ -80,8 +90,8 @@ pub struct Conn {
     /// Nothing more is read; the connection ends when all has been sent.
     pub closing: Option<End>,
     pub closing_since_ms: u64,
-    /// A logout that closes the session, and waits for that: its Initiator Task Tag.
-    pub logout: Option<u32>,
+    /// Its logouts that wait for the end of what they close.
+    pub logouts: Vec<Logout>,
     /// By a logout: its session's other connections stay.
     pub logged_out: bool,
     /// Our direction has been closed; so much of what still comes is read and thrown away.
@@ -120,7 +130,7 @@ impl Conn {
             paused_since_ms: None,
             closing: None,
             closing_since_ms: 0,
-            logout: None,
+            logouts: Vec::new(),
             logged_out: false,
             finished: false,
             closing_left: CLOSING_BYTES,
@@ -133,6 +143,11 @@ impl Conn {
             ghosts: Vec::new(),
             kicked: false,
         }
+    }
+
+    /// Has it asked to be closed, its session's other connections to stay?
+    pub fn closes_itself(&self) -> bool {
+        self.logouts.iter().any(|asked| asked.closes == self.link.id)
     }
 
     /// Bytes behind a data segment of `len`: padding and digest.

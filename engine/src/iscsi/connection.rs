@@ -411,7 +411,11 @@ impl Connection {
         net::shutdown(self.fd, libc::SHUT_RDWR);
         let Phase::Full { session, at } = std::mem::replace(&mut self.phase, Phase::Gone) else { return };
         let mut session = session.borrow_mut();
-        let orderly = session.conn(at).logged_out;
+        // Who has asked for that, and does not wait for the answer, has said goodbye, unless something is left to
+        // wait for.
+        let drained = || ctx.tasks.iter().all(|(_, task)| task.conn_id != self.id);
+        let conn = session.conn(at);
+        let orderly = conn.logged_out || conn.closes_itself() && drained();
         if session.leave(ctx, at) {
             ctx.iscsi.sessions.remove(&session.number);
             ctx.iscsi.outgoing.push(Outgoing::Ended(session.number));

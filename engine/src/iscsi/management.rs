@@ -186,11 +186,13 @@ impl Session {
     /// is known.
     pub fn abort(&mut self, ctx: &mut Ctx, abort: &Abort, one: Option<TaskHandle>) {
         let except = abort.except.and_then(|name| ctx.iscsi.command_of(self.number, name));
+        let came_by = |command: &Command| self.conns.get(command.conn).map_or(0, |conn| conn.link.id);
         let inside: Vec<TaskHandle> = self
             .commands
             .iter()
             .filter(|(handle, command)| {
                 one.is_none_or(|one| one == *handle)
+                    && abort.reaches(came_by(command))
                     && except != Some(*handle)
                     && ctx.iscsi.is_behind(abort.cut, self.number, command)
                     && (one.is_some() || abort.scope.covers(command.volume(), self.nexus) || command.is_abandoned())

@@ -52,6 +52,7 @@ pub enum Order {
     },
     LogoutDone {
         conn: u64,
+        closed: u64,
     },
     Reject {
         conn: u64,

@@ -1,6 +1,6 @@
 //! PDUs beside commands and their data: NOP, text, logout, reject, asynchronous messages, SNACK.
 
-use super::conn::Conn;
+use super::conn::{Conn, Logout};
 use super::session::{Session, SESSION_OVER};
 use super::wire::{self, opcode, reason, Bhs, NO_TAG};
 use crate::shard::context::Ctx;
@@ -157,52 +157,86 @@ impl Session {
     }
 
     fn logout(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs) {
-        let (reason, cid) = (bhs.low7(), bhs.cid());
-        let closes: Vec<TaskHandle> = match reason {
-            logout::CLOSE_SESSION => return self.logout_session(ctx, at, bhs),
-            logout::CLOSE_CONNECTION => {
-                let named = |conn: &Conn| conn.cid == cid && !conn.logged_out;
-                self.conns.iter().filter(|(_, conn)| named(conn)).map(|(other, _)| other).collect()
-            }
-            _ => Vec::new(),
-        };
-        let response = match reason {
-            logout::CLOSE_CONNECTION if !closes.is_empty() => logout::CLOSED,
-            logout::CLOSE_CONNECTION => logout::NO_SUCH_CID,
-            _ => logout::NO_RECOVERY,
-        };
-        self.logged_out(ctx, at, bhs.itt(), response, closes);
+        match bhs.low7() {
+            logout::CLOSE_SESSION => self.logout_session(ctx, at, bhs),
+            logout::CLOSE_CONNECTION => self.logout_connection(ctx, at, bhs),
+            _ => self.logged_out(ctx, at, bhs.itt(), logout::NO_RECOVERY, Vec::new()),
+        }
     }
 
     /// Python closes the session: what comes of the nexus's loss is in force before the initiator hears that it
-    /// is over. It is told once by each connection; the other logouts are none of its business.
+    /// is over. It is told once by each connection.
     fn logout_session(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs) {
-        let session = self.number;
-        let conn = self.conn(at);
-        if conn.logout.is_some() {
-            return self.reject(ctx, at, bhs, reason::PROTOCOL);
+        match self.conn(at).logouts.iter().any(|asked| asked.cid.is_none()) {
+            true => self.reject(ctx, at, bhs, reason::PROTOCOL),
+            false => self.ask_logout(ctx, at, Logout { itt: bhs.itt(), cid: None, closes: 0 }),
         }
-        conn.logout = Some(bhs.itt());
-        ctx.lanes.post(Event::Logout { conn: conn.link.id, session });
     }
 
-    /// The session that this connection has asked to close is closed: answers, if it still waits for that.
-    pub fn logout_done(&mut self, ctx: &mut Ctx, at: TaskHandle) {
-        let Some(itt) = self.conns.get_mut(at).and_then(|conn| conn.logout.take()) else { return };
-        let all = self.conns.iter().map(|(other, _)| other).collect();
-        self.logged_out(ctx, at, itt, logout::CLOSED, all);
+    /// Closes one connection, this or another. Its commands are terminated (11.14.1), and what the volumes have of
+    /// them is over before the initiator hears of it: what it then writes by another connection must not be
+    /// overwritten by that.
+    fn logout_connection(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs) {
+        let cid = bhs.cid();
+        let named = |conn: &Conn| conn.cid == cid && !conn.logged_out;
+        let found = self.conns.iter().find(|(_, conn)| named(conn)).map(|(other, _)| other);
+        let asks = |conn: &Conn| conn.logouts.iter().any(|asked| asked.cid == Some(cid));
+        // Of one that is being closed nobody is told that it is not there: only that it is not over yet.
+        let asked = self.conns.iter().any(|(by, conn)| (by == at || found.is_none()) && asks(conn));
+        match found {
+            _ if asked => self.reject(ctx, at, bhs, reason::PROTOCOL),
+            None => self.logged_out(ctx, at, bhs.itt(), logout::NO_SUCH_CID, Vec::new()),
+            Some(other) => {
+                self.terminate(ctx, other, other == at);
+                let closes = self.conn(other).link.id;
+                self.ask_logout(ctx, at, Logout { itt: bhs.itt(), cid: Some(cid), closes });
+            }
+        }
+    }
+
+    /// Ends what a connection has under way, without answers. One that is closed by another is not read any more:
+    /// what has not been acknowledged by now comes again on that one (7.2.2).
+    fn terminate(&mut self, ctx: &mut Ctx, at: TaskHandle, itself: bool) {
+        self.forget_early(ctx, at);
+        let its: Vec<_> = self.commands.iter().filter(|(_, it)| it.conn == at).map(|(handle, _)| handle).collect();
+        its.into_iter().for_each(|handle| self.abort_one(ctx, handle, None));
+        if !itself {
+            self.close_logged_out(ctx, at);
+        }
+    }
+
+    /// Python sees to the end of what is closed.
+    fn ask_logout(&mut self, ctx: &mut Ctx, at: TaskHandle, asked: Logout) {
+        let session = self.number;
+        let conn = self.conn(at);
+        conn.logouts.push(asked);
+        ctx.lanes.post(Event::Logout { conn: conn.link.id, session, closes: asked.closes });
+    }
+
+    /// What this connection has asked to close has nothing under way any more: answers, if it still waits for that.
+    pub fn logout_done(&mut self, ctx: &mut Ctx, at: TaskHandle, closed: u64) {
+        let Some(conn) = self.conns.get_mut(at) else { return };
+        let Some(place) = conn.logouts.iter().position(|asked| asked.closes == closed) else { return };
+        let asked = conn.logouts.remove(place);
+        let closes = |conn: &Conn| asked.cid.is_none() || conn.link.id == closed;
+        let closes = self.conns.iter().filter(|(_, conn)| closes(conn)).map(|(other, _)| other).collect();
+        self.logged_out(ctx, at, asked.itt, logout::CLOSED, closes);
     }
 
     fn logged_out(&mut self, ctx: &mut Ctx, at: TaskHandle, itt: u32, response: u8, closes: Vec<TaskHandle>) {
         let numbers = self.take_numbers(ctx, at);
         self.conn(at).send(&wire::logout_response(itt, response, numbers), &[]);
+        self.kick(ctx, at);
+        closes.into_iter().for_each(|other| self.close_logged_out(ctx, other));
+    }
+
+    fn close_logged_out(&mut self, ctx: &mut Ctx, at: TaskHandle) {
+        self.forget_early(ctx, at);
         let now_ms = ctx.now_ms();
-        for other in closes {
-            self.forget_early(ctx, other);
-            self.conn(other).close("logged out", now_ms);
-            self.conn(other).logged_out = true;
-            self.kick(ctx, other);
-        }
+        let conn = self.conn(at);
+        conn.close("logged out", now_ms);
+        conn.logged_out = true;
+        self.kick(ctx, at);
     }
 
     /// Tells the initiator something that it did not ask for. To log out it is asked on each

@@ -76,12 +76,19 @@ pub struct Abort {
     pub status: Option<u8>,
     /// 0, or the cut behind which it does not reach.
     pub cut: u64,
+    /// 0, or the connection by which what it reaches has come.
+    pub conn: u64,
     /// Shards on which it is not over.
     pub shards: Arc<AtomicUsize>,
     pub lanes: Arc<Lanes>,
 }
 
 impl Abort {
+    /// Does it reach what has come by this connection?
+    pub fn reaches(&self, conn: u64) -> bool {
+        self.conn == 0 || self.conn == conn
+    }
+
     /// It is over on one shard.
     pub fn shard_is_done(&self) {
         if self.shards.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -137,6 +144,7 @@ mod tests {
             except: None,
             status: None,
             cut: 0,
+            conn: 0,
             shards: Arc::new(AtomicUsize::new(2)),
             lanes: lanes.clone(),
         });

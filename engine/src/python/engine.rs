@@ -191,18 +191,29 @@ impl Engine {
         self.0.text_reply(conn, TextReply { itt, ttt, last: r#final, continued, data, max_send_data });
     }
 
-    fn logout_done(&self, conn: u64) {
-        self.0.logout_done(conn);
+    #[pyo3(signature = (conn, closed = 0))]
+    fn logout_done(&self, conn: u64, closed: u64) {
+        self.0.logout_done(conn, closed);
     }
 
     fn reject(&self, conn: u64, bhs: Vec<u8>, reason: u8) {
         self.0.reject(conn, bhs, reason);
     }
 
-    #[pyo3(signature = (request, volume, nexus, *, task = 0, except_task = 0, status = None, cut = 0))]
+    #[pyo3(signature = (request, volume, nexus, *, task = 0, except_task = 0, status = None, cut = 0, conn = 0))]
     #[allow(clippy::too_many_arguments)]
-    fn abort(&self, request: u64, volume: u64, nexus: u64, task: u64, except_task: u64, status: Option<u8>, cut: u64) {
-        self.0.abort(AbortOrder { request, volume, nexus, task, except_task, status, cut });
+    fn abort(
+        &self,
+        request: u64,
+        volume: u64,
+        nexus: u64,
+        task: u64,
+        except_task: u64,
+        status: Option<u8>,
+        cut: u64,
+        conn: u64,
+    ) {
+        self.0.abort(AbortOrder { request, volume, nexus, task, except_task, status, cut, conn });
     }
 
     fn unit_done(&self, task: u64, volume: u64) {

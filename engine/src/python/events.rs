@@ -132,8 +132,8 @@ frozen! {
     }
 }
 frozen! {
-    /// A Logout Request that closes its session.
-    Logout { conn: u64, session: u64 }
+    /// A Logout Request that closes its session, or a connection.
+    Logout { conn: u64, session: u64, closes: u64 }
 }
 frozen! {
     /// An abort is over.
@@ -239,7 +239,7 @@ pub fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             },
         )?
         .into_any(),
-        Event::Logout { conn, session } => Py::new(py, Logout { conn, session })?.into_any(),
+        Event::Logout { conn, session, closes } => Py::new(py, Logout { conn, session, closes })?.into_any(),
         Event::Aborted { request } => Py::new(py, Aborted { request })?.into_any(),
         Event::Abandoned { volume } => Py::new(py, Abandoned { volume })?.into_any(),
         Event::SessionEnded { session } => Py::new(py, SessionEnded { session })?.into_any(),

@@ -63,10 +63,11 @@ pub enum Event {
     /// A SCSI command that is Python's.
     Command(Box<HandedUp>),
     TaskManagement(Management),
-    /// A Logout Request that closes its session.
+    /// A Logout Request that closes a connection, or (0) its session.
     Logout {
         conn: u64,
         session: u64,
+        closes: u64,
     },
     /// An abort is over.
     Aborted {

@@ -166,6 +166,14 @@ impl Target {
         }
     }
 
+    /// The next logout: the connection that asks, and the one that is to be closed.
+    pub fn wait_logout(&self) -> (u64, u64) {
+        match self.wait_event(|event| matches!(event, Event::Logout { .. })) {
+            Event::Logout { conn, closes, .. } => (conn, closes),
+            _ => unreachable!(),
+        }
+    }
+
     pub fn wait_aborted(&self, request: u64) {
         self.wait_event(|event| *event == Event::Aborted { request });
     }

@@ -25,8 +25,9 @@ class Aborts:
         except_task: int = 0,
         status: int | None = None,
         cut: int = 0,
+        conn: int = 0,
     ) -> None:
-        """Aborts tasks; 0 stands for every volume, or every nexus."""
+        """Aborts tasks; 0 stands for every volume, every nexus, or every connection."""
         self._last += 1
         request = self._last
         future = asyncio.get_running_loop().create_future()
@@ -38,6 +39,7 @@ class Aborts:
                 except_task=except_task,
                 status=status,
                 cut=cut,
+                conn=conn,
             )
             await future
         finally:

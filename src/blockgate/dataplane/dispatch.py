@@ -86,11 +86,11 @@ class Dispatch:
         self._iscsi.sessions.ended_by_number(event.session)
 
     def _logout(self, event: _engine.Logout) -> None:
-        """A session that is closed ends before that is answered: what its initiator does next
-        (another login, or a word to another initiator) finds its nexus gone. The connections that
-        are closed are told as lost.
+        """What is closed is over before that is answered: what its initiator does next (a command
+        by another connection, another login, or a word to another initiator) finds its commands, or
+        its nexus, gone. The connections that are closed are told as lost.
         """
-        self._iscsi.sessions.logged_out(event.session, event.conn)
+        self._iscsi.sessions.logged_out(event.session, event.conn, event.closes)
 
     def _fenced(self, event: _engine.Fenced) -> None:
         """The engine has seen to what waited; until the lease is renewed it refuses the rest."""

@@ -55,8 +55,8 @@ class EngineWire:
             answer.max_send_data,
         )
 
-    def logout_done(self, conn: int) -> None:
-        self._engine.logout_done(conn)
+    def logout_done(self, conn: int, closed: int) -> None:
+        self._engine.logout_done(conn, closed)
 
     def reject(self, conn: int, bhs: bytes, reason: int) -> None:
         self._engine.reject(conn, bhs, reason)
@@ -83,9 +83,15 @@ class EngineWire:
         except_task: int = 0,
         status: int | None = None,
         cut: int = 0,
+        conn: int = 0,
     ) -> None:
         self._engine.abort(
-            request, volume, nexus, task=task, except_task=except_task, status=status, cut=cut
+            *(request, volume, nexus),
+            task=task,
+            except_task=except_task,
+            status=status,
+            cut=cut,
+            conn=conn,
         )
 
     def start_job(self, number: int, job: Job, source: int, destination: int) -> None:

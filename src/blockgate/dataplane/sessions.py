@@ -227,15 +227,30 @@ class Sessions:
         if active is not None:
             self.ended(active.session)
 
-    def logged_out(self, number: int, conn: int) -> None:
-        """An initiator closes its session: it hears of the end when its nexus is lost."""
+    def logged_out(self, number: int, conn: int, closes: int = 0) -> None:
+        """An initiator closes its session, or (``closes``) one of its connections: it hears of the
+        end when the nexus is lost, or the fate known of all that has come by that connection. What
+        closes the last one closes the session."""
         active = self._active.get(number)
-        self.ended_by_number(number)
-        ending = self._ending.get(active.session.port) if active is not None else None
+        ending: asyncio.Task[None] | None = None
+        if active is not None and active.session.has_others(closes):
+            ending = self._spawn(self._drain(active, closes))
+        elif active is not None:
+            self.ended(active.session)
+            ending = self._ending.get(active.session.port)
         if ending is None:
-            self._wire.logout_done(conn)
+            self._wire.logout_done(conn, closes)
         else:
-            ending.add_done_callback(lambda _: self._wire.logout_done(conn))
+            ending.add_done_callback(lambda _: self._wire.logout_done(conn, closes))
+
+    async def _drain(self, active: Active, conn: int) -> None:
+        """A connection's commands are over in the engine: what the back ends have of them ends, and
+        what they have begun here is stopped, or happens. The nexus has others that go on."""
+        try:
+            await self._aborts.abort(0, active.nexus, conn=conn)
+        finally:
+            for unit in list(active.units.values()):
+                await unit.overtaken(nexuses=(active.nexus,))
 
     def ended(self, session: Session) -> None:
         """A session is over. Its nexus is lost when its commands have drained."""

@@ -72,6 +72,10 @@ class Session:
         place (6.3.4)."""
         return cid in self.connections or len(self.connections) < self.parameters.max_connections
 
+    def has_others(self, conn: int) -> bool:
+        """Whether it goes on when this connection is closed; 0: all of them are."""
+        return conn != 0 and any(other != conn for other in self.connections.values())
+
 
 class SessionTable:
     """All sessions of a gateway, by TSIH and by their ports."""

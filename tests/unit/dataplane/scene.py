@@ -54,8 +54,8 @@ class FakeWire:
     def text_reply(self, conn: int, itt: int, answer: TextAnswer) -> None:
         self.note("text_reply", conn, itt, answer)
 
-    def logout_done(self, conn: int) -> None:
-        self.note("logout_done", conn)
+    def logout_done(self, conn: int, closed: int) -> None:
+        self.note("logout_done", conn, closed)
 
     def reject(self, conn: int, bhs: bytes, reason: int) -> None:
         self.note("reject", conn, reason)
@@ -82,8 +82,10 @@ class FakeWire:
         except_task: int = 0,
         status: int | None = None,
         cut: int = 0,
+        conn: int = 0,
     ) -> None:
-        self.note("abort", volume, nexus, task, except_task, status, cut)
+        of_conn = (conn,) if conn else ()
+        self.note("abort", volume, nexus, task, except_task, status, cut, *of_conn)
         if self.hold_aborts:
             self.held.append(request)
         else:

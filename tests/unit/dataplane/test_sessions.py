@@ -10,7 +10,17 @@ from blockgate.control import ports
 from blockgate.dataplane.wire import FIRST_NEXUS
 from blockgate.iscsi import TextAnswer
 from blockgate.scsi import Attention
-from tests.unit.dataplane.scene import ALICE, BOB, DISK, LUN_1, Site, lun_view, settle, target_view
+from tests.unit.dataplane.scene import (
+    ALICE,
+    BOB,
+    DISK,
+    LUN_1,
+    Site,
+    lun_view,
+    register,
+    settle,
+    target_view,
+)
 
 OTHER = "22345678-1234-1234-1234-123456789abc"
 
@@ -192,6 +202,59 @@ async def test_no_more_connections_than_were_agreed_come_at_once() -> None:
     again = gateway.begin_login(tsih=tsih, cid=2)
     await settle()
     assert active.session.connections == {1: 1, 2: again}
+
+
+async def two_connections(gateway: Site) -> tuple[int, int]:
+    """A session's number, and the second of its connections; the first is 1."""
+    session = await gateway.login(MaxConnections="2")
+    active = gateway.iscsi.sessions.get(session)
+    assert active is not None
+    joined = gateway.begin_login(tsih=active.session.tsih, cid=2)
+    await settle()
+    return session, joined
+
+
+async def test_a_connection_is_logged_out_when_its_commands_have_drained() -> None:
+    gateway = await site()
+    session, joined = await two_connections(gateway)
+    nexus = FIRST_NEXUS + session
+    gateway.wire.hold_aborts = True
+    gateway.iscsi.sessions.logged_out(session, 1, joined)
+    await settle()
+    assert gateway.wire.named("abort") == [(0, nexus, 0, 0, None, 0, joined)]
+    assert gateway.wire.named("logout_done") == []
+    gateway.wire.drain()
+    await settle()
+    assert gateway.wire.named("logout_done") == [(1, joined)]
+    unit = gateway.iscsi.units.get(3)
+    assert unit is not None and nexus in unit.seats
+    # The last one of a session closes that.
+    gateway.iscsi.connections.lost(joined, "logged out")
+    gateway.iscsi.sessions.logged_out(session, 1, 1)
+    await settle()
+    assert gateway.wire.named("abort")[1:] == [(0, nexus, 0, 0, None, 0)]
+    assert len(gateway.wire.named("logout_done")) == 1
+    gateway.wire.drain()
+    await settle()
+    assert gateway.wire.named("logout_done")[1:] == [(1, 1)]
+    assert unit.seats == {}
+
+
+async def test_a_logout_of_a_connection_waits_for_what_its_commands_have_begun() -> None:
+    gateway = await site()
+    session, joined = await two_connections(gateway)
+    gateway.store.pause = asyncio.Event()
+    cdb, data = register(1)
+    persists = data[:20] + b"\1" + data[21:]  # APTPL (SPC-4 6.16.3)
+    task = gateway.command(session, cdb, persists)
+    await settle()
+    gateway.over.add(task)
+    gateway.iscsi.sessions.logged_out(session, joined, joined)
+    await settle()
+    assert gateway.wire.named("logout_done") == []
+    gateway.store.pause.set()
+    await settle()
+    assert gateway.wire.named("logout_done") == [(joined, joined)]
 
 
 async def test_discovery() -> None:

@@ -39,6 +39,8 @@ pub struct AbortOrder {
     pub except_task: u64,
     pub status: Option<u8>,
     pub cut: u64,
+    /// 0: by whichever connection they came.
+    pub conn: u64,
 }
 
 fn post(mailbox: Option<&Arc<Mailbox>>, order: Order) {
@@ -126,9 +128,9 @@ impl Engine {
         post(self.shared.mailbox_of(conn), Order::TextReply { conn, reply });
     }
 
-    /// Answers a logout that closes a session.
-    pub fn logout_done(&self, conn: u64) {
-        post(self.shared.mailbox_of(conn), Order::LogoutDone { conn });
+    /// Answers a logout; `closed`: the connection that it closes, 0: the session.
+    pub fn logout_done(&self, conn: u64, closed: u64) {
+        post(self.shared.mailbox_of(conn), Order::LogoutDone { conn, closed });
     }
 
     /// Rejects a PDU.
@@ -151,6 +153,7 @@ impl Engine {
             except,
             status: order.status,
             cut: order.cut,
+            conn: order.conn,
             shards: shards.clone(),
             lanes: self.shared.lanes.clone(),
         };

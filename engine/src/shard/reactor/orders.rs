@@ -54,7 +54,9 @@ impl Reactor {
             Order::TextReply { conn, reply } => {
                 self.with_conn(conn, |session, ctx, at| session.text_reply(ctx, at, &reply));
             }
-            Order::LogoutDone { conn } => self.with_conn(conn, Session::logout_done),
+            Order::LogoutDone { conn, closed } => {
+                self.with_conn(conn, |session, ctx, at| session.logout_done(ctx, at, closed));
+            }
             Order::Reject { conn, bhs, reason } => {
                 self.with_conn(conn, |session, ctx, at| session.reject_for(ctx, at, &bhs, reason));
             }
@@ -191,6 +193,7 @@ impl Reactor {
             Some(Some(one)) => is(task, one),
             None => {
                 abort.scope.covers(task.attachment.entry.volume.id(), task.nexus)
+                    && abort.reaches(task.conn_id)
                     && except.is_none_or(|except| !is(task, except))
                     && !self.is_spared(abort, task)
             }

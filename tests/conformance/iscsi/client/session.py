@@ -353,10 +353,15 @@ class Session:
 
     def logout(self, reason: int = 0, cid: int = 0, on: Connection | None = None) -> int:
         """A logout; its response (11.15.1)."""
+        return self.logged_out(self.start_logout(reason, cid, on), on)
+
+    def start_logout(self, reason: int = 0, cid: int = 0, on: Connection | None = None) -> int:
         itt = self.tag()
-        connection = on or self.connection
-        connection.send(self.number(p.logout_request(itt, reason, cid)))
-        return connection.receive_until(lambda got: got.itt == itt)[0].response
+        (on or self.connection).send(self.number(p.logout_request(itt, reason, cid)))
+        return itt
+
+    def logged_out(self, itt: int, on: Connection | None = None) -> int:
+        return (on or self.connection).receive_until(lambda got: got.itt == itt)[0].response
 
     def close(self) -> None:
         """Closes the connections without a logout."""
