@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::Arc;
 
-use _engine::shard::engine::AbortOrder;
+use _engine::shard::engine::{AbortOrder, Engine};
 use _engine::shard::events::Event;
 use support::iscsi::*;
 use support::*;
@@ -319,6 +319,25 @@ fn who_waits_for_the_shards_memory_is_woken_whatever_its_session_has_at_a_disk_t
         assert_eq!((r2t.opcode(), r2t.itt()), (0x31, itt(waits)));
         held.finish(Err(libc::EIO));
     }
+}
+
+/// It is tried again when something is given back, not over and over: each try copies what has come behind it.
+#[test]
+fn a_header_that_waits_for_room_is_tried_once_and_then_when_there_may_be_some() {
+    with_image(&[("shard_hard_bytes", 8 << 20)], 16 * MIB, |target| {
+        let tries = |engine: &Engine| engine.counters().0.iter().map(|shard| shard.put_off).sum::<u64>();
+        let mut waits = target.login(&small_bursts(1));
+        waits.ping();
+        let holders = take_all_room(target, 10);
+        let bhs = waits.command(0xa1, 65_536, write10(9 * 512, 128));
+        waits.send(bhs, &[1; 65_536]);
+        target.eventually("it is put off", |engine| tries(engine) > 0);
+        assert!(waits.is_silent());
+        let count = tries(&target.engine);
+        assert!(count < 16, "{count} tries");
+        drop(holders);
+        assert_eq!(waits.answer(itt(bhs)).1.status(), 0);
+    });
 }
 
 #[test]

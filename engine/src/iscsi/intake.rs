@@ -218,6 +218,7 @@ impl Session {
         }
         let len = bhs.data_bytes();
         let Some(sink) = self.header(ctx, at, &bhs, &header[BHS_BYTES..covered])? else {
+            ctx.iscsi.put_off += 1;
             self.conn(at).parked = true;
             return Ok(0);
         };

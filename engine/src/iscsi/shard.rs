@@ -44,6 +44,8 @@ pub struct Table {
     /// Commands that have come to this shard.
     pub arrivals: u64,
     pub outgoing: Vec<Outgoing>,
+    /// How often a header was put off, its data having no room: every try counts.
+    pub put_off: u64,
     cuts: Vec<Held>,
 }
 
@@ -56,6 +58,7 @@ impl Table {
             named: Slab::new(tasks),
             arrivals: 0,
             outgoing: Vec::new(),
+            put_off: 0,
             cuts: Vec::new(),
         }
     }

@@ -540,6 +540,7 @@ impl Reactor {
             ring_in_flight: self.ctx.ring_in_flight as u64,
             wakeups: self.wakeups,
             late_completions: self.ctx.tasks.stale() + self.ctx.iscsi.named.stale(),
+            put_off: self.ctx.iscsi.put_off,
             buffer_bytes: (self.ctx.bufs.held_bytes() + sessions) as u64,
         }
     }

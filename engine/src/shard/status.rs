@@ -87,6 +87,8 @@ pub struct ShardCounters {
     pub ring_in_flight: u64,
     pub wakeups: u64,
     pub late_completions: u64,
+    /// How often iSCSI put a header off, its data having no room: every try of one that waits counts.
+    pub put_off: u64,
     /// Bytes of buffers, lent out and kept, and of all else that connections wait with: what was
     /// received and not parsed, replies' heads, TLS ciphertext.
     pub buffer_bytes: u64,
