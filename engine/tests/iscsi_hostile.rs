@@ -279,6 +279,66 @@ fn one_that_does_not_read_is_bounded_and_closed() {
     });
 }
 
+/// A Nop-Out, immediate, that wants its data back.
+fn nop_out(it: &mut Initiator) -> [u8; 48] {
+    let tag = it.itt();
+    let mut bhs = head(0x40, 0x80, tag);
+    put(&mut bhs, 20, 0xffff_ffff);
+    put(&mut bhs, 24, it.cmd_sn);
+    bhs
+}
+
+/// RFC 7143 11.18.3: a ping comes back with its data, cut to the initiator's MaxRecvDataSegmentLength.
+#[test]
+fn long_pings_come_back_whole() {
+    on_all(&[], |target| {
+        let data = pattern(3, 262_144);
+        for (max_send_data, len) in [(262_144, 262_144), (262_144, 100_001), (100_000, 262_144)] {
+            let agreed = Agreed { max_send_data, digests: (true, true), ..Agreed::session(1) };
+            let mut it = target.login(&agreed);
+            let bhs = nop_out(&mut it);
+            it.send(bhs, &data[..len]);
+            let pdu = it.recv();
+            assert_eq!((pdu.opcode(), pdu.itt()), (0x20, itt(bhs)));
+            assert!(pdu.data == data[..len.min(max_send_data as usize)], "{} of {len}", pdu.data.len());
+            drop(it);
+            target.wait_lost();
+        }
+    });
+}
+
+#[test]
+fn long_pings_of_many_take_no_more_than_there_is() {
+    let limits = [("shard_hard_bytes", 8 << 20), ("shard_soft_bytes", 4 << 20)];
+    on_all(&limits, |target| {
+        let bytes = || target.engine.counters().0.iter().map(|shard| shard.buffer_bytes).sum::<u64>();
+        let before = bytes();
+        // They send pings, more than sockets hold of the answers, and read nothing.
+        let mut crowd: Vec<Initiator> = (1..=16)
+            .map(|session| target.login(&Agreed { max_send_data: 262_144, ..Agreed::session(session) }))
+            .collect();
+        let bhs = nop_out(&mut crowd[0]);
+        let pings = crowd[0].bytes(bhs, &pattern(3, 262_144)).repeat(24);
+        for it in &crowd {
+            receive_little(it);
+            it.stream.set_nonblocking(true).unwrap();
+        }
+        let (mut sent, mut most, mut last) = (vec![0; crowd.len()], 0, Instant::now());
+        while last.elapsed() < Duration::from_millis(100) {
+            for (it, sent) in crowd.iter_mut().zip(&mut sent) {
+                if let Ok(1..) = it.stream.write(&pings[*sent..]).inspect(|count| *sent += count) {
+                    last = Instant::now();
+                }
+            }
+            most = most.max(bytes());
+        }
+        assert!(most > before + (2 << 20), "what is not read waits here: {most} bytes, {before} before");
+        assert!(most < before + (8 << 20), "{most} bytes, {before} before");
+        drop(crowd);
+        target.eventually("all of it is given back", |_| bytes() <= before);
+    });
+}
+
 #[test]
 fn pings_find_dead_peers_and_leave_live_ones() {
     on_all(&[], |target| {

@@ -160,6 +160,15 @@ impl Conn {
         matches!(&self.rx, Rx::Data(segment) if segment.done == segment.len && self.trailer(segment.len) == 0)
     }
 
+    /// Memory that it holds beside the pool's buffers.
+    pub fn beside_buffers(&self) -> usize {
+        let coming = match &self.rx {
+            Rx::Data(Segment { sink: Sink::Bytes(bytes), .. }) => bytes.capacity(),
+            _ => 0,
+        };
+        self.link.beside_buffers() + coming
+    }
+
     /// Queues a PDU whose data, if it has some, lies with its header.
     pub fn send(&mut self, head: &Head, data: &[u8]) {
         let (header_digest, data_digest) = (self.header_digest, self.data_digest);

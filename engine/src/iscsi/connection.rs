@@ -9,6 +9,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::conn::Conn;
 use super::params::Params;
 use super::session::{Due, Session};
 use super::shard::Outgoing;
@@ -333,7 +334,7 @@ impl Connection {
     pub fn beside_buffers(&self) -> usize {
         match &self.phase {
             Phase::Login { link, .. } | Phase::Leaving { link, .. } => link.beside_buffers(),
-            Phase::Full { session, at } => session.borrow().conns.get(*at).map_or(0, |conn| conn.link.beside_buffers()),
+            Phase::Full { session, at } => session.borrow().conns.get(*at).map_or(0, Conn::beside_buffers),
             Phase::Gone => 0,
         }
     }

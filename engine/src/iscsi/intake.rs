@@ -284,12 +284,23 @@ impl Session {
             opcode::DATA_OUT => Ok(Some(self.data_out(ctx, at, bhs))),
             opcode::TEXT if len <= ctx.limits.text_bytes as usize => Ok(Some(Sink::Bytes(Vec::with_capacity(len)))),
             opcode::TEXT => Err("a text longer than allowed".into()),
-            opcode::NOP_OUT if bhs.itt() != super::wire::NO_TAG && len <= ctx.limits.ping_bytes as usize => {
+            opcode::NOP_OUT if bhs.itt() != super::wire::NO_TAG && self.may_reflect(ctx, len) => {
                 Ok(Some(Sink::Bytes(Vec::with_capacity(len))))
             }
             opcode::LOGIN => Err("a login request in full feature phase".into()),
             _ => Ok(Some(Sink::Skip)),
         }
+    }
+
+    /// Is a ping's data to be sent back (11.18)? It is held as it comes and as it leaves, so what is long needs room
+    /// for both, in its session and in its shard.
+    fn may_reflect(&self, ctx: &Ctx, len: usize) -> bool {
+        let room = || {
+            // Held or not, it is nothing that others wait for: it takes none of what is kept for those.
+            let held = self.held_bytes().max(1);
+            ctx.may_take_within(ctx.limits.session_bytes as usize, None, held, 2 * len)
+        };
+        len <= ctx.limits.ping_bytes as usize || room()
     }
 
     /// A PDU is complete. `sound`: its data digest is right.

@@ -70,7 +70,8 @@ limits! {
     pdu_data_bytes: 1 << 20, 8 << 10, (1 << 24) - 1;
     /// Longest data segment of a Text Request.
     text_bytes: 64 << 10, 512, 1 << 20;
-    /// Longest ping data that is sent back; what is longer is sent back without it.
+    /// Longest ping data that is sent back in any case; longer data is where there is room for it, else the ping goes
+    /// back without.
     ping_bytes: 64 << 10, 0, 1 << 20;
     /// Buffer bytes that one iSCSI session may hold for commands in flight and replies not sent; as many again for
     /// the first bursts that its window promises to take.

@@ -12,6 +12,8 @@ use crate::backstores::file::mapped::MappedBytes;
 const PARTS: usize = 256;
 /// Headers' memory that a drained queue may keep.
 const KEPT_HEADS: usize = 2048;
+/// Beyond so much it held data, as of a ping or a text, and goes as soon as that has left.
+const LARGE_HEADS: usize = 64 << 10;
 
 enum Part {
     /// So many bytes of `heads`.
@@ -246,6 +248,7 @@ impl OutQueue {
         }
         if self.parts.is_empty() {
             self.heads.clear();
+            self.heads.shrink_to(LARGE_HEADS);
             self.heads_sent = 0;
         } else if self.heads_sent > 4 * KEPT_HEADS {
             // A peer that always leaves something unread must not make this grow.
