@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use _engine::shard::engine::{AbortOrder, Engine};
 use _engine::shard::events::Event;
+use _engine::shard::status::SessionStatus;
 use support::iscsi::*;
 use support::*;
 
@@ -352,6 +353,72 @@ fn a_connection_that_is_not_read_does_not_stand_before_the_reads_of_another() {
         let (data, pdu) = two.read(0, 16_384);
         assert_eq!((data.len(), pdu.status()), (8 << 20, 0));
         assert_eq!(one.answer(unread).0.len(), 65_535 * 512);
+    });
+}
+
+#[test]
+fn a_command_on_a_connection_that_is_not_read_does_not_hold_back_those_of_another() {
+    with_image(&[], 64 * MIB, |target| {
+        let mut one = target.login(&Agreed::session(1));
+        let mut two = target.login(&Agreed { joins: true, cid: 1, ..Agreed::session(1) });
+        let unread = one.ask(65_535 * 512, read10(0, 65_535));
+        target.eventually("its sockets are full", |engine| {
+            engine.sessions().iter().any(|shown| shown.unsent_bytes >= 256 << 10)
+        });
+        // It lies behind that, and the other connection's comes after it. Twice: it is looked for each time.
+        let hidden: Vec<u32> = (0..2)
+            .map(|_| {
+                let tag = one.ask(0, [0; 16]);
+                two.cmd_sn = one.cmd_sn;
+                assert_eq!(two.read(0, 8).1.status(), 0);
+                one.cmd_sn = two.cmd_sn;
+                tag
+            })
+            .collect();
+        // Their answers lie among its data.
+        let (mut bytes, mut statuses) = (0, Vec::new());
+        while bytes < 65_535 * 512 || statuses.len() < 2 {
+            let pdu = one.recv();
+            match pdu.itt() == unread {
+                true => bytes += pdu.data.len(),
+                false => statuses.push((pdu.itt(), pdu.status())),
+            }
+        }
+        assert_eq!(statuses, hidden.into_iter().map(|tag| (tag, 0)).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn what_is_read_for_others_is_bounded() {
+    with_image(&[], 64 * MIB, |target| {
+        let mut one = target.login(&Agreed::session(1));
+        let mut two = target.login(&Agreed { joins: true, cid: 1, ..Agreed::session(1) });
+        // A command is missing, and does not come: pings do, and nobody reads what is sent back.
+        let missing = one.command(0x81, 0, [0; 16]);
+        two.cmd_sn = one.cmd_sn;
+        let early = two.ask(0, [0; 16]);
+        two.ping();
+        let before = buffer_bytes(target);
+        let mut bhs = head(0x40, 0x80, 7);
+        put(&mut bhs, 20, 0xffff_ffff);
+        put(&mut bhs, 24, one.cmd_sn);
+        let pings = one.bytes(bhs, &pattern(1, 4096)).repeat(4096);
+        let mut stream = one.stream.try_clone().unwrap();
+        let sender = std::thread::spawn(move || std::io::Write::write_all(&mut stream, &pings));
+        target.eventually("no more is read", |engine| {
+            let unsent = |shown: &SessionStatus| shown.unsent_bytes >= 256 << 10;
+            engine.sessions().iter().any(unsent)
+        });
+        assert!(two.is_silent());
+        let most = buffer_bytes(target);
+        assert!(most < before + MIB, "{most} bytes, {before} before");
+        for _ in 0..4096 {
+            assert_eq!(one.recv().data.len(), 4096);
+        }
+        sender.join().unwrap().unwrap();
+        one.send(missing, &[]);
+        assert_eq!(one.answer(itt(missing)).1.status(), 0);
+        assert_eq!(two.answer(early).1.status(), 0);
     });
 }
 

@@ -219,9 +219,17 @@ impl Conn {
         !self.link.writable && self.link.out.bytes() >= FLUSH_BYTES
     }
 
-    /// Is it not read for now?
+    /// Is it read, if at all, for others alone? Then time does not count against its peer.
     pub fn is_paused(&self) -> bool {
         self.parked || self.is_clogged()
+    }
+
+    /// Is it not read for now? While others of its session wait for a command that may lie there (`wanted`), replies
+    /// that nobody takes stand before it only when they are too many short ones: what is long waits in its command.
+    pub fn is_unread(&self, wanted: bool) -> bool {
+        let out = &self.link.out;
+        let short = out.waiting_bytes() - out.buffer_bytes();
+        self.parked || self.is_clogged() && !(wanted && short < FLUSH_BYTES)
     }
 
     /// Its own clock, which stands still while it is not read.

@@ -32,6 +32,7 @@ impl Session {
         ctx.scratch = Some(scratch);
         self.count_ended(ctx);
         self.note_window(ctx);
+        self.note_missing(ctx);
         let now_ms = ctx.now_ms();
         let conn = self.conn(at);
         if conn.is_paused() {
@@ -47,8 +48,9 @@ impl Session {
             let held = self.held_bytes();
             self.conn(at).link.flush(ctx)?;
             self.count_ended(ctx);
+            let wanted = self.wanted;
             let conn = self.conn(at);
-            if conn.turn_left == 0 && !conn.is_clogged() {
+            if conn.turn_left == 0 && !(conn.is_clogged() && conn.is_unread(wanted)) {
                 return Ok(Turn::More);
             }
             let (turn_left, parked, unsent) = (conn.turn_left, conn.parked, conn.link.has_unsent());
@@ -68,7 +70,7 @@ impl Session {
                 }
                 return Err(why);
             }
-            if conn.is_paused() || !conn.link.readable {
+            if conn.is_unread(wanted) || !conn.link.readable {
                 return Ok(self.rest(at));
             }
             match self.receive(ctx, at, scratch)? {
@@ -76,6 +78,17 @@ impl Session {
                 Received::End => return Err("closed by the initiator".into()),
             }
         }
+    }
+
+    /// Do PDUs wait for one with a lower CmdSN? It may lie unread on a connection whose replies nobody takes.
+    fn note_missing(&mut self, ctx: &mut Ctx) {
+        let wanted = !self.early.is_empty();
+        if std::mem::replace(&mut self.wanted, wanted) == wanted || !wanted {
+            return;
+        }
+        let clogged: Vec<TaskHandle> =
+            self.conns.iter().filter(|(_, conn)| conn.is_clogged()).map(|(at, _)| at).collect();
+        clogged.into_iter().for_each(|at| self.wake(ctx, at));
     }
 
     /// How a turn ends. What waits for its shard's memory or tasks is woken by others: what its own session has
@@ -95,9 +108,10 @@ impl Session {
             self.see_terminated(ctx, at);
         }
         self.advance_waiting(ctx);
+        let wanted = self.wanted;
         let conn = self.conn(at);
         conn.parked = false;
-        if !conn.link.input.is_empty() && !conn.is_paused() && conn.closing.is_none() {
+        if !conn.link.input.is_empty() && !conn.is_unread(wanted) && conn.closing.is_none() {
             let input = std::mem::take(&mut conn.link.input);
             let taken = self.parse(ctx, at, &input)?;
             self.conn(at).link.keep_input(&input[taken..]);
@@ -188,10 +202,11 @@ impl Session {
                 break;
             }
             taken += count;
+            let wanted = self.wanted;
             let conn = self.conn(at);
             if conn.link.out.bytes() >= FLUSH_BYTES {
                 conn.link.flush(ctx)?;
-                if conn.is_clogged() {
+                if conn.is_unread(wanted) {
                     break;
                 }
             }

@@ -93,6 +93,8 @@ pub struct Session {
     pub early: Vec<(u32, Early)>,
     /// Data of those that are no commands.
     pub early_bytes: usize,
+    /// There were such at the end of the last turn.
+    pub wanted: bool,
     pub commands: Slab<Command>,
     pub tags: Tags,
     /// Commands that were delivered and have not ended, immediate ones apart; and those.
@@ -152,6 +154,7 @@ impl Session {
             window: Window::new(params.exp_cmd_sn),
             early: Vec::new(),
             early_bytes: 0,
+            wanted: false,
             commands: Slab::new(ctx.limits.commands_per_session as usize),
             tags: Tags::default(),
             delivered: 0,
