@@ -9,7 +9,7 @@ from typing import Final
 
 from blockgate.control import ports
 from blockgate.dataplane.aborts import Aborts
-from blockgate.dataplane.gates import Gates
+from blockgate.dataplane.gates import Gates, VolumeGate
 from blockgate.dataplane.jobs import JobTable
 from blockgate.dataplane.records import Record
 from blockgate.dataplane.units import Mapped, Unit
@@ -78,6 +78,7 @@ class UnitTable:
                 self._units.pop(mapped.view.handle, None)
                 if former is not None:
                     self._closed[mapped.view.uuid] = former
+                await self._gates.of(mapped.view.handle).renew()
                 raise
         if unit.mapped == mapped and unit.volume not in self._owed:
             return unit
@@ -149,6 +150,8 @@ class UnitTable:
             unit.stop()
 
     async def _make(self, mapped: Mapped) -> Unit:
+        """A unit. Connections without ports (NBD) do not wait for it: they are bound by what is on
+        record, whatever else of it fails."""
         view = mapped.view
         gate = self._gates.of(view.handle)
         facts = self._facts(view, gate.control)
@@ -156,14 +159,15 @@ class UnitTable:
         former = self._closed.pop(view.uuid, None)
         if former is not None:
             record, logical = former.record, former.logical
-            await record.reopen()
             logical.set_facts(facts)
+            gate.parts = logical.gate
+            await record.reopen()
             effects = logical.sanitizer.resume()
         else:
-            record = await Record.load(view.uuid, self.store)
-            groups = TargetPortGroups(_access(record, mapped))
-            logical = LogicalUnit(facts, _reservations(record), groups, self._neighbours)
+            record = await self._load(view, gate, facts)
+            logical = self._logical(facts, _reservations(record), _access(record, mapped))
             effects = logical.restore(record.parts)
+            gate.parts = logical.gate
         unit = Unit(
             logical=logical,
             gate=gate,
@@ -177,12 +181,24 @@ class UnitTable:
         kept = [one for one in self._set_ports(unit, mapped) if isinstance(one, Persist)]
         await unit.put_in_force(kept)
         await record.save()
-        gate.parts = logical.gate
         self._units[view.handle] = unit
         await gate.renew()
         await unit.put_in_force(effects)
         unit.mapped = mapped
         return unit
+
+    async def _load(self, view: ports.LunView, gate: VolumeGate, facts: Facts) -> Record:
+        """The record of a unit. While it cannot be had nobody knows who was locked out of the
+        volume: until then everybody is, as if it were damaged."""
+        try:
+            return await Record.load(view.uuid, self.store)
+        except OSError:
+            unknown = self._logical(facts, Reservations.unreadable(), Access(()))
+            gate.parts = unknown.gate
+            raise
+
+    def _logical(self, facts: Facts, reservations: Reservations, access: Access) -> LogicalUnit:
+        return LogicalUnit(facts, reservations, TargetPortGroups(access), self._neighbours)
 
     @staticmethod
     def _facts(view: ports.LunView, gate: ports.Gate | None) -> Facts:

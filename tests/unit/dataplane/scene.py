@@ -136,9 +136,12 @@ class FakeStore:
     records: dict[str, bytes] = field(default_factory=dict)
     fails: bool = False
     full: set[str] = field(default_factory=set)
+    unreadable: bool = False
     pause: asyncio.Event | None = None
 
     async def load(self, uuid: str) -> bytes | None:
+        if self.unreadable:
+            raise OSError(5, "malformed")
         return self.records.get(uuid)
 
     async def save(self, uuid: str, record: bytes | None) -> None:

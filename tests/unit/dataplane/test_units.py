@@ -187,6 +187,37 @@ async def test_reservations_that_cannot_be_read_let_nobody_in_until_they_are_cle
     assert parts is not None and parts.default_access is Situation.FREE
 
 
+@pytest.mark.parametrize("what", ["its record cannot be had", "its port cannot be kept"])
+async def test_who_needs_no_port_is_bound_before_there_is_a_unit(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The target waits; NBD does not, and must not write meanwhile what it was to be kept from."""
+    monkeypatch.setattr("blockgate.dataplane.iscsi.RETRY_SECONDS", 0.01)
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    for command in (register(1), reserve(1)):
+        gateway.command(alice, *aptpl(command))
+        await settle()
+    restarted = Site(store=gateway.store)
+    restarted.store.unreadable = what == "its record cannot be had"
+    restarted.store.fails = not restarted.store.unreadable
+    other = "iqn.2024-01.com.example:other"
+    await restarted.set_targets({other: replace(target_view()[DISK], name=other)})
+    assert set(restarted.iscsi.troubles) == {other}
+    parts = restarted.wire.gates[3][2]
+    assert parts is not None
+    assert parts.default_access is (
+        Situation.EXCLUSIVE_ACCESS_OTHER
+        if restarted.store.unreadable
+        else Situation.WRITE_EXCLUSIVE_OTHER
+    )
+    restarted.store.unreadable = restarted.store.fails = False
+    await no_trouble(restarted)
+    parts = restarted.wire.gates[3][2]
+    assert parts is not None and parts.default_access is Situation.WRITE_EXCLUSIVE_OTHER
+    restarted.iscsi.stop()
+
+
 async def test_a_unit_that_cannot_be_had_is_the_trouble_of_its_target_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
