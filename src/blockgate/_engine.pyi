@@ -839,6 +839,12 @@ class Engine:
     def disconnect(self, conn: int) -> bool:
         """Closes a connection; requests in flight are still finished. False: there is none."""
 
+    def settle(self) -> None:
+        """Returns when every shard has taken in what had come for it before: of a connection that
+        its peer had closed by then, `Lost` is among the events. A shard that does not answer is
+        given up after a second.
+        """
+
     def sessions(self) -> list[SessionStatus]: ...
     def tasks(self) -> list[TaskStatus]: ...
     def start_job(

@@ -266,6 +266,10 @@ impl Engine {
         py.detach(|| self.0.disconnect(conn))
     }
 
+    fn settle(&self, py: Python<'_>) {
+        py.detach(|| self.0.settle());
+    }
+
     fn sessions(&self, py: Python<'_>) -> Vec<SessionStatus> {
         py.detach(|| self.0.sessions().into_iter().map(Into::into).collect())
     }

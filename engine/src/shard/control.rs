@@ -96,6 +96,8 @@ pub enum Control {
         config: Option<Arc<TlsConfig>>,
         done: Sender<()>,
     },
+    /// Answered when the shard has taken in what had come for it by then.
+    Settle(Sender<()>),
     Sessions(Sender<Vec<SessionStatus>>),
     Tasks(Sender<Vec<TaskStatus>>),
     Counters(Sender<(ShardCounters, Vec<ExportCounters>)>),

@@ -460,6 +460,12 @@ impl Engine {
         told.recv_timeout(STATUS_WAIT).unwrap_or(false)
     }
 
+    /// Returns when every shard has taken in what had come for it: a connection that its peer had closed is lost,
+    /// and Python's to hear of. A shard that is stuck is not waited for long.
+    pub fn settle(&self) {
+        self.ask_by(Instant::now() + STATUS_WAIT, Control::Settle);
+    }
+
     /// All connections.
     pub fn sessions(&self) -> Vec<SessionStatus> {
         self.ask_status(Control::Sessions).into_iter().flatten().collect()

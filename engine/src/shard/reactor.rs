@@ -1,7 +1,9 @@
 //! A shard's loop: wait, take what has come, give every connection its turn, wait again.
 
 use std::collections::HashMap;
+use std::mem;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::mpsc::Sender;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +49,8 @@ pub struct Reactor {
     shared: Arc<Shared>,
     index: usize,
     wakeups: u64,
+    /// Who waits until all has been taken in that has come by now.
+    settling: Vec<Sender<()>>,
     /// When a stop must be over, milliseconds of the shard's clock.
     stop_at_ms: Option<u64>,
 }
@@ -66,6 +70,7 @@ impl Reactor {
             shared,
             index,
             wakeups: 0,
+            settling: Vec::new(),
             stop_at_ms: None,
         })
     }
@@ -74,7 +79,9 @@ impl Reactor {
     pub fn run(mut self) {
         let mut ready = Vec::new();
         loop {
-            self.wait(&mut ready);
+            // What came before them is found by the look at the poller that begins here.
+            let settled = mem::take(&mut self.settling);
+            self.wait(&mut ready, settled.is_empty());
             self.ctx.tick();
             for event in ready.drain(..) {
                 self.take_ready(event);
@@ -87,6 +94,9 @@ impl Reactor {
             self.take_kicked();
             self.send_outgoing();
             self.wake_starved();
+            for done in settled {
+                let _ = done.send(());
+            }
             self.check_lease();
             if self.stop_is_over() {
                 break;
@@ -95,14 +105,14 @@ impl Reactor {
         self.shut_down();
     }
 
-    fn wait(&mut self, ready: &mut Vec<Ready>) {
+    fn wait(&mut self, ready: &mut Vec<Ready>, may_sleep: bool) {
         let now_ms = self.ctx.now_ms();
         let lease_ms = self.ctx.lease.left_ms(self.ctx.now_ns.get());
         let next_ms =
             [self.ctx.timers.next_in_ms(now_ms), self.stop_at_ms.map(|at| at.saturating_sub(now_ms)), lease_ms];
         // One more than the rest, so that a wake-up is never a little early.
         let mut timeout_ms = next_ms.into_iter().flatten().min().map(|ms| ms + 1);
-        if !self.ctx.ready.is_empty() || !self.ctx.mailbox.may_sleep() {
+        if !may_sleep || !self.ctx.ready.is_empty() || !self.ctx.mailbox.may_sleep() {
             timeout_ms = Some(0);
         }
         let mut tries = 0;
@@ -263,7 +273,7 @@ impl Reactor {
         if !self.ctx.may_feed() {
             return;
         }
-        for handle in std::mem::take(&mut self.ctx.starved) {
+        for handle in mem::take(&mut self.ctx.starved) {
             if let Some(session) = self.sessions.get_mut(handle) {
                 session.starved = false;
                 queue(session, handle, &mut self.ctx);
@@ -418,6 +428,7 @@ impl Reactor {
                 self.ctx.tls = config;
                 let _ = done.send(());
             }
+            Control::Settle(done) => self.settling.push(done),
             Control::Sessions(answer) => {
                 let _ = answer.send(self.sessions.iter().map(|(_, session)| session.status()).collect());
             }

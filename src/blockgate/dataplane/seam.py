@@ -154,6 +154,9 @@ class EngineWire:
     async def disconnect(self, conn: int) -> bool:
         return await self._status(self._engine.disconnect, conn)
 
+    async def settle(self) -> None:
+        await self._gates(self._engine.settle)
+
 
 def engine_gate(generation: int, gate: ports.Gate, parts: GateParts | None) -> _engine.Gate:
     """control's and the unit's shares as one gate. Reservations bind whoever they do not name:

@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 
 # How long an initiator has for its logout once it has been asked to go (RFC 7143 11.9.1, event 1).
 LOGOUT_SECONDS: Final = 3
+# How long a login waits for the end of sessions that its initiator has left behind. It is a matter
+# of milliseconds, unless a disk hangs: then their other sessions must not suffer for it.
+LEFT_BEHIND_SECONDS: Final = 1.0
 # Sessions that are looked at before the loop gets its turn again.
 SESSIONS_AT_ONCE: Final = 32
 
@@ -124,6 +127,7 @@ class Sessions:
         turn = self._turns.setdefault(agreed.port, asyncio.Lock())
         async with turn:  # of several logins of one port each takes the place of the one before
             await self._reinstate(agreed.port)
+            await self._see_off_others(agreed.port)
             self._check(agreed, still_there)
             return await self._open_normal(agreed, conn, pdu, still_there)
 
@@ -156,6 +160,16 @@ class Sessions:
         ending = self._ending.get(port)
         if ending is not None:
             await asyncio.shield(ending)
+
+    async def _see_off_others(self, port: Port) -> None:
+        """An initiator that closes its connection and comes back by another ISID has lost the
+        former nexus (SAM-5 6.3.4): what that one prevented or reserved is not to stand in its way.
+        But that connection is another shard's, which may not have looked at it yet."""
+        if self.table.knows(port):
+            await self._wire.settle()
+        ending = [task for one, task in self._ending.items() if one.names == port.names]
+        if ending:
+            await asyncio.wait(ending, timeout=LEFT_BEHIND_SECONDS)
 
     async def _open_normal(
         self, agreed: Agreed, conn: int, pdu: bytes, still_there: Callable[[], bool]

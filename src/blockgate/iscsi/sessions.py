@@ -8,6 +8,7 @@ it says: ends the session that a log-in reinstates *before* the new one is opene
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,6 +27,11 @@ class Port:
     isid: bytes
     target: str
     portal_group: int
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The names of initiator and target."""
+        return self.initiator, self.target
 
     @property
     def initiator_port(self) -> str:
@@ -85,6 +91,7 @@ class SessionTable:
         self._by_tsih: dict[int, Session | None] = {}  # None: reserved by a log-in
         self._by_port: dict[Port, Session] = {}
         self._by_number: dict[int, Session] = {}
+        self._by_names: Counter[tuple[str, str]] = Counter()  # normal ones: initiator, target
         self._last_tsih = 0
         self._last_number = 0
 
@@ -107,6 +114,10 @@ class SessionTable:
     def of_port(self, port: Port) -> Session | None:
         """The session of a nexus: the one that a log-in with TSIH 0 would reinstate."""
         return self._by_port.get(port)
+
+    def knows(self, port: Port) -> bool:
+        """Whether a session of that initiator with that target is there, by whatever ISID."""
+        return port.names in self._by_names
 
     def named(self, port: Port, tsih: int) -> Session | None:
         """The session that a log-in names by its TSIH, if it is the initiator's own."""
@@ -148,6 +159,7 @@ class SessionTable:
         if not agreed.discovery:
             # A discovery session is no nexus: two of one initiator do not disturb each other.
             self._by_port[agreed.port] = session
+            self._by_names[agreed.port.names] += 1
         return session
 
     def close(self, session: Session) -> None:
@@ -155,6 +167,10 @@ class SessionTable:
         if self._by_number.pop(session.number, None) is None:
             return
         del self._by_tsih[session.tsih]
+        if not session.discovery:
+            self._by_names[session.port.names] -= 1
+            if not self._by_names[session.port.names]:
+                del self._by_names[session.port.names]
         if self._by_port.get(session.port) is session:
             del self._by_port[session.port]
 

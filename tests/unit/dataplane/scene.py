@@ -123,6 +123,9 @@ class FakeWire:
         self.note("swap_gate", volume, generation)
         self.gates[volume] = generation, gate, parts
 
+    async def settle(self) -> None:
+        self.note("settle")
+
     async def disconnect(self, conn: int) -> bool:
         self.note("disconnect", conn)
         asyncio.get_running_loop().call_soon(self.iscsi.connections.lost, conn, "disconnected")
