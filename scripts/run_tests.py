@@ -1,16 +1,20 @@
 """Runs every part of the test suite, times each, and repeats the closing lines at the end.
 
 A part that fails does not keep the others from running; any failure makes the whole fail. Every
-directory below tests/ belongs to a part: one that no part names runs as "others".
+directory below tests/ belongs to a part: one that no part names runs as "others". A part that keeps
+one core busy at most, since its tests wait for one another, has another such part beside it.
 """
 
 from __future__ import annotations
 
 import os
+import queue
 import re
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +30,12 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One timed part: a name and the command that runs it."""
+    """One timed part: a name and the command that runs it, while the one before it goes on
+    (`beside`) or when that is done."""
 
     name: str
     command: tuple[str, ...]
+    beside: bool = False
 
 
 @dataclass(slots=True)
@@ -40,8 +46,8 @@ class Result:
     closing: list[str]
 
 
-def pytest_part(name: str, *arguments: str) -> Part:
-    return Part(name, (sys.executable, "-m", "pytest", *arguments))
+def pytest_part(name: str, *arguments: str, beside: bool = False) -> Part:
+    return Part(name, (sys.executable, "-m", "pytest", *arguments), beside)
 
 
 def parts() -> list[Part]:
@@ -49,11 +55,13 @@ def parts() -> list[Part]:
     cargo = ("cargo", "test", "--locked", "--manifest-path", "engine/Cargo.toml")
     named = {
         "unit and property tests": ("unit", "property"),
+        "faults: bad peers and bad disks, on both I/O paths": ("faults",),
         "daemon, backstores, documentation": ("daemon", "backstores", "docs", "layout"),
         "cluster: killed at every step": ("cluster",),
-        "faults: bad peers and bad disks, on both I/O paths": ("faults",),
         "a real Linux kernel as the client": ("kernel",),
     }
+    # It and the part before it wait for most of their time: for disks that were broken on purpose.
+    patient = {"faults"}
     result = [
         Part("engine (cargo test)", (*cargo, "--lib", "--bins")),
         Part("engine integration, fuzz corpus replay", (*cargo, "--test", "*")),
@@ -63,10 +71,13 @@ def parts() -> list[Part]:
         taken |= set(rooms)
         here = [f"tests/{room}" for room in rooms if has_tests(TESTS / room)]
         if here:
-            result.append(pytest_part(name, *here))
+            result.append(pytest_part(name, *here, beside=patient >= set(rooms)))
     if has_tests(TESTS / "conformance"):
+        # A client, a gateway and a test take turns: one core is what each path needs.
         result += [
-            pytest_part(f"conformance on {io}", "tests/conformance", "--io", io)
+            pytest_part(
+                f"conformance on {io}", "tests/conformance", "--io", io, beside=io == "epoll"
+            )
             for io in ("io_uring", "epoll")
         ]
     rest = sorted(
@@ -86,28 +97,61 @@ def has_tests(directory: Path) -> bool:
     return any(directory.rglob("test_*.py"))
 
 
-def run(part: Part) -> Result:
-    """Runs one part, passes its output on as it comes and keeps its closing lines."""
-    print(f"\n──── {part.name}: {' '.join(part.command)}", flush=True)
-    closing: list[str] = []
-    started = time.monotonic()
-    with subprocess.Popen(
-        part.command,
-        cwd=TOP,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env={**ENVIRONMENT, **os.environ, **PLAIN},
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
+class Running:
+    """A part that runs. What it prints is kept until somebody wants to see it."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self._printed: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._result = Result(part, 0.0, 127, [])  # as a shell has it of what cannot begin
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._finish()
+        except OSError as error:
+            self._printed.put(f"run_tests: {error}\n")
+        finally:
+            self._printed.put(None)
+
+    def _finish(self) -> Result:
+        closing: list[str] = []
+        started = time.monotonic()
+        with subprocess.Popen(
+            self.part.command,
+            cwd=TOP,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**ENVIRONMENT, **os.environ, **PLAIN},
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                self._printed.put(line)
+                plain = COLOUR.sub("", line).rstrip()
+                if CLOSING.match(plain):
+                    closing.append(plain)
+        return Result(self.part, time.monotonic() - started, process.returncode, closing)
+
+    def result(self) -> Result:
+        """Passes its output on as it comes, until its end; with its closing lines."""
+        print(f"\n──── {self.part.name}: {' '.join(self.part.command)}", flush=True)
+        while (line := self._printed.get()) is not None:
             print(line, end="", flush=True)
-            plain = COLOUR.sub("", line).rstrip()
-            if CLOSING.match(plain):
-                closing.append(plain)
-    return Result(part, time.monotonic() - started, process.returncode, closing)
+        return self._result
+
+
+def run(parts: list[Part]) -> Iterator[Result]:
+    """Runs the parts in their order, and passes on what they print: one after another."""
+    going: list[Running] = []
+    for part in parts:
+        if not part.beside:
+            yield from (one.result() for one in going)
+            going = []
+        going.append(Running(part))
+    yield from (one.result() for one in going)
 
 
 def main() -> int:
@@ -119,13 +163,13 @@ def main() -> int:
         for part in parts():
             print(f"  {part.name}", file=sys.stderr)
         return 2
-    results = [run(part) for part in chosen]
+    started = time.monotonic()
+    results = list(run(chosen))
     print("\n════ time of each part")
     for result in results:
         verdict = "ok" if result.status == 0 else f"FAILED (status {result.status})"
         print(f"{result.seconds:8.1f} s  {result.part.name}: {verdict}")
-    total = sum(result.seconds for result in results)
-    print(f"{total:8.1f} s  in all")
+    print(f"{time.monotonic() - started:8.1f} s  in all")
     print("\n════ closing lines")
     for result in results:
         for line in result.closing:
