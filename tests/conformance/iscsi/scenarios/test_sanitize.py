@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.conformance.iscsi.client import Session
 from tests.conformance.iscsi.scenarios import cdbs
 from tests.lab.processes import PORTALS, Gateway, Target, add_target
@@ -13,6 +15,7 @@ MIB = 1 << 20
 SIZE = 640 * MIB
 # What is over before the record of a pass is renewed, in 65536ths as progress is told
 RECORDED = 512 * MIB * 0x10000 // SIZE
+ATTEMPTS = 5  # a disk may be quicker than this test on a busy machine
 PATTERN = b"\xc3\x5a\x99\x0f"
 # OVERWRITE with IMMED, a parameter list of 8 bytes: one pass, INITIALIZATION PATTERN LENGTH 4
 OVERWRITE = bytes((0x48, 0x81, *bytes(5), 0, 8, 0))
@@ -42,14 +45,20 @@ def test_a_killed_gateway_goes_on_where_it_was(start_gateway: Callable[..., Gate
     target = add_target(gateway, {1: SIZE})
     with opened(target) as session:
         session.clear_attentions()
-        begun = session.command(OVERWRITE, write=PARAMETERS)
-        assert begun.status == cdbs.GOOD, begun.sense_code
-        wait_until(lambda: (share := progress(session)) is None or share >= RECORDED, 60)
-        assert progress(session) is not None, "over before it could be killed"
+        for _ in range(ATTEMPTS):
+            begun = session.command(OVERWRITE, write=PARAMETERS)
+            assert begun.status == cdbs.GOOD, begun.sense_code
+            # More than that: with just so much the record may be on its way yet.
+            wait_until(lambda: (share := progress(session)) is None or share > RECORDED, 60)
+            if progress(session) is not None:
+                break
+        else:
+            pytest.fail("over before it could be killed")
         gateway.kill()
     gateway.start()
     with opened(target) as session:
-        assert (progress(session) or 0) >= RECORDED
+        share = progress(session)  # the rest may be over by then, the whole cannot
+        assert share is None or share >= RECORDED
         wait_until(lambda: progress(session) is None, 60)
         assert session.command(cdbs.read10(0, 1), read=cdbs.BLOCK).data == PATTERN * 128
     pool, _, name = target.volumes[1].partition("/")
