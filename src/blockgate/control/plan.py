@@ -119,6 +119,7 @@ def view_of(export: Export, volume: Volume, handle: int) -> ExportView:
     """What handshakes are told about an export of an open volume."""
     return ExportView(
         name=export.name,
+        uuid=volume.uuid,
         handle=handle,
         size=volume.size,
         block_size=volume.block_size,

@@ -41,9 +41,11 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class ExportView:
-    """An export that is ready, as the NBD handshake needs it. Sizes in bytes."""
+    """An export that is ready, as the NBD handshake needs it. Sizes in bytes; `uuid` is the
+    volume's, by which its unit keeps what binds its clients, too."""
 
     name: ExportName
+    uuid: str
     handle: int
     size: int
     block_size: int

@@ -74,6 +74,7 @@ class Iscsi:
         self.troubles: Mapping[str, str] = {}
         self._late: Mapping[int, _Late] = {}  # by handle
         self._targets: Mapping[str, ports.TargetView] = {}
+        self._exported: Mapping[int, ports.LunView] = {}  # by handle
         self._served: Mapping[str, ports.TargetView] = {}
         self._retrying: asyncio.Task[None] | None = None
         self._converted: Mapping[str, Target] = {}
@@ -89,12 +90,27 @@ class Iscsi:
         async with self._turn:
             self._targets, self._discovery = dict(targets), discovery
             last = await self._renew()
-        if self._late and self._retrying is None:
-            self._retrying = asyncio.get_running_loop().create_task(self._try_again())
+        self._retry()
         return last
 
+    async def set_exports(self, exports: Iterable[ports.ExportView]) -> None:
+        """What NBD serves now. Before anybody comes to a volume by it, what is on record of its
+        unit binds them, whether a target maps it or not."""
+        async with self._turn:
+            former = self._exported
+            self._exported = {
+                one.handle: former.get(one.handle) or convert.exported(one) for one in exports
+            }
+            self._late = {**self._late, **await self._bind()}
+        self._retry()
+
+    def _retry(self) -> None:
+        if self._late and self._retrying is None:
+            self._retrying = asyncio.get_running_loop().create_task(self._try_again())
+
     async def _renew(self) -> int:
-        self._late = await self._introduce()
+        late = await self._introduce()
+        self._late = {**await self._bind(), **late}
         missing = self._missing()
         former = self._served
         self._served = {
@@ -138,9 +154,19 @@ class Iscsi:
             try:
                 await self.units.introduce(mapped)
             except OSError as error:
-                reason = f"Volume {mapped.view.volume}: {error.strerror or error}."
-                late[volume] = _Late(reason, self.units.not_led_to(mapped))
-                log.error("iscsi: a unit is not as it should be. %s", reason)
+                late[volume] = _late(mapped.view, error, self.units.not_led_to(mapped))
+        return late
+
+    async def _bind(self) -> Mapping[int, _Late]:
+        """The same of what NBD serves, after the units that targets map."""
+        late: dict[int, _Late] = {}
+        for count, (volume, view) in enumerate(self._exported.items()):
+            if count % UNITS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            try:
+                await self.units.bind(view)
+            except OSError as error:
+                late[volume] = _late(view, error, frozenset())
         return late
 
     async def _try_again(self) -> None:
@@ -234,6 +260,12 @@ class Iscsi:
                     mapped = found.setdefault(lun.handle, Mapped(lun))
                     mapped.reach(port, number, view.parameters)
         return found
+
+
+def _late(view: ports.LunView, error: OSError, without: frozenset[str]) -> _Late:
+    reason = f"Volume {view.volume}: {error.strerror or error}."
+    log.error("iscsi: a unit is not as it should be. %s", reason)
+    return _Late(reason, without)
 
 
 def _unheard(target: Target, listeners: Collection[str]) -> str:

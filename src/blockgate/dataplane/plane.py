@@ -306,6 +306,7 @@ class EngineDataPlane:
         gone, has another volume, is now read-only, requires TLS that they lack, or does not admit
         their address any more), are disconnected before this returns.
         """
+        await self._iscsi.set_exports(exports.values())
         # Most exports are as they were: with a thousand of them, one more must stay cheap.
         self._views = {
             name: self._views[name]

@@ -29,6 +29,7 @@ class Record:
     def __init__(self, uuid: str, store: UnitStore | None) -> None:
         self.uuid = uuid
         self.unreadable = False
+        self.blank = True  # nothing is on record yet
         self._store = store
         self._parts: dict[Part, bytes] = {}
         self._ports: dict[str, int] = {}
@@ -42,6 +43,7 @@ class Record:
         record = cls(uuid, store)
         raw = await store.load(uuid) if store is not None else None
         if raw is not None:
+            record.blank = False
             try:
                 record._decode(raw)
             except (ValueError, KeyError, TypeError, binascii.Error) as error:

@@ -9,7 +9,9 @@ from typing import Final
 from blockgate.control import ports
 from blockgate.dataplane.wire import Luns
 from blockgate.iscsi import OPEN, Acl, Authentication, Credentials, Offer, Redirect, Target
+from blockgate.model.identity import wwn_of
 from blockgate.model.parameters import TargetParameters
+from blockgate.model.units import Unit, UnitIdentity
 from blockgate.scsi import report_luns
 
 # One target portal group each; portals differ only in their addresses.
@@ -52,6 +54,29 @@ def target(view: ports.TargetView, limits: EngineLimits) -> Target:
 def volumes(view: ports.TargetView) -> set[int]:
     """The handles of all volumes that a target maps for anybody."""
     return {lun.handle for luns in view.maps() for lun in luns.values()}
+
+
+def exported(view: ports.ExportView) -> ports.LunView:
+    """The volume of an export as a unit that no target maps. NBD asks nobody who it is; a target
+    that comes to map it says so."""
+    face = Unit()
+    return ports.LunView(
+        uuid=view.uuid,
+        volume=f"of export {view.name}",
+        handle=view.handle,
+        size=view.size,
+        block_size=view.block_size,
+        read_only=False,
+        write_through=view.write_through,
+        identity=UnitIdentity(
+            vendor=face.vendor,
+            product=face.product,
+            revision=face.revision,
+            serial=view.uuid,
+            uuid=view.uuid,
+            wwn=wwn_of(view.uuid),
+        ),
+    )
 
 
 def without(view: ports.TargetView, failed: Container[int]) -> ports.TargetView:

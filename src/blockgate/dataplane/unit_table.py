@@ -48,6 +48,7 @@ class UnitTable:
         self._neighbours = neighbours
         self._units: dict[int, Unit] = {}
         self._closed: dict[str, Unit] = {}  # by UUID, the longest closed first
+        self._blank: set[int] = set()  # without a unit because nothing is on record
         self._owed: dict[int, tuple[Effect, ...]] = {}  # what could not be put in force yet
 
     def all(self) -> Iterable[Unit]:
@@ -110,6 +111,19 @@ class UnitTable:
         known = unit.mapped.by_ports if unit is not None and unit.mapped is not None else {}
         return frozenset(mapped.by_ports.keys() - known.keys())
 
+    async def bind(self, view: ports.LunView) -> None:
+        """Connections without ports (NBD) use a volume that maybe no target maps: they are bound by
+        its unit all the same, if it has been there before. Raises OSError."""
+        if view.handle in self._units or view.handle in self._blank:
+            return
+        if view.uuid not in self._closed:
+            gate = self._gates.of(view.handle)
+            record = await self._load(view, gate, self._facts(view, gate.control))
+            if record.blank:
+                self._blank.add(view.handle)
+                return
+        await self.introduce(Mapped(view))
+
     async def regate(self, volume: int, gate: ports.Gate) -> None:
         """control's share of a gate is another one: a size, read-only or not."""
         kept = self._gates.of(volume)
@@ -132,6 +146,7 @@ class UnitTable:
         since it was degraded, has not lost power, and its reservations hold (SPC-4 5.12.5)."""
         self._gates.forget(volume)
         self._owed.pop(volume, None)
+        self._blank.discard(volume)
         unit = self._units.pop(volume, None)
         if unit is None:
             return
@@ -182,6 +197,7 @@ class UnitTable:
         await unit.put_in_force(kept)
         await record.save()
         self._units[view.handle] = unit
+        self._blank.discard(view.handle)
         await gate.renew()
         await unit.put_in_force(effects)
         unit.mapped = mapped
@@ -189,12 +205,14 @@ class UnitTable:
 
     async def _load(self, view: ports.LunView, gate: VolumeGate, facts: Facts) -> Record:
         """The record of a unit. While it cannot be had nobody knows who was locked out of the
-        volume: until then everybody is, as if it were damaged."""
+        volume: until then everybody is, as if it were damaged. Raises OSError."""
         try:
             return await Record.load(view.uuid, self.store)
         except OSError:
-            unknown = self._logical(facts, Reservations.unreadable(), Access(()))
-            gate.parts = unknown.gate
+            if view.handle not in self._blank:
+                unknown = self._logical(facts, Reservations.unreadable(), Access(()))
+                gate.parts = unknown.gate
+                await gate.renew()
             raise
 
     def _logical(self, facts: Facts, reservations: Reservations, access: Access) -> LogicalUnit:

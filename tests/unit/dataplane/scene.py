@@ -14,6 +14,7 @@ from blockgate.control import ports
 from blockgate.dataplane.iscsi import Iscsi
 from blockgate.dataplane.wire import Attending, FullFeature, LoginThen, Luns
 from blockgate.iscsi import TextAnswer
+from blockgate.model.names import ExportName
 from blockgate.model.parameters import TargetParameters
 from blockgate.model.units import UnitIdentity
 from blockgate.scsi import Attention, Command, GateParts, Job
@@ -168,6 +169,21 @@ def lun_view(handle: int = 3, *, uuid: str = UUID, read_only: bool = False) -> p
         identity=UnitIdentity(
             vendor="BLKGATE", product="VOLUME", revision="0001", serial="", uuid=uuid, wwn="6" * 32
         ),
+    )
+
+
+def export_view(handle: int, uuid: str) -> ports.ExportView:
+    return ports.ExportView(
+        name=ExportName(f"v{handle}"),
+        uuid=uuid,
+        handle=handle,
+        size=1 << 20,
+        block_size=512,
+        write_through=False,
+        read_only=False,
+        tls_required=False,
+        allow=(),
+        description="",
     )
 
 

@@ -20,6 +20,7 @@ from tests.unit.dataplane.scene import (
     UUID,
     Site,
     copy_of_eight_blocks,
+    export_view,
     lun_view,
     preempt_and_abort,
     register,
@@ -215,6 +216,41 @@ async def test_who_needs_no_port_is_bound_before_there_is_a_unit(
     await no_trouble(restarted)
     parts = restarted.wire.gates[3][2]
     assert parts is not None and parts.default_access is Situation.WRITE_EXCLUSIVE_OTHER
+    restarted.iscsi.stop()
+
+
+async def test_a_reservation_binds_an_export_though_no_target_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("blockgate.dataplane.iscsi.RETRY_SECONDS", 0.01)
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    for command in (register(1), reserve(1)):
+        gateway.command(alice, *aptpl(command))
+        await settle()
+    restarted = Site(store=gateway.store)
+    for handle in (3, 4):
+        gate = ports.Gate(generation=1, size=1 << 20, read_only=False)
+        await restarted.iscsi.units.regate(handle, gate)
+    restarted.store.unreadable = True
+    await restarted.iscsi.set_exports([export_view(3, UUID)])
+    parts = restarted.wire.gates[3][2]
+    assert parts is not None and parts.default_access is Situation.EXCLUSIVE_ACCESS_OTHER
+    restarted.store.unreadable = False
+    async with asyncio.timeout(10):
+        while restarted.iscsi.units.get(3) is None:
+            await asyncio.sleep(0.01)
+    parts = restarted.wire.gates[3][2]
+    assert parts is not None and parts.default_access is Situation.WRITE_EXCLUSIVE_OTHER
+    # What never had a unit needs none, and nothing is written of it.
+    await restarted.iscsi.set_exports([export_view(3, UUID), export_view(4, SECOND)])
+    assert restarted.wire.gates[4][2] is None and set(restarted.store.records) == {UUID}
+    # A target that comes to map the volume finds the unit that binds the export.
+    await restarted.set_targets()
+    await restarted.login()
+    parts = restarted.wire.gates[3][2]
+    assert parts is not None and len(parts.ports) == 1
+    assert parts.default_access is Situation.WRITE_EXCLUSIVE_OTHER
     restarted.iscsi.stop()
 
 

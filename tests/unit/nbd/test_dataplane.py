@@ -58,6 +58,7 @@ async def open_volume(plane: EngineDataPlane, directory: Path, name: str = "disk
 def view(volume: int, name: str = "disk", **more: object) -> dict[str, ports.ExportView]:
     fields = {
         "name": ExportName(name),
+        "uuid": f"12345678-1234-1234-1234-{volume:012x}",
         "handle": volume,
         "size": SIZE,
         "block_size": 512,
