@@ -12,12 +12,13 @@ from typing import Any
 
 from blockgate.control import ports
 from blockgate.dataplane.iscsi import Iscsi
-from blockgate.dataplane.wire import Attending, FullFeature, LoginThen, Luns
+from blockgate.dataplane.wire import FIRST_NEXUS, Attending, FullFeature, LoginThen, Luns
 from blockgate.iscsi import TextAnswer
 from blockgate.model.names import ExportName
 from blockgate.model.parameters import TargetParameters
 from blockgate.model.units import UnitIdentity
 from blockgate.scsi import Attention, Command, GateParts, Job
+from blockgate.scsi.task_management import Management
 
 ALICE = "iqn.1994-05.com.example:alice"
 BOB = "iqn.1994-05.com.example:bob"
@@ -324,3 +325,19 @@ def copy_of_eight_blocks(*wwns: str, list_id: int = 1, times: int = 1) -> tuple[
     head += len(segment).to_bytes(4, "big") + bytes(4)
     data = head + cscd + segment
     return "8300" + "00" * 8 + f"{len(data):08x}" + "0000", data
+
+
+def aptpl(command: tuple[str, bytes]) -> tuple[str, bytes]:
+    """The same with APTPL, bit 0 of byte 20 of the parameter list (SPC-4 6.16.3)."""
+    cdb, data = command
+    return cdb, data[:20] + b"\x01" + data[21:]
+
+
+async def two_sessions(gateway: Site) -> tuple[int, int]:
+    await gateway.set_targets()
+    return await gateway.login(), await gateway.login(BOB)
+
+
+def management(gateway: Site, session: int, function: int, **more: object) -> None:
+    fields = {"nexus": FIRST_NEXUS + session, "volume": 3} | more
+    gateway.iscsi.management.handle(900, session, 77, Management(function, **fields))  # type: ignore[arg-type]
