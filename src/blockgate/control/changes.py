@@ -188,8 +188,8 @@ class Changes:
                 guard_sources(self._core.desired.copies.values(), after)
                 if draft.concerns_targets:
                     chap = _left({**self._core.desired.chap, **draft.chap})
-                    changed = [*draft.targets, *draft.chap]
-                    await asyncio.to_thread(guard_users, self._core, after, chap, changed)
+                    concerned = draft.chap_concerns
+                    await asyncio.to_thread(guard_users, self._core, after, chap, concerned)
                 # Nobody may be at work on what is copied now; later `guard_sources` is enough.
                 sources = {
                     lock_name(origin.uuid) for origin in draft.copies.values() if origin.uuid

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from blockgate.cluster.secrets import Secret, read_private
@@ -76,14 +76,13 @@ def chap_view(core: Core, user: ChapUser | None, chap: Stored) -> ChapView | Non
 
 
 def guard_users(
-    core: Core, config: Configuration, chap: Mapping[str, str], changed: Iterable[str]
+    core: Core, config: Configuration, chap: Mapping[str, str], concerned: frozenset[str]
 ) -> None:
     """Refuse a configuration that names users that there are not, or pairs with one secret.
 
-    RFC 7143 9.2.1: a secret must not serve both directions. Only pairs with a user in `changed`
-    or of a target in it are looked at. Blocks.
+    RFC 7143 9.2.1: a secret must not serve both directions. Only the pairs that a change
+    concerns (`Draft.chap_concerns`) are looked at. Blocks.
     """
-    wanted = set(changed)
     pairs = [("discovery", config.discovery.chap, config.discovery.mutual)]
     for target in config.targets.values():
         pairs.append((target.name, target.chap, target.mutual))
@@ -96,7 +95,7 @@ def guard_users(
                     f"{name} names the CHAP user {user}, and there is none.",
                     f"Make it first: blockgate chap set {user} --generate.",
                 )
-        if len(users) == 2 and wanted & {name, *users}:
+        if len(users) == 2 and concerned & {name, *users}:
             first, second = (chap_secret(core, user, chap[user]) for user in users)
             if first == second:
                 raise InvalidInput(

@@ -69,8 +69,7 @@ class Documents:
             draft = (await prepare())(config)
             after = draft.apply_to(config)
             users = {**self._core.desired.chap, **{u: s for u, s in draft.chap.items() if s}}
-            changed = [*draft.targets, *draft.chap]
-            await asyncio.to_thread(guard_users, self._core, after, users, changed)
+            await asyncio.to_thread(guard_users, self._core, after, users, draft.chap_concerns)
             return self._diff(draft, config)
         arguments = {"document": _for_digest(document), "force": force}
         things = [f"pool {pool.name}" for pool in parsed.pools]

@@ -99,6 +99,12 @@ class Draft:
         """Whether targets change in what no volume tells."""
         return bool(self.targets or self.groups or self.chap or self.discovery is not None)
 
+    @property
+    def chap_concerns(self) -> frozenset[str]:
+        """Whose pairs of CHAP users may be others now: targets, "discovery", users themselves."""
+        discovery = ["discovery"] if self.discovery is not None else []
+        return frozenset([*self.targets, *discovery, *self.chap])
+
     def after(self) -> Changed:
         """The entries as they will be."""
         changed: Changed = {}

@@ -175,6 +175,22 @@ async def test_users_must_exist_and_pairs_differ(lab: Lab) -> None:
         await lab.control.chap_remove(ADMIN, new_id(), "host")
 
 
+async def test_a_pair_for_discovery_has_two_secrets(lab: Lab) -> None:
+    """RFC 7143 9.2.1; login would refuse such a pair, and nobody could discover."""
+    for user in ("host", "gate"):
+        await lab.control.chap_set(ADMIN, new_id(), user, secret=SECRET)
+    both = {"chap": "host", "mutual_chap": "gate"}
+    with pytest.raises(InvalidInput, match="same secret"):
+        await lab.control.discovery_set(ADMIN, new_id(), **both)
+    for dry_run in (True, False):
+        with pytest.raises(InvalidInput, match="same secret"):
+            await lab.control.apply(ADMIN, new_id(), {"discovery": both}, dry_run=dry_run)
+    assert lab.plane.discovery.chap is None
+    await lab.control.chap_set(ADMIN, new_id(), "gate", secret=BACK)
+    await lab.control.discovery_set(ADMIN, new_id(), **both)
+    assert lab.plane.discovery.mutual == ChapView("gate", BACK.encode())
+
+
 async def test_users_in_a_document(lab: Lab) -> None:
     document = {
         "chap": [{"user": "host", "secret": SECRET}],
