@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from blockgate.cluster.migrations import migrate
 from blockgate.cluster.store import Change, Committed, Compare, Delete, Entry, Write
+from blockgate.cluster.transactions import Transactions
 from blockgate.model.errors import Failed, Unavailable
 
 _T = TypeVar("_T")
@@ -61,6 +62,7 @@ class SqliteStore:
 
     def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
         self._connection = connection
+        self._transactions = Transactions(connection)
         self._thread = thread
         self._waiting: deque[_Waiting] = deque()
         self._committer: asyncio.Task[None] | None = None
@@ -171,12 +173,12 @@ class SqliteStore:
 
     def _next_lease(self) -> int:
         query = "UPDATE counters SET value = value + 1 WHERE name = 'lease' RETURNING value"
-        with _Transaction(self._connection):
+        with self._transactions.begin():
             return int(self._connection.execute(query).fetchone()[0])
 
     def _commit(self, batch: Sequence[_Waiting]) -> list[tuple[Committed, tuple[Change, ...]]]:
         results: list[tuple[Committed, tuple[Change, ...]]] = []
-        with _Transaction(self._connection) as connection:
+        with self._transactions.begin() as connection:
             query = "SELECT value FROM counters WHERE name = 'revision'"
             (revision,) = connection.execute(query).fetchone()
             for waiting in batch:
@@ -241,26 +243,6 @@ class SqliteLease:
         while (left := self._deadline - _boottime()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(left)
         await self._store.end_lease(self._number)
-
-
-class _Transaction:
-    """A transaction of SQLite: commits at the end, rolls back on any error."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._connection.execute("BEGIN IMMEDIATE")
-        return self._connection
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self._connection.execute("COMMIT")
-                return
-        finally:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
 
 
 def _connect(path: str) -> sqlite3.Connection:
