@@ -16,9 +16,13 @@ const MIB: u64 = 1 << 20;
 const HANDED: [u8; 16] = [0x5e, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0];
 
 fn with_limits(limits: &[(&str, u64)], test: impl Fn(&Target, &Arc<Held>)) {
+    with_shards(2, limits, test);
+}
+
+fn with_shards(shards: usize, limits: &[(&str, u64)], test: impl Fn(&Target, &Arc<Held>)) {
     for path in paths() {
         let held = Held::new(64 * MIB);
-        let target = Target::start(path, limits, 2, |engine| {
+        let target = Target::start(path, limits, shards, |engine| {
             let volume = held.volume(engine);
             engine.swap_gate(volume, scsi_gate(2, 64 * MIB)).unwrap();
             volume
@@ -227,5 +231,62 @@ fn what_failed_with_another_before_python_took_it_never_comes_up() {
         target.engine.complete(task, 0, b"keys".to_vec(), vec![]);
         assert_eq!(it.answer(tag).0, b"keys");
         assert!(!target.has_event(|event| matches!(event, Event::Command(_))));
+    });
+}
+
+fn handed_up(target: &Target) -> usize {
+    target.engine.tasks().iter().filter(|task| task.phase == "handed-up").count()
+}
+
+/// One session has all that it may, others one each, and Python answers none: it has 64, as many as there are names.
+/// Gives the first with what it asked for, and the others.
+fn use_all_names(target: &Target) -> (Initiator, Vec<u32>, Vec<Initiator>) {
+    let mut greedy = target.login(&Agreed::session(1));
+    let tags = (0..30).map(|_| greedy.ask(64, HANDED)).collect();
+    greedy.ping();
+    assert_eq!(handed_up(target), 22, "it leaves as many again to others, and more");
+    let others = (2..44).map(|session| {
+        let mut other = target.login(&Agreed::session(session));
+        other.ask(64, HANDED);
+        other.ping();
+        other
+    });
+    let others = others.collect();
+    assert_eq!(handed_up(target), 64);
+    (greedy, tags, others)
+}
+
+#[test]
+fn a_shard_goes_on_when_python_has_as_many_commands_as_there_are_names() {
+    with_shards(1, &[("tasks_per_shard", 64)], |target, _| {
+        let (mut greedy, tags, _others) = use_all_names(target);
+        let mut it = target.login(&Agreed::session(99));
+        let (first, second) = (it.ask(64, HANDED), it.ask(64, HANDED));
+        it.ping();
+        let tasks: Vec<u64> = (0..64).map(|_| target.wait_command().0).collect();
+        // Task management has names of its own, and for what it names.
+        let abort = it.manage(1, second, 2);
+        let (function, task, verdict) = target.wait_management();
+        assert!(task != 0 && verdict == "found");
+        target.engine.abort(AbortOrder { request: 1, nexus: NEXUS + 99, task, cut: function, ..AbortOrder::default() });
+        target.wait_aborted(1);
+        target.engine.management_done(function, 0);
+        assert_eq!(it.recv().itt(), abort);
+        // A name that another gives back is for who has none, not for who has many and has waited longer.
+        target.engine.complete(tasks[63], 0, vec![], vec![]);
+        let (task, ..) = target.wait_command();
+        target.engine.complete(task, 0, b"keys".to_vec(), vec![]);
+        assert_eq!(it.answer(first).0, b"keys");
+        for task in &tasks[..63] {
+            target.engine.complete(*task, 0, vec![], vec![]);
+        }
+        for tag in &tags[..22] {
+            assert_eq!(greedy.answer(*tag).1.status(), 0);
+        }
+        for tag in &tags[22..] {
+            let (task, ..) = target.wait_command();
+            target.engine.complete(task, 0, vec![], vec![]);
+            assert_eq!(greedy.answer(*tag).1.status(), 0);
+        }
     });
 }

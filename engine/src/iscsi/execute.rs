@@ -508,12 +508,12 @@ impl Session {
             .unwrap_or((512, false))
     }
 
-    /// Commands that wait for memory, for those before them, or for their quota, try again.
+    /// Commands that wait for memory, for those before them, for their quota, or for a name, try again.
     pub(super) fn advance_waiting(&mut self, ctx: &mut Ctx) {
         while let Some(handle) = self.enabled.pop_front() {
             self.advance(ctx, handle);
         }
-        while self.handed_up < ctx.limits.handed_up_per_nexus as usize {
+        while self.may_hand_up(ctx) {
             let Some(handle) = self.quota.pop_front() else { break };
             if let Some(command) = self.commands.get_mut(handle) {
                 command.queued = false;

@@ -13,10 +13,9 @@ use crate::shard::events::Event;
 use crate::shard::tasks::TaskHandle;
 
 impl Session {
-    /// Hands a command up, unless Python has as many of this nexus's as it may.
+    /// Hands a command up, if Python may have one more.
     pub(super) fn hand_up(&mut self, ctx: &mut Ctx, handle: TaskHandle) {
-        let full = self.handed_up >= ctx.limits.handed_up_per_nexus as usize;
-        let name = if full { None } else { self.name(ctx, handle) };
+        let name = if self.may_hand_up(ctx) { self.name(ctx, handle) } else { None };
         let Some(name) = name else {
             let command = self.commands.get_mut(handle).expect("it is being carried out");
             if !command.queued {
@@ -66,6 +65,21 @@ impl Session {
             self.wake_parked(ctx);
         }
         self.handed_up += 1;
+    }
+
+    /// May Python have one more command of this nexus? Who tries those that wait asks this first: what would only
+    /// come back to wait is not tried.
+    pub(super) fn may_hand_up(&self, ctx: &Ctx) -> bool {
+        !self.has_used_its_quota(ctx) && ctx.iscsi.has_name_for(self.handed_up)
+    }
+
+    fn has_used_its_quota(&self, ctx: &Ctx) -> bool {
+        self.handed_up >= ctx.limits.handed_up_per_nexus as usize
+    }
+
+    /// Do commands wait for names? Those other sessions of the shard have, and give back.
+    pub(super) fn waits_for_names(&self, ctx: &Ctx) -> bool {
+        !self.quota.is_empty() && !self.has_used_its_quota(ctx)
     }
 
     /// The name by which Python knows a command; `None`: there are too many of them.

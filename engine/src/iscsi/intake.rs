@@ -71,7 +71,7 @@ impl Session {
                 return Err(why);
             }
             if conn.is_unread(wanted) || !conn.link.readable {
-                return Ok(self.rest(at));
+                return Ok(self.rest(ctx, at));
             }
             match self.receive(ctx, at, scratch)? {
                 Received::Nothing | Received::Bytes(_) => {}
@@ -91,12 +91,12 @@ impl Session {
         clogged.into_iter().for_each(|at| self.wake(ctx, at));
     }
 
-    /// How a turn ends. What waits for its shard's memory or tasks is woken by others: what its own session has
+    /// How a turn ends. What waits for its shard's memory, tasks or names is woken by others: what its own session has
     /// under way may be another connection's, whose turns are not this one's, or at a disk that hangs.
-    fn rest(&self, at: TaskHandle) -> Turn {
+    fn rest(&self, ctx: &Ctx, at: TaskHandle) -> Turn {
         let parked = self.conns.get(at).is_some_and(|conn| conn.parked);
         let alone = || self.commands.iter().all(|(_, command)| command.in_flight == 0);
-        match parked || !self.queued.is_empty() && (self.starved || alone()) {
+        match parked || self.waits_for_names(ctx) || !self.queued.is_empty() && (self.starved || alone()) {
             true => Turn::Starved,
             false => Turn::Over,
         }

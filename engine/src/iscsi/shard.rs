@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::command::Command;
 use super::scope::{Cut, Held};
 use super::session::Session;
+use crate::shard::context::is_fair;
 use crate::shard::shared::SHARD_BITS;
 use crate::shard::tasks::{Slab, TaskHandle};
 
@@ -41,6 +42,8 @@ pub struct Table {
     pub index: usize,
     pub sessions: HashMap<u64, Rc<RefCell<Session>>>,
     pub named: Slab<Named>,
+    /// Most names when a command gets one to be handed up; those beyond are for task management.
+    names_for_commands: usize,
     /// Commands that have come to this shard.
     pub arrivals: u64,
     pub outgoing: Vec<Outgoing>,
@@ -50,17 +53,25 @@ pub struct Table {
 }
 
 impl Table {
-    /// Without sessions; at most `tasks` tasks have a name.
+    /// Without sessions; at most `tasks` tasks have a name. There is a quarter more of them for task management: it
+    /// is what helps when Python answers nothing.
     pub fn new(tasks: usize) -> Self {
         Self {
             index: 0,
             sessions: HashMap::new(),
-            named: Slab::new(tasks),
+            named: Slab::new(tasks + tasks / 4),
+            names_for_commands: tasks,
             arrivals: 0,
             outgoing: Vec::new(),
             put_off: 0,
             cuts: Vec::new(),
         }
+    }
+
+    /// Is there a name for one more command of a session of which Python has `handed_up`? Near the end of them those
+    /// sessions get one that have the fewest: many that have all they may leave something to the others.
+    pub fn has_name_for(&self, handed_up: usize) -> bool {
+        is_fair(handed_up, self.names_for_commands.saturating_sub(self.named.len()))
     }
 
     /// A name as Python sees it: it says which shard to ask.

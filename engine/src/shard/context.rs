@@ -60,6 +60,7 @@ struct Taken {
     lent_bytes: usize,
     session_bytes: usize,
     collecting_bytes: usize,
+    names: usize,
     ended_tasks: u64,
 }
 
@@ -171,7 +172,7 @@ pub struct Ctx {
     pub ready: VecDeque<TaskHandle>,
     /// Connections that are to get a turn although nothing has come for them.
     pub kicked: Vec<TaskHandle>,
-    /// Connections that wait for buffers or tasks of the shard.
+    /// Connections that wait for buffers, tasks or names of the shard.
     pub starved: Vec<TaskHandle>,
     /// Connections that are to get a turn when a task has ended.
     pub awaiting: Vec<TaskHandle>,
@@ -284,6 +285,7 @@ impl Ctx {
             lent_bytes: self.bufs.lent_bytes(),
             session_bytes: self.session_bytes,
             collecting_bytes: self.collecting_bytes,
+            names: self.iscsi.named.len(),
             ended_tasks: self.ended_tasks,
         }
     }
@@ -298,6 +300,7 @@ impl Ctx {
             lent_bytes: now.lent_bytes.max(before.lent_bytes),
             session_bytes: now.session_bytes.max(before.session_bytes),
             collecting_bytes: now.collecting_bytes.max(before.collecting_bytes),
+            names: now.names.max(before.names),
             ended_tasks: before.ended_tasks,
         };
         self.starved.push(handle);
@@ -310,6 +313,7 @@ impl Ctx {
             && (now.lent_bytes < then.lent_bytes
                 || now.session_bytes < then.session_bytes
                 || now.collecting_bytes < then.collecting_bytes
+                || now.names < then.names
                 || now.ended_tasks != then.ended_tasks)
     }
 
