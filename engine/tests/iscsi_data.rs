@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use _engine::scsi::table::THIN;
 use support::iscsi::*;
 use support::*;
@@ -175,7 +177,7 @@ fn only_a_thin_unit_has_blocks_that_are_deallocated() {
         let cdb = [0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 24, 0, 0];
         for (generation, met, provisioning) in [(2, THIN, 1), (3, 0, 0)] {
             let mut gate = scsi_gate(generation, 16 * MIB);
-            std::sync::Arc::make_mut(gate.scsi.as_mut().unwrap()).needs_met = met;
+            Arc::make_mut(gate.scsi.as_mut().unwrap()).needs_met = met;
             target.engine.swap_gate(target.volume, gate).unwrap();
             let itt = it.ask(24, cdb);
             let (data, _) = it.answer(itt);
@@ -355,5 +357,165 @@ fn other_commands_do_what_they_say() {
         let itt = it.ask(96, inquiry);
         let (data, status) = it.answer(itt);
         assert_eq!((&data[..], status.bhs[1] & 6, status.word(44)), (&b"INQUIRY data"[..], 2, 84));
+    });
+}
+
+/// A unit whose requests end when the test says so.
+fn on_held(limits: &[(&str, u64)], test: impl Fn(&Target, &Arc<Held>)) {
+    for path in paths() {
+        let held = Held::new(16 * MIB);
+        let target = Target::start(path, limits, 2, |engine| {
+            let volume = held.volume(engine);
+            engine.swap_gate(volume, scsi_gate(2, 16 * MIB)).unwrap();
+            volume
+        });
+        test(&target, &held);
+        held.finish(Err(libc::EIO));
+    }
+}
+
+/// Sends an ORWRITE (16) without data; gives its tag.
+fn or_write(it: &mut Initiator, lba: u64, len: usize) -> u32 {
+    let mut cdb = [0; 16];
+    cdb[0] = 0x8b;
+    cdb[2..10].copy_from_slice(&lba.to_be_bytes());
+    cdb[10..14].copy_from_slice(&(len as u32 / 512).to_be_bytes());
+    let bhs = it.command(0xa1, len as u32, cdb);
+    it.send(bhs, &[]);
+    tag_of(bhs)
+}
+
+fn tag_of(bhs: [u8; 48]) -> u32 {
+    u32::from_be_bytes(bhs[16..20].try_into().unwrap())
+}
+
+/// An R2T for a command's next piece.
+fn r2t(it: &mut Initiator, tag: u32) -> Pdu {
+    let pdu = it.recv();
+    assert_eq!((pdu.opcode(), pdu.itt()), (0x31, tag), "{pdu:?}");
+    pdu
+}
+
+fn give(it: &mut Initiator, r2t: &Pdu, data: &[u8]) {
+    let (offset, len) = (r2t.word(40), r2t.word(44) as usize);
+    it.data_out(r2t.itt(), r2t.word(20), 0, offset, true, &data[offset as usize..][..len]);
+}
+
+fn waiting(target: &Target) -> usize {
+    target.engine.tasks().iter().filter(|task| task.phase == "waiting-range").count()
+}
+
+#[test]
+fn a_long_orwrite_ors_all_of_it() {
+    on_all(|target, image| {
+        let (old, data) = (pattern(0, 16 << 20), pattern(5, 600 << 10));
+        std::fs::write(&image.0, &old).unwrap();
+        let mut it = target.login(&Agreed::session(1));
+        let tag = or_write(&mut it, 8, data.len());
+        assert_eq!(it.write_out(tag, &data).status(), 0);
+        let both: Vec<u8> = old[4096..].iter().zip(&data).map(|(a, b)| a | b).collect();
+        let found = image.bytes();
+        assert!(found[4096..][..data.len()] == both);
+        assert!(found[..4096] == old[..4096] && found[4096 + data.len()..] == old[4096 + data.len()..]);
+    });
+}
+
+/// SBC-3, ORWRITE (16): "an uninterrupted series of actions".
+#[test]
+fn nobody_comes_between_the_pieces_of_an_orwrite() {
+    on_held(&[], |target, held| {
+        let data = vec![0x55; 600 << 10];
+        let mut it = target.login(&Agreed::session(1));
+        let mut other = target.login(&Agreed::session(2));
+        let tag = or_write(&mut it, 8, data.len());
+        let asked = r2t(&mut it, tag);
+        give(&mut it, &asked, &data);
+        target.eventually("its first piece is begun", |_| held.count() == 1);
+        // To blocks of the last piece, whose data has not come.
+        let bhs = other.command(0xa1, 512, write10(1200, 1));
+        other.send(bhs, &[7; 512]);
+        target.eventually("the other one waits", |_| waiting(target) == 1);
+        for pieces in 2..=3 {
+            let asked = r2t(&mut it, tag);
+            give(&mut it, &asked, &data);
+            target.eventually("the next piece is begun", |_| held.count() == pieces);
+        }
+        held.finish(Ok(()));
+        assert_eq!(it.answer(tag).1.status(), 0);
+        target.eventually("the other one is begun", |_| held.finish(Ok(())) == 1);
+        assert_eq!(other.answer(tag_of(bhs)).1.status(), 0);
+    });
+}
+
+#[test]
+fn the_range_of_an_orwrite_that_ends_early_is_free() {
+    on_held(&[], |target, held| {
+        let data = vec![0x55; 600 << 10];
+        let mut other = target.login(&Agreed::session(1));
+        for is_lost in [true, false] {
+            let mut it = target.login(&Agreed::session(2 + u64::from(is_lost)));
+            let tag = or_write(&mut it, 0, data.len());
+            let asked = r2t(&mut it, tag);
+            give(&mut it, &asked, &data);
+            let asked = r2t(&mut it, tag);
+            let bhs = other.command(0xa1, 512, write10(1000, 1));
+            other.send(bhs, &[7; 512]);
+            target.eventually("the other one waits", |_| waiting(target) == 1);
+            let (it, result) = match is_lost {
+                // Its data is still to come when a piece fails: not waited for.
+                false => (Some(it), Err(libc::EIO)),
+                true => {
+                    drop(it);
+                    target.wait_lost();
+                    (None, Ok(()))
+                }
+            };
+            assert_eq!((held.count(), waiting(target)), (1, 1), "what was begun is not over");
+            held.finish_first(result);
+            target.eventually("the other one is begun", |_| held.finish(Ok(())) == 1);
+            assert_eq!(other.answer(tag_of(bhs)).1.status(), 0);
+            if let Some(mut it) = it {
+                give(&mut it, &asked, &data);
+                assert_eq!(it.answer(tag).1.status(), 2);
+            }
+        }
+        target.eventually("nothing is in flight", |engine| engine.volumes()[0].in_flight() == 0);
+    });
+}
+
+/// What an ORWRITE needs to go on may be held by those who wait for its range.
+#[test]
+fn an_orwrite_goes_on_whatever_those_hold_who_wait_for_it() {
+    // Data of eight pieces may be on its way, a quarter of this.
+    on_held(&[("shard_hard_bytes", 8 * MIB)], |target, held| {
+        let data = vec![0x55; 2 << 20];
+        let piece = &data[..256 << 10];
+        let mut it = target.login(&Agreed::session(1));
+        let tag = or_write(&mut it, 0, data.len());
+        for _ in 0..4 {
+            let asked = r2t(&mut it, tag);
+            give(&mut it, &asked, &data);
+        }
+        target.eventually("as many are begun as may be", |_| held.count() == 4);
+        let ask = |it: &mut Initiator, k: u32| {
+            let bhs = it.command(0xa1, piece.len() as u32, write10(k * 512, 512));
+            it.send(bhs, &[]);
+            r2t(it, tag_of(bhs))
+        };
+        let writes: Vec<Pdu> = (0..8).map(|k| ask(&mut it, k)).collect();
+        held.finish(Ok(()));
+        for k in 4..8 {
+            let asked = r2t(&mut it, tag);
+            if k == 4 {
+                writes.iter().for_each(|asked| give(&mut it, asked, piece));
+                target.eventually("all wait", |_| waiting(target) == 8);
+            }
+            give(&mut it, &asked, &data);
+            target.eventually("the next piece is begun", |_| held.finish(Ok(())) == 1);
+        }
+        assert_eq!(it.answer(tag).1.status(), 0);
+        target.eventually("the others are begun", |_| held.count() == 8);
+        held.finish(Ok(()));
+        (0..8).for_each(|_| assert_eq!(it.recv().status(), 0));
     });
 }

@@ -6,7 +6,9 @@
 //! before it is given to a volume, so below that point its range is asserted,
 //! not checked.
 
-use crate::block::volume::Permit;
+use std::sync::Arc;
+
+use crate::block::volume::{Hold, Permit};
 use crate::shard::buffers::IoBuf;
 
 /// A Linux `errno` value, always positive.
@@ -118,6 +120,29 @@ pub struct Span {
     pub len: u64,
 }
 
+/// The range of a command that is several requests, and one to everybody else. It is kept for as long as the command,
+/// or one of its requests, has the hold.
+#[derive(Debug, Default)]
+pub enum Claim {
+    /// There is none: a request has its own range.
+    #[default]
+    No,
+    /// A request for the range of all, and for nothing else.
+    Asks,
+    /// A request within that range.
+    Has(Arc<Hold>),
+}
+
+impl Claim {
+    /// For one of the requests in the range.
+    pub fn share(&self) -> Claim {
+        match self {
+            Claim::Has(hold) => Claim::Has(hold.clone()),
+            Claim::No | Claim::Asks => Claim::No,
+        }
+    }
+}
+
 /// A request on its way through a volume. Owned by exactly one party at a time.
 #[derive(Debug)]
 pub struct Request {
@@ -141,12 +166,15 @@ pub struct Request {
     /// Set by the volume once the request is in flight: counts it, and holds its
     /// range in the table. Ends with the request: dropping it lets waiting ones go on.
     pub permit: Option<Permit>,
+    /// What it has to do with a range that is not its own.
+    pub claim: Claim,
 }
 
 impl Request {
     /// A request without data.
     pub const fn new(op: Op, flags: Flags, offset: u64, len: u64) -> Self {
-        Request { op, flags, offset, len, buf: None, spans: None, failed_at: None, extents: None, permit: None }
+        let (buf, spans, failed_at, extents) = (None, None, None, None);
+        Request { op, flags, offset, len, buf, spans, failed_at, extents, permit: None, claim: Claim::No }
     }
 
     /// A `Read` into, or a `Write` out of, the whole of `buf`; and whatever else moves as many bytes as that.

@@ -12,7 +12,8 @@
 //! | Exclusive | wait | wait | wait |
 //!
 //! A write never passes an earlier one to the same bytes: whoever sent that one may have given it up and
-//! think it over. `Exclusive` is for what reads and then writes back: a part of a block, COMPARE AND WRITE.
+//! think it over. `Exclusive` is for what reads and then writes back: a part of a block, COMPARE AND WRITE, all of
+//! a long ORWRITE ([`Claim`](super::command::Claim)). Who has a range waits for no other: so nobody waits for ever.
 //!
 //! Every request knows how many earlier ones it waits for, and every request the later
 //! ones that wait for it, so that a release costs what it lets go. An exclusive request

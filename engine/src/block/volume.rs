@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::command::{Errno, Op, Request};
+use super::command::{Claim, Errno, Op, Request};
 use super::health::{Health, OnDegraded};
 use super::passage::Passage;
 use super::ranges::{Acquired, Kind, Place, Range, Ranges, Ticket};
@@ -172,6 +172,7 @@ impl Volume {
 
     /// Take a request that the gate has allowed. `ring`: the caller can run ring I/O.
     /// `done` is called only when there will be a message about the request.
+    /// One that [asks](Claim::Asks) for a range is done, with its permit, when it has that.
     /// Never blocks for long.
     pub fn start(self: &Arc<Self>, mut request: Request, ring: bool, done: impl FnOnce() -> Completion) -> Step {
         debug_assert!(request.permit.is_none());
@@ -193,7 +194,11 @@ impl Volume {
             return Step::Done(request, Err(libc::ESHUTDOWN));
         };
         let permit = request.permit.insert(permit);
-        let Some((range, kind)) = range_of(request.op, request.offset, request.len, self.backstore.alignment()) else {
+        let own = match request.claim {
+            Claim::Has(_) => None,
+            _ => range_of(request.op, request.offset, request.len, self.backstore.alignment()),
+        };
+        let Some((range, kind)) = own else {
             return self.dispatch(request, ring, done);
         };
         if kind == Kind::Exclusive {
@@ -252,6 +257,10 @@ impl Volume {
     }
 
     fn dispatch(&self, request: Request, ring: bool, done: impl FnOnce() -> Completion) -> Step {
+        if matches!(request.claim, Claim::Asks) {
+            // Whoever asked takes the permit.
+            return Step::Done(request, Ok(()));
+        }
         if ring {
             if let Some(target) = self.backstore.ring_target(&request) {
                 return Step::Ring(request, target);
@@ -380,12 +389,31 @@ impl Permit {
     pub fn wait_for_inline(&self) {
         self.volume.passage.wait();
     }
+
+    /// Ends the request, and keeps its range.
+    pub fn into_hold(mut self) -> Hold {
+        Hold { volume: self.volume.clone(), ticket: self.ticket.take() }
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.volume.release(self.ticket.take());
         self.volume.uncount();
+    }
+}
+
+/// A range that is kept while nothing may be in flight: it does not keep its volume from being closed. Its drop gives it
+/// to those that wait.
+#[derive(Debug)]
+pub struct Hold {
+    volume: Arc<Volume>,
+    ticket: Option<Ticket>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.volume.release(self.ticket.take());
     }
 }
 

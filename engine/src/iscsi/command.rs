@@ -7,6 +7,7 @@ use super::handed::Fate;
 use super::inflow::Inflow;
 use super::lun::Lun;
 use super::wire::Residual;
+use crate::block::command::Claim;
 use crate::scsi::command::{Answer, Media};
 use crate::scsi::row::Row;
 use crate::scsi::sense::{key, Sense};
@@ -140,6 +141,8 @@ pub struct Command {
     pub buf: Option<IoBuf>,
     pub base: u32,
     pub pieces: Pieces,
+    /// The range of all its pieces, where nobody may come between them.
+    pub claim: Claim,
     /// The buffer counts as one that is being filled.
     pub collecting: bool,
     /// It is one for a first burst, which the session counts apart.

@@ -12,6 +12,7 @@ use super::lun::Lun;
 use super::session::{Early, Session, Terminated};
 use super::window::Turn as Order;
 use super::wire::{attribute, reason, Bhs, NO_TAG};
+use crate::block::command::Claim;
 use crate::scsi::attention;
 use crate::scsi::canned::allocation;
 use crate::scsi::check;
@@ -180,6 +181,7 @@ impl Session {
             buf: None,
             base: 0,
             pieces: Pieces::default(),
+            claim: Claim::No,
             in_flight: 0,
             lent: 0,
             slow: false,

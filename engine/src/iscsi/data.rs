@@ -7,6 +7,7 @@ use super::execute::{way, Way};
 use super::inflow::Fault;
 use super::session::{Session, SLOWEST_RATE};
 use super::wire::{self, reason, Bhs, NO_TAG};
+use crate::block::command::Claim;
 use crate::scsi::command::Answer;
 use crate::shard::buffers::BufPool;
 use crate::shard::context::Ctx;
@@ -273,6 +274,8 @@ impl Command {
     pub(super) fn fail(&mut self, answer: Answer) {
         if !matches!(self.plan, Plan::Fail(_)) {
             self.plan = Plan::Fail(answer);
+            // Not while its data is seen off. What the volume has of it has the range, too.
+            self.claim = Claim::No;
         }
     }
 }

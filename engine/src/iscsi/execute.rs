@@ -48,7 +48,7 @@ pub(super) fn way(media: &Media) -> Way {
 }
 
 /// What came of giving a request to the volume.
-enum Submitted {
+pub(super) enum Submitted {
     Done(Request, Result<(), Errno>),
     Pending,
     /// The gate would not have it any more: the command's plan says so now.
@@ -186,15 +186,18 @@ impl Session {
                 }
                 return;
             }
-            if command.in_flight >= WINDOW || !self.collect(ctx, handle) {
+            if command.in_flight >= WINDOW || !self.collect(ctx, handle) || !self.has_range(ctx, handle, media) {
                 return;
             }
             let mut buf = self.take_collected(ctx, handle).expect("data is collected in a buffer");
             // One for a first burst may be less than a piece.
             let len = (wants - base).min(buf.len() as u32);
             buf.set_len(len as usize);
-            self.commands.get_mut(handle).expect("looked at above").base += len;
-            let request = Request::with_buf(media.op, media.flags, media.offset + u64::from(base), buf);
+            let command = self.commands.get_mut(handle).expect("looked at above");
+            command.base += len;
+            let claim = command.claim.share();
+            let offset = media.offset + u64::from(base);
+            let request = Request { claim, ..Request::with_buf(media.op, media.flags, offset, buf) };
             match self.submit(ctx, handle, request) {
                 Submitted::Done(request, result) => self.request_ended(ctx, handle, request, result),
                 Submitted::Pending => {}
@@ -283,7 +286,7 @@ impl Session {
 
     /// Gives a request to the volume. The gate is asked once more: it may have changed since the command
     /// was judged.
-    fn submit(&mut self, ctx: &mut Ctx, handle: TaskHandle, request: Request) -> Submitted {
+    pub(super) fn submit(&mut self, ctx: &mut Ctx, handle: TaskHandle, request: Request) -> Submitted {
         if ctx.is_fenced() {
             if let Some(buf) = request.buf {
                 self.give(ctx, buf);
@@ -401,9 +404,18 @@ impl Session {
     }
 
     /// A request of a command has ended, inline or later.
-    fn request_ended(&mut self, ctx: &mut Ctx, handle: TaskHandle, mut request: Request, result: Result<(), Errno>) {
-        request.permit = None;
+    pub(super) fn request_ended(
+        &mut self,
+        ctx: &mut Ctx,
+        handle: TaskHandle,
+        mut request: Request,
+        result: Result<(), Errno>,
+    ) {
+        let permit = request.permit.take();
         let command = self.commands.get_mut(handle).expect("it waits for this");
+        if command.takes_claim(&request, permit, result) {
+            return;
+        }
         let media = match command.plan {
             Plan::Media(_, media) => Some(media),
             _ => None,
@@ -419,7 +431,7 @@ impl Session {
                 let index = (request.offset - media.offset - u64::from(command.pieces.sent)) / PIECE_BYTES as u64;
                 return self.piece_read(ctx, handle, &media, index as usize, buf);
             }
-            (_, Some(buf)) => self.give(ctx, buf),
+            (_, Some(buf)) => self.give_or_keep(ctx, handle, buf),
             _ => {}
         }
         let command = self.commands.get(handle).expect("as above");

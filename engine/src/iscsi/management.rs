@@ -10,6 +10,7 @@ use super::session::{Early, Session};
 use super::shard::{Named, Outgoing};
 use super::window::Turn as Order;
 use super::wire::{self, function, response, sn_lt, Bhs};
+use crate::block::command::Claim;
 use crate::shard::context::Ctx;
 use crate::shard::events::Event;
 use crate::shard::tasks::TaskHandle;
@@ -234,6 +235,7 @@ impl Session {
             return self.end_aborted(ctx, handle, status.filter(|_| !early));
         }
         command.aborted = Some(status);
+        command.claim = Claim::No;
         let ghost = command.ghost(handle);
         command.inflow = Inflow::default();
         let (at, owed) = (command.conn, std::mem::take(&mut command.owed));

@@ -17,7 +17,8 @@
 //!
 //! | action | op | buffer |
 //! |---|---|---|
-//! | read, write, orwrite | `Read`, `Write`, `OrWrite` | pieces of at most `PIECE_BYTES` |
+//! | read, write | `Read`, `Write` | pieces of at most `PIECE_BYTES` |
+//! | orwrite | `OrWrite` | the same, with a [`Claim`](crate::block::command::Claim) if there are several |
 //! | write_verify | `WriteVerify` | the same |
 //! | verify | `Verify` | BYTCHK 00b: none, one request. 01b: pieces, as for a write. 11b: one block, one request |
 //! | write_same | `WriteSame` or (zeroes) `WriteZeroes` | one block or none; one request |

@@ -210,6 +210,32 @@ fn a_write_waits_for_an_earlier_one_to_the_same_bytes() {
 }
 
 #[test]
+fn nobody_comes_between_the_requests_of_a_claim() {
+    let on = Fixture::new();
+    let ask = |offset, len| Request { claim: Claim::Asks, ..Request::new(Op::OrWrite, Flags::default(), offset, len) };
+    let start = |request| on.volume.start(request, true, || on.completion());
+    let Step::Done(mut granted, Ok(())) = start(ask(0, 4096)) else { panic!("nobody is in the way") };
+    let permit = granted.permit.take().expect("it has its range");
+    let claim = Claim::Has(Arc::new(permit.into_hold()));
+    assert_eq!(on.volume.in_flight(), 0, "a range alone is nothing in flight");
+    let buf = IoBuf::zeroed(512);
+    let first = Request { claim: claim.share(), ..Request::with_buf(Op::OrWrite, Flags::default(), 512, buf) };
+    assert!(!waits(&start(first)));
+    assert!(waits(&on.start(Op::Write, 0, 512)), "of a part that is not begun, too");
+    assert!(waits(&on.start(Op::Read, 3584, 512)));
+    assert!(!waits(&on.start(Op::Write, 4096, 512)));
+    assert!(waits(&start(ask(0, 8192))), "another one");
+    drop(claim);
+    assert_eq!(on.storage.offsets(), [512, 4096], "what has been begun has the range, too");
+    on.storage.finish_first();
+    on.take_all();
+    assert_eq!(on.storage.offsets(), [4096, 0, 3584]);
+    (0..3).for_each(|_| on.storage.finish_first());
+    on.take_all();
+    assert_eq!(on.volume.in_flight(), 0);
+}
+
+#[test]
 fn what_is_withdrawn_never_starts() {
     let on = Fixture::new();
     on.start(Op::Write, 0, 512);
