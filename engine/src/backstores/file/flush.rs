@@ -2,62 +2,87 @@
 
 use std::mem;
 use std::os::fd::AsRawFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::fault::Fault;
 use super::{sys, File};
 use crate::backstores::Completion;
-use crate::block::command::{Errno, Outcome, Request};
+use crate::block::command::{Errno, Flags, Op, Outcome, Request};
 
-type Waiting = Vec<(Request, Completion)>;
+/// A FLUSH that waits for the sync of this number.
+struct Waiting {
+    sync: u64,
+    request: Request,
+    done: Completion,
+}
 
 #[derive(Default)]
 struct State {
-    waiting: Waiting,
+    /// In the order in which they came, and so of their syncs.
+    waiting: Vec<Waiting>,
     /// A worker answers those that wait, or is about to.
     running: bool,
-    /// Syncs that have begun, ever.
+    /// Syncs that have begun, ever; they are numbered from 1.
     begun: u64,
+    /// Those that have ended: all, or all but one.
+    ended: u64,
 }
 
-/// FLUSHes that came while one was running; the next one serves them all. A FLUSH covers what
-/// was acknowledged before it came, so it must not share an fdatasync that had begun by then.
+/// Syncs, one at a time, each for all that came before it began. Who comes while one runs may have written what that
+/// one does not cover: it waits for the next, together with all others that have come by then, and for no other.
 #[derive(Default)]
 pub struct Flushes {
     state: Mutex<State>,
-    /// Held by the sync that runs.
-    turn: Mutex<()>,
+    /// A sync has.
+    has_ended: Condvar,
 }
 
 impl Flushes {
     /// Queue one; `true`: a worker must be sent.
-    pub fn join(&self, req: Request, done: Completion) -> bool {
+    pub fn join(&self, request: Request, done: Completion) -> bool {
         let mut state = self.lock();
-        state.waiting.push((req, done));
+        let sync = state.begun + 1;
+        state.waiting.push(Waiting { sync, request, done });
         !mem::replace(&mut state.running, true)
     }
 
-    /// Those to be served by the next fdatasync; empty: the worker is done.
-    fn next(&self) -> Waiting {
+    /// The sync that the oldest of them waits for; `None`: there are none, and the worker is done.
+    fn next(&self) -> Option<u64> {
         let mut state = self.lock();
-        state.running = !state.waiting.is_empty();
-        mem::take(&mut state.waiting)
+        let next = state.waiting.first().map(|oldest| oldest.sync);
+        state.running = next.is_some();
+        next
     }
 
-    /// Run `sync`, unless one that began after this call has been run meanwhile. One runs at a time, and what it
-    /// found has been noted before the next begins. Blocks.
-    fn cover(&self, sync: impl FnOnce()) {
-        let come = self.lock().begun;
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_covered = {
-            let mut state = self.lock();
-            let is_covered = state.begun > come;
-            state.begun += u64::from(!is_covered);
-            is_covered
-        };
-        if !is_covered {
-            sync();
+    /// Takes those that wait for a sync up to this one.
+    fn take(&self, sync: u64) -> Vec<Waiting> {
+        let mut state = self.lock();
+        let count = state.waiting.partition_point(|one| one.sync <= sync);
+        state.waiting.drain(..count).collect()
+    }
+
+    /// The sync that covers who comes now: the next that begins.
+    fn wanted(&self) -> u64 {
+        self.lock().begun + 1
+    }
+
+    /// Until the sync of this number, which somebody wants, has ended: runs it as `sync` if nobody else does. Gives the
+    /// last that has ended. What one has found has been noted before it counts as ended. Blocks.
+    fn reach(&self, wanted: u64, sync: impl FnOnce()) -> u64 {
+        let mut state = self.lock();
+        while state.ended < wanted && state.ended < state.begun {
+            state = self.has_ended.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        if state.ended < wanted {
+            state.begun += 1;
+            debug_assert_eq!(state.begun, wanted, "no sync is wanted before the one before it has begun");
+            drop(state);
+            sync();
+            state = self.lock();
+            state.ended += 1;
+            self.has_ended.notify_all();
+        }
+        state.ended
     }
 
     /// No worker could be sent: answer all that wait with `errno`.
@@ -75,8 +100,8 @@ impl Flushes {
     }
 }
 
-fn answer(waiting: Waiting, result: Result<(), Errno>) {
-    for (request, done) in waiting {
+fn answer(waiting: Vec<Waiting>, result: Result<(), Errno>) {
+    for Waiting { request, done, .. } in waiting {
         done.post(Outcome { request, result });
     }
 }
@@ -84,11 +109,15 @@ fn answer(waiting: Waiting, result: Result<(), Errno>) {
 impl File {
     /// Serve the FLUSHes that wait until there are none. Blocks.
     pub fn run_flushes(&self) {
-        loop {
-            let batch = self.flushes.next();
-            let Some((first, _)) = batch.first() else { return };
-            let result = self.check_allowed(first).and_then(|()| self.flush());
-            answer(batch, result.map_err(|fault| fault.settle("flush", &self.health)));
+        let flush = Request::new(Op::Flush, Flags::default(), 0, 0);
+        while let Some(wanted) = self.flushes.next() {
+            let mut reached = wanted;
+            let result = self.check_allowed(&flush).and_then(|()| {
+                reached = self.reach(wanted);
+                self.check_stable()
+            });
+            // Not those of a sync that has ended since: what it has found was not looked at.
+            answer(self.flushes.take(reached), result.map_err(|fault| fault.settle("flush", &self.health)));
         }
     }
 
@@ -98,10 +127,23 @@ impl File {
     /// is told once of what could not be written back. A failure is in the volume's health before another sync
     /// begins, and everybody looks there afterwards, whoever's sync it was.
     pub fn flush(&self) -> Result<(), Fault> {
+        self.reach(self.flushes.wanted());
+        self.check_stable()
+    }
+
+    /// See [`Flushes::reach`].
+    fn reach(&self, wanted: u64) -> u64 {
+        match self.read_only {
+            true => wanted,
+            false => self.flushes.reach(wanted, || self.sync_own()),
+        }
+    }
+
+    /// Has no sync failed, so far, and is the file what it was?
+    fn check_stable(&self) -> Result<(), Fault> {
         if self.read_only {
             return Ok(());
         }
-        self.flushes.cover(|| self.sync_own());
         if self.health.writes_refused() {
             return Err(Fault::Refused(libc::EIO));
         }
@@ -121,13 +163,14 @@ impl File {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::mailbox::Mailbox;
+    use crate::shard::tasks::TaskHandle;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::mpsc::channel;
+    use std::sync::Barrier;
     use std::thread;
 
     #[test]
-    fn a_sync_covers_who_came_before_it_began_and_nobody_else() {
-        const LATER: usize = 8;
+    fn all_that_come_while_a_sync_runs_share_the_next() {
         let flushes = Flushes::default();
         let (running, syncs) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let sync = || {
@@ -136,29 +179,64 @@ mod tests {
             syncs.fetch_add(1, Ordering::SeqCst);
             running.fetch_sub(1, Ordering::SeqCst);
         };
-        let (begun, has_begun) = channel();
-        let (end, may_end) = channel::<()>();
+        let (begun, end) = (Barrier::new(2), Barrier::new(2));
         thread::scope(|scope| {
-            let (flushes, syncs) = (&flushes, &syncs);
-            scope.spawn(move || {
-                flushes.cover(|| {
-                    begun.send(()).unwrap();
-                    may_end.recv().unwrap();
+            scope.spawn(|| {
+                flushes.reach(flushes.wanted(), || {
+                    begun.wait();
+                    end.wait();
                     sync();
-                });
+                })
             });
-            has_begun.recv().unwrap();
-            for _ in 0..LATER {
-                scope.spawn(move || {
-                    flushes.cover(sync);
-                    assert!(syncs.load(Ordering::SeqCst) >= 2, "the first had begun before this came");
-                });
+            begun.wait();
+            let flushes = &flushes;
+            for wanted in [(); 8].map(|()| flushes.wanted()) {
+                scope.spawn(move || assert_eq!(flushes.reach(wanted, sync), 2));
             }
-            end.send(()).unwrap();
+            end.wait();
         });
-        let syncs = syncs.into_inner();
-        assert!((2..=1 + LATER).contains(&syncs), "{syncs}");
-        flushes.cover(|| ());
-        assert_eq!(flushes.lock().begun as usize, syncs + 1, "what came after all of them syncs itself");
+        assert_eq!(syncs.load(Ordering::SeqCst), 2);
+        assert_eq!(flushes.reach(flushes.wanted(), || ()), 3, "what came after all of them syncs itself");
+    }
+
+    #[test]
+    fn who_is_covered_does_not_wait_for_the_sync_after_that() {
+        let flushes = Flushes::default();
+        let wanted = flushes.wanted();
+        flushes.reach(flushes.wanted(), || ());
+        let (begun, end) = (Barrier::new(2), Barrier::new(2));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                flushes.reach(flushes.wanted(), || {
+                    begun.wait();
+                    end.wait();
+                })
+            });
+            begun.wait();
+            assert_eq!(flushes.reach(wanted, || panic!("it is covered")), 1);
+            end.wait();
+        });
+    }
+
+    #[test]
+    fn flushes_are_served_by_whichever_sync_covers_them() {
+        let flushes = Flushes::default();
+        let mailbox = Mailbox::new(8).unwrap();
+        let join = || {
+            let flush = Request::new(Op::Flush, Flags::default(), 0, 0);
+            flushes.join(flush, Completion::new(mailbox.clone(), TaskHandle(0)))
+        };
+        assert_eq!((join(), join()), (true, false), "one worker serves both");
+        // A READ with FUA, say; the third comes while it syncs.
+        flushes.reach(flushes.wanted(), || assert!(!join()));
+        assert_eq!(flushes.next(), Some(1));
+        assert_eq!(flushes.reach(1, || panic!("they are covered")), 1);
+        assert_eq!(flushes.take(1).len(), 2);
+        assert_eq!(flushes.next(), Some(2));
+        assert_eq!(flushes.reach(2, || assert!(!join())), 2);
+        assert_eq!((flushes.take(2).len(), flushes.next()), (1, Some(3)));
+        assert_eq!((flushes.reach(3, || ()), flushes.take(3).len()), (3, 1));
+        assert_eq!(flushes.next(), None);
+        assert!(join(), "and then another worker is sent");
     }
 }

@@ -94,18 +94,19 @@ def test_what_was_read_out_of_the_cache_may_be_lost(disk: Disk) -> None:
 def test_the_error_of_one_sync_is_known_to_those_beside_it(
     disk: Disk, cdb: bytes, length: int
 ) -> None:
-    """A disk says once that it has lost something: whoever hears it, no sync after that is GOOD."""
+    """A disk says once that it has lost something: to the one sync for all that wait. None of them,
+    and nothing after them, is GOOD."""
     with disk.session() as session:
         assert session.command(cdbs.write10(0, BLOCKS), write=NEW).status == cdbs.GOOD
         hung = disk.faults.hang("sync", count=1, path=disk.path)
         disk.faults.fail("sync", count=1, path=disk.path)
         session.start(VERIFY_10)
         disk.faults.wait_hung()
-        beside = session.start(cdb, read=length)
-        flush = session.start(SYNCHRONIZE_CACHE)
-        wait_until(lambda: disk.phases() == ["submitted"] * 3)
+        waiting = [session.start(cdb, read=length) for _ in range(3)]
+        waiting += [session.start(SYNCHRONIZE_CACHE) for _ in range(2)]
+        wait_until(lambda: disk.phases() == ["submitted"] * 6)
         disk.faults.remove(hung)
-        ended = [session.see(session.connection.receive()) for _ in range(3)]
+        ended = [session.see(session.connection.receive()) for _ in range(6)]
     statuses = {pdu.itt: pdu.status for pdu in ended}
     # The first may say either: its sync was well, but the next may have failed before it answers.
-    assert [statuses[beside], statuses[flush]] == [cdbs.CHECK_CONDITION] * 2
+    assert [statuses[tag] for tag in waiting] == [cdbs.CHECK_CONDITION] * 5
