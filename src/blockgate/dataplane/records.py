@@ -12,7 +12,7 @@ import base64
 import binascii
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Container, Mapping
 from typing import Final
 
 from blockgate.control.ports import UnitStore
@@ -21,6 +21,10 @@ from blockgate.scsi import Part
 log = logging.getLogger(__name__)
 
 _VERSION: Final = 1
+# Target ports of one unit, beyond which those that do not lead to it now are forgotten. A target
+# that maps the unit again later has its port again until then. Names have 223 bytes at most, and a
+# record may have 1 MiB.
+PORTS_KEPT: Final = 1024
 
 
 class Record:
@@ -72,10 +76,21 @@ class Record:
             self._ports[name] = next(n for n in range(1, 0x10000) if n not in taken)
         return self._ports[name]
 
-    async def keep_ports(self, names: Iterable[str]) -> None:
-        """Gives these target ports their identifiers, stable on return. Raises OSError, and those
-        that are new have none then."""
+    def make_room(self, names: Collection[str], named: Container[int]) -> None:
+        """Before these ports get their identifiers: where there have been very many, those of
+        targets that map the unit no more are forgotten, unless they are ``named``."""
+        if len(self._ports.keys() | names) > PORTS_KEPT:
+            self._ports = {
+                name: number
+                for name, number in self._ports.items()
+                if name in names or number in named
+            }
+
+    async def keep_ports(self, names: Collection[str], named: Container[int]) -> None:
+        """Gives these target ports their identifiers, stable on return; see :meth:`make_room`.
+        Raises OSError, and those that are new have none then."""
         former = dict(self._ports)
+        self.make_room(names, named)
         for name in names:
             self.relative_port(name)
         try:

@@ -83,7 +83,7 @@ class UnitTable:
                 raise
         if unit.mapped == mapped and unit.volume not in self._owed:
             return unit
-        await unit.record.keep_ports(mapped.by_ports)
+        await unit.record.keep_ports(mapped.by_ports.keys(), unit.named_ports())
         effects = self._still_owed(unit)
         effects += unit.logical.set_facts(self._facts(mapped.view, unit.gate.control))
         effects += self._set_ports(unit, mapped)
@@ -192,6 +192,7 @@ class UnitTable:
             jobs=self.jobs,
             others=self._others,
         )
+        record.make_room(mapped.by_ports.keys(), unit.named_ports())
         # There is no gate yet, and nobody to be told.
         kept = [one for one in self._set_ports(unit, mapped) if isinstance(one, Persist)]
         await unit.put_in_force(kept)

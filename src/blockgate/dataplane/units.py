@@ -175,6 +175,15 @@ class Unit:
         """The engine's handle of its volume."""
         return self.gate.volume
 
+    def named_ports(self) -> frozenset[int]:
+        """The relative port identifiers by which somebody knows a port: they must not become those
+        of another one."""
+        names = {*self.logical.reservations.state.registrations}
+        names |= {seat.nexus.name for seat in self.seats.values()}
+        current = {port.relative for port in self.logical.ports}
+        asked = self.logical.port_groups.asked
+        return frozenset({name.relative_port for name in names} | current | asked)
+
     # Commands.
 
     def command(self, nexus: Nexus, command: Command, task: int, done: Done, over: Over) -> None:

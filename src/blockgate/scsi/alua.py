@@ -230,6 +230,11 @@ class TargetPortGroups:
         """What was set last could not be made stable, and nothing after it was carried out."""
         self.access, self._asked = self._before
 
+    @property
+    def asked(self) -> frozenset[int]:
+        """The groups that initiators have asked for a state of."""
+        return frozenset(self._asked)
+
     def record(self) -> bytes:
         """The states that initiators have asked for, for stable storage."""
         return json.dumps({str(n): state.word for n, state in sorted(self._asked.items())}).encode()

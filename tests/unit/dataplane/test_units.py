@@ -177,6 +177,30 @@ async def test_reservations_that_cannot_be_read_let_nobody_in_until_they_are_cle
     assert parts is not None and parts.default_access is Situation.FREE
 
 
+@pytest.mark.parametrize("closed", [False, True])
+async def test_ports_of_targets_that_are_gone_are_forgotten_where_there_were_many(
+    monkeypatch: pytest.MonkeyPatch, closed: bool
+) -> None:
+    """Each attachment of a volume may be a target of its own. A registration keeps its port."""
+    monkeypatch.setattr("blockgate.dataplane.records.PORTS_KEPT", 8)
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    gateway.command(alice, *aptpl(register(7)))
+    await settle()
+    for count in range(40):
+        name = f"iqn.2024-01.com.example:attachment{count}"
+        luns = {1: lun_view(3 + count * closed)}
+        await gateway.set_targets({name: replace(target_view(luns)[DISK], name=name)})
+        assert gateway.iscsi.troubles == {}
+        assert f"{name},t,".encode() in gateway.store.records[UUID]
+        assert f'{DISK},t,0x0001": 1'.encode() in gateway.store.records[UUID]
+        assert gateway.store.records[UUID].count(b",t,") <= 1 + 8
+        if closed:
+            await gateway.set_targets({})
+            await settle()
+            gateway.iscsi.units.forget(3 + count)
+
+
 @pytest.mark.parametrize("what", ["its record cannot be had", "its port cannot be kept"])
 async def test_who_needs_no_port_is_bound_before_there_is_a_unit(
     monkeypatch: pytest.MonkeyPatch, what: str
