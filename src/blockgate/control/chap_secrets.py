@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from blockgate.cluster.secrets import Secret, read_private
 from blockgate.control.ports import ChapView
 from blockgate.control.state import CHAP
-from blockgate.control.tls import REFERENCE
-from blockgate.model.config import Configuration, parse_path
+from blockgate.control.tls import REFERENCE, parse_reference
+from blockgate.model.config import Configuration
 from blockgate.model.errors import BlockgateError, InvalidInput, NotFound
 from blockgate.model.names import ChapUser
 
@@ -54,7 +54,7 @@ def chap_secret(core: Core, user: str, stored: str) -> Secret:
 def sealed(core: Core, user: ChapUser, secret: str) -> str:
     """What to store: a reference as it is, after a look at it, or the secret sealed. Blocks."""
     if secret.startswith(REFERENCE):
-        stored = REFERENCE + parse_path(secret.removeprefix(REFERENCE), "The secret's file")
+        stored = parse_reference(secret, "The secret's file")
         chap_secret(core, user, stored)
         return stored
     return core.box.encrypt(CHAP + user, parse_chap_secret(secret))

@@ -11,10 +11,10 @@ from blockgate.control.changes import Build, Changes, Request
 from blockgate.control.core import Core
 from blockgate.control.draft import Draft
 from blockgate.control.state import PSK
-from blockgate.control.tls import REFERENCE, parse_psk, psk_key
+from blockgate.control.tls import REFERENCE, parse_psk, parse_reference, psk_key
 from blockgate.control.views import PskInfo
 from blockgate.model.callers import Caller, Role
-from blockgate.model.config import Configuration, parse_path
+from blockgate.model.config import Configuration
 from blockgate.model.document import PskEntry
 from blockgate.model.errors import Conflict, NotFound
 from blockgate.model.names import UserName, user_name
@@ -85,7 +85,7 @@ class PskUsers:
     def _sealed(self, user: UserName, key: str) -> str:
         """What to store for a key: a reference as it is, after a look at it, or the key sealed."""
         if key.startswith(REFERENCE):
-            stored = REFERENCE + parse_path(key.removeprefix(REFERENCE), "The key's file")
+            stored = parse_reference(key, "The key's file")
             psk_key(self._core, user, stored)
             return stored
         return self._core.box.encrypt(PSK + user, parse_psk(key))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from blockgate.cluster.secrets import Secret, read_private
 from blockgate.control.ports import TlsMaterial
 from blockgate.control.state import PSK
+from blockgate.model.config import parse_path
 from blockgate.model.errors import BlockgateError, InvalidInput, Unavailable
 
 if TYPE_CHECKING:
@@ -53,6 +54,20 @@ def _readable_keys(core: Core, psk: Mapping[str, str]) -> dict[str, bytes]:
         except BlockgateError as error:
             log.error("the PSK of %s cannot be used: %s", user, error)
     return keys
+
+
+def parse_reference(text: str, what: str) -> str:
+    """``file:PATH`` as it is stored, or `InvalidInput`; `what` is what to call the file.
+
+    The error does not quote the path: it may be a secret that happens to begin like this.
+    """
+    try:
+        return REFERENCE + parse_path(text.removeprefix(REFERENCE), what)
+    except InvalidInput:
+        raise InvalidInput(
+            f"{what} is not an absolute path, or has '..' in it.",
+            f"Write {REFERENCE}/PATH; a secret itself does not begin with {REFERENCE}.",
+        ) from None
 
 
 def psk_key(core: Core, user: str, stored: str) -> Secret:

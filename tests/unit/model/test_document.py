@@ -9,6 +9,7 @@ import yaml
 
 from blockgate.model.document import parse_document, render_document
 from blockgate.model.errors import InvalidInput
+from blockgate.model.notation import read_notation
 from tests.unit.model.test_config import DISK, MAIN, config, volume
 
 TEXT = """
@@ -116,6 +117,48 @@ def test_text_costs_no_more_than_its_length(text: str, words: str) -> None:
     with pytest.raises(InvalidInput, match=words) as caught:
         parse_document(text)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-11-27",
+        "2026-11-27T01:02:03Z",
+        "2026-99-99",
+        ".nan",
+        "-.inf",
+        "1.0e+999",
+        "!!binary aGVsbG8=",
+        "!!set {a, b}",
+        "!!int hunter2",
+        "!!bool hunter2",
+        "!hunter2",
+        "! hunter2",
+        "=",
+        "{<<: {}}",
+        "{2026-11-27: 1}",
+        "'hunter2",
+        "%hunter2",
+        "[hunter2",
+    ],
+)
+def test_yaml_gives_only_what_json_has_and_errors_name_the_line(value: str) -> None:
+    """And they do not quote it: it may be a secret."""
+    with pytest.raises(InvalidInput, match=r"[Ll]ine [23]") as caught:
+        read_notation(f"chap:\n- secret: {value}\n")
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_a_json_number_is_finite(number: str) -> None:
+    """RFC 8259 6. What is none is text, as it is in YAML, and its place is named."""
+    with pytest.raises(InvalidInput, match=r"volumes\[0\].size: '.*' is not a size"):
+        parse_document(f'{{"volumes": [{{"name": "local/a", "size": {number}}}]}}')
+
+
+def test_quotes_and_str_make_text() -> None:
+    assert read_notation("- '2026-11-27'\n- !!str 2026-11-27\n") == ["2026-11-27"] * 2
 
 
 def test_text_with_quotes_may_hold_any_character() -> None:
