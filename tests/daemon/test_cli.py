@@ -219,6 +219,9 @@ def test_over_tls_with_a_token_and_with_a_certificate(
     files = ["--cert", str(pki.client_cert), "--key", str(pki.client_key)]
     assert run("pool", "list", *where, *files).returncode == 0
     assert run("pool", "list", *where).returncode == 5
+    distrusted = run("pool", "list", *where[:2], *files)
+    assert distrusted.returncode == 6
+    assert "not trusted" in distrusted.stderr and "--ca" in distrusted.stderr
     made = tls_gateway.gateway.cli("tls", "token", "me", "--role", "operate")
     assert len(made["token"]) > 40
     with tls_gateway.token_file.open("a") as file:

@@ -13,7 +13,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from blockgate.model.errors import (
     BlockgateError,
@@ -73,14 +73,29 @@ class Endpoint:
 def endpoint_of(text: str) -> Endpoint:
     """``unix:/PATH``, ``/PATH`` or ``https://HOST:PORT``, as in BLOCKGATE_API."""
     if text.startswith(("https://", "http://")):
+        if not _names_host(text):
+            raise _no_place(text)
         return Endpoint(socket=None, url=text.rstrip("/"))
     path = text.removeprefix("unix:")
     if not path.startswith("/"):
-        raise InvalidInput(
-            f"{shown(text)} is not where an API can be.",
-            "Write unix:/PATH or https://HOST:PORT, for example unix:/run/blockgate/api.sock.",
-        )
+        raise _no_place(text)
     return Endpoint(socket=path)
+
+
+def _names_host(url: str) -> bool:
+    """Whether a host stands in the URL, and no port or one that can be."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # half an IPv6 address; a port that is no number, or too large
+        return False
+
+
+def _no_place(text: str) -> InvalidInput:
+    return InvalidInput(
+        f"{shown(text)} is not where an API can be.",
+        "Write unix:/PATH or https://HOST:PORT, for example unix:/run/blockgate/api.sock.",
+    )
 
 
 class Api:
@@ -196,9 +211,11 @@ def _client(endpoint: Endpoint) -> httpx.Client:
         if not endpoint.url.startswith("https://"):
             raise InvalidInput("A token is sent over TLS only.", "Write https:// in the URL.")
         headers["Authorization"] = f"Bearer {_read_token(endpoint.token_file)}"
-    return httpx.Client(
-        base_url=endpoint.url, headers=headers, verify=_tls(endpoint), trust_env=False
-    )
+    context = _tls(endpoint)
+    try:
+        return httpx.Client(base_url=endpoint.url, headers=headers, verify=context, trust_env=False)
+    except httpx.InvalidURL:  # it is stricter, as about characters
+        raise _no_place(endpoint.url) from None
 
 
 def _read_token(path: Path) -> str:
@@ -232,7 +249,20 @@ def _no_daemon(endpoint: Endpoint, error: Exception) -> BlockgateError:
                 f"You may not use the socket {endpoint.socket}.",
                 "Run this as root, or as a member of the group that owns the socket.",
             )
+    distrust = _distrust(error)
+    if distrust is not None:
+        return Unavailable(
+            f"The certificate of {endpoint.text} is not trusted: {distrust.verify_message}.",
+            "Name the CA that signed it: --ca FILE, or BLOCKGATE_CA.",
+        )
     return Unavailable(f"Nobody answers at {endpoint.text}: {error}.", hint)
+
+
+def _distrust(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """What was found against the gateway's certificate, if that is why there is no connection."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _error(response: httpx.Response) -> BlockgateError:

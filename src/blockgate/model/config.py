@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from blockgate.model.addresses import Network, parse_network
-from blockgate.model.errors import InvalidInput
+from blockgate.model.errors import InvalidInput, NotFound
 from blockgate.model.identity import parse_uuid, wwn_of
 from blockgate.model.names import (
     ExportName,
@@ -322,13 +322,13 @@ def _check_target(
 ) -> None:
     for ref in sorted(target.volumes()):
         if ref not in volumes:
-            raise InvalidInput(
+            raise NotFound(
                 f"Target {target.name} maps volume {ref}, which does not exist.",
                 f"Create it first: blockgate volume create {ref} --size SIZE.",
             )
     for acl in target.acls:
         if acl.subject.group is not None and acl.subject.group not in groups:
-            raise InvalidInput(
+            raise NotFound(
                 f"Target {target.name} lets in group {acl.subject.group}, which does not exist.",
                 f"Create it first: blockgate group create {acl.subject.group}.",
             )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from blockgate.model.addresses import Address, InetAddress, UnixAddress
-from blockgate.model.errors import InUse, InvalidInput, Unavailable
+from blockgate.model.errors import InUse, InvalidInput, Refused, Unavailable
 
 Role = Literal["api", "api-tls", "nbd", "iscsi"]
 ROLES: tuple[Role, ...] = ("api", "api-tls", "nbd", "iscsi")
@@ -119,7 +119,7 @@ def _bind_inet(role: Role, address: InetAddress) -> list[Listener]:
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except socket.gaierror as error:
-        raise InvalidInput(
+        raise Unavailable(
             f"The host name {address.host!r} of a listener has no address: {error.strerror}.",
             "Name an address of this machine, such as 0.0.0.0 or [::].",
         ) from error
@@ -202,7 +202,13 @@ def _bind_error(address: str, error: OSError) -> Exception:
     if error.errno == errno.EADDRINUSE:
         return InUse(f"{address} is in use by another process.", "Stop it, or use another port.")
     if error.errno == errno.EADDRNOTAVAIL:
-        return InvalidInput(f"{address} is no address of this machine.", "`ip address` lists them.")
+        # It may come yet, as that of an interface which is still down.
+        return Unavailable(f"{address} is no address of this machine.", "`ip address` lists them.")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return Refused(
+            f"Cannot listen on {address}: {error.strerror}.",
+            "Use a place that this user may use; a port below 1024 takes CAP_NET_BIND_SERVICE.",
+        )
     return Unavailable(f"Cannot listen on {address}: {error.strerror}.")
 
 

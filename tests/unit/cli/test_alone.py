@@ -145,8 +145,25 @@ def test_where_the_api_is() -> None:
     assert endpoint_of("/a").socket == "/a"
     assert endpoint_of("https://h:1/").url == "https://h:1"
     assert endpoint_of("https://h:1/").socket is None
-    with pytest.raises(InvalidInput):
-        endpoint_of("h:1")
+    assert endpoint_of("https://[::1]:1").url == "https://[::1]:1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "h:1",
+        "https://",
+        "http://[",
+        "https://[::1",
+        "https://127.0.0.1:x",
+        "https://h:70000",
+        "https://h\x7f:1",
+    ],
+)
+def test_where_no_api_can_be(text: str) -> None:
+    with pytest.raises(InvalidInput, match="not where an API can be") as caught:
+        Api(endpoint_of(text)).get("gateway")
+    assert "https://HOST:PORT" in caught.value.hint
 
 
 def test_text_of_other_people_cannot_steer_the_terminal() -> None:

@@ -244,7 +244,7 @@ async def test_an_acl_that_takes_from_who_is_there_already(
 
 async def test_groups(lab: Lab) -> None:
     await web(lab, acls=[])
-    with pytest.raises(InvalidInput, match="group db"):
+    with pytest.raises(NotFound, match="group db"):
         await lab.control.acl_add(ADMIN, new_id(), NAME, {"group": "db"})
     await lab.control.group_create(ADMIN, new_id(), "db", [HOST])
     await lab.control.acl_add(ADMIN, new_id(), NAME, {"group": "db"})

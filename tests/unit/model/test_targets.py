@@ -10,7 +10,7 @@ import pytest
 
 from blockgate.model.config import Configuration, Pool, PoolKind, Volume
 from blockgate.model.document import parse_document, render_document
-from blockgate.model.errors import InvalidInput
+from blockgate.model.errors import InvalidInput, NotFound
 from blockgate.model.identity import new_uuid
 from blockgate.model.names import (
     GroupName,
@@ -184,10 +184,10 @@ def test_no_portal_is_an_address_of_many_machines() -> None:
 
 def test_what_spans_entries() -> None:
     configuration(target(luns=[{"lun": 0, "volume": "main/a"}]))
-    with pytest.raises(InvalidInput, match="main/z, which does not exist"):
+    with pytest.raises(NotFound, match="main/z, which does not exist"):
         configuration(target(luns=[{"lun": 0, "volume": "main/z"}]))
     grouped = target(acls=[{"group": "db"}, {"group": "web"}])
-    with pytest.raises(InvalidInput, match="group db, which does not exist"):
+    with pytest.raises(NotFound, match="group db, which does not exist"):
         configuration(grouped)
     db, web = (Group(GroupName(name), (initiator_name(HOST),)) for name in ("db", "web"))
     with pytest.raises(InvalidInput, match="member of group:db and of group:web"):

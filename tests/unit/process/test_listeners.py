@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from blockgate.model.addresses import InetAddress, UnixAddress
-from blockgate.model.errors import InUse, InvalidInput, Unavailable
+from blockgate.model.errors import InUse, InvalidInput, Refused, Unavailable
 from blockgate.process.listeners import Listeners, SocketMode
 
 
@@ -64,12 +64,14 @@ def test_errors_name_the_address(listeners: Listeners) -> None:
     port = listeners.of("nbd")[0].sock.getsockname()[1]
     with pytest.raises(InUse, match=f"127.0.0.1:{port} is in use"):
         listeners.bind("nbd", InetAddress("127.0.0.1", port))
-    with pytest.raises(InvalidInput, match="no address of this machine"):
+    with pytest.raises(Unavailable, match="no address of this machine"):
         listeners.bind("nbd", InetAddress("192.0.2.1", 0))
-    with pytest.raises(InvalidInput, match="host name"):
+    with pytest.raises(Unavailable, match="host name"):
         listeners.bind("nbd", InetAddress("no-such-host.invalid", 1))
     with pytest.raises(Unavailable, match="Cannot listen"):
         listeners.bind("api", UnixAddress("/nonexistent/dir/socket"))
+    with pytest.raises(Refused, match="Cannot listen"):
+        listeners.bind("api", UnixAddress("/sys/socket"))
 
 
 def test_a_unix_socket_has_the_mode_from_its_first_moment(
