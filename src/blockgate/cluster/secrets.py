@@ -140,15 +140,23 @@ class SecretBox:
                 "Put a new key on its first line where it comes from, restart, and rotate again.",
             )
         keys = [_new_key(), *self._keys]
-        replace_durably(self._path, _format(keys), mode=0o600)
-        self._keys = keys
+        self._replace(keys)
 
     def drop_old_keys(self) -> None:
         """Second half: every secret is encrypted anew, so the old keys go."""
         keys = self._keys[:1]
         if self._owned and len(self._keys) > 1:
+            self._replace(keys)
+
+    def _replace(self, keys: list[tuple[str, bytes]]) -> None:
+        try:
             replace_durably(self._path, _format(keys), mode=0o600)
-            self._keys = keys
+        except OSError as error:
+            raise Unavailable(
+                f"The key file {self._path} cannot be written: {error.strerror}.",
+                "See that its file system is healthy, writable and not full.",
+            ) from error
+        self._keys = keys
 
     @property
     def owned(self) -> bool:

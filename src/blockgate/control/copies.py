@@ -13,7 +13,7 @@ from blockgate.control.core import Core
 from blockgate.control.draft import Draft
 from blockgate.control.failures import explain
 from blockgate.control.reading import Reading
-from blockgate.control.sources import writable_exports
+from blockgate.control.sources import writable_exports, writable_targets
 from blockgate.control.views import VolumeInfo, plain, volume_info
 from blockgate.model.callers import Caller
 from blockgate.model.config import (
@@ -133,14 +133,20 @@ class Copies:
         ref = source.ref
         if config.volumes.get(ref) != source:
             raise Conflict(f"Volume {ref} has just been changed.", "Try again.")
-        writable = writable_exports(config, ref)
+        exports, targets = writable_exports(config, ref), writable_targets(config, ref)
         opened = self._core.opened.get(source.uuid)
         open_for_writing = opened and opened.gate is not None and not opened.gate.read_only
-        if writable:
+        if exports:
             raise InUse(
-                f"Volume {ref} is open for writing: it is exported as {writable[0]}.",
-                f"Make it read-only first: blockgate export set {writable[0]} --read-only; or "
+                f"Volume {ref} is open for writing: it is exported as {exports[0]}.",
+                f"Make it read-only first: blockgate export set {exports[0]} --read-only; or "
                 "remove the export.",
+            )
+        if targets:
+            raise InUse(
+                f"Volume {ref} is open for writing: target {targets[0]} maps it.",
+                f"Map it no longer, or anew as read-only: blockgate target lun remove {targets[0]} "
+                f"LUN; blockgate target lun add {targets[0]} {ref} --read-only.",
             )
         if open_for_writing:
             raise InUse(f"Volume {ref} is still open for writing.", "Try again in a moment.")

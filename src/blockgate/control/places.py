@@ -48,11 +48,18 @@ def check_kind(pool: Pool) -> None:
         return
     wanted = stat.S_ISDIR if pool.kind is PoolKind.DIRECTORY else stat.S_ISBLK
     if not wanted(mode):
-        other = "--device" if stat.S_ISBLK(mode) else "--directory"
         what = "a directory" if pool.kind is PoolKind.DIRECTORY else "a block device"
-        raise InvalidInput(f"{pool.path} is not {what}.", f"Use {other}, or another path.")
+        raise InvalidInput(f"{pool.path} is not {what}.", _hint_for(mode))
     if os.path.realpath(pool.path) == "/":
         raise Refused("The root directory is not a pool.", "Make a directory for volumes.")
+
+
+def _hint_for(mode: int) -> str:
+    if stat.S_ISBLK(mode):
+        return "Use --device, or another path."
+    if stat.S_ISDIR(mode):
+        return "Use --directory, or another path."
+    return "Use another path: a pool is a directory or a block device."
 
 
 async def check_place(core: Core, pool: Pool, others: Iterable[Pool]) -> None:

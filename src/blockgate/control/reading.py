@@ -309,7 +309,8 @@ class _Glance:
             elif flaw.kind is FlawKind.SHORT and health in ("ok", "closed"):
                 health = "degraded"
             if flaw.text not in reason:  # else that is why it could not be opened
-                reason = f"{reason} {flaw.text[0].upper()}{flaw.text[1:]}. {flaw.hint}".strip()
+                sentence = f"{flaw.text[0].upper()}{flaw.text[1:]}. {flaw.hint}"
+                reason = f"{reason.rstrip('.')}. {sentence}" if reason else sentence
         return VolumeInfo(
             pool=volume.pool,
             name=volume.name,

@@ -18,7 +18,7 @@ def guard_sources(origins: Iterable[Origin], after: Configuration) -> None:
         ref = VolumeRef.parse(origin.volume)
         volume = after.volumes.get(ref)
         changed = volume is None or (volume.uuid, volume.size) != (origin.uuid, origin.size)
-        if changed or writable_exports(after, ref):
+        if changed or writable_exports(after, ref) or writable_targets(after, ref):
             raise InUse(
                 f"Volume {ref} is being copied, and can only be exported read-only until then.",
                 "Wait until the copy is done.",
@@ -26,10 +26,13 @@ def guard_sources(origins: Iterable[Origin], after: Configuration) -> None:
 
 
 def writable_exports(config: Configuration, ref: VolumeRef) -> list[str]:
-    """The exports and targets through which a volume can be written."""
-    exports = config.exports.values()
-    names: list[str] = [e.name for e in exports if e.volume == ref and not e.read_only]
-    return names + [
+    """The exports through which a volume can be written."""
+    return [e.name for e in config.exports.values() if e.volume == ref and not e.read_only]
+
+
+def writable_targets(config: Configuration, ref: VolumeRef) -> list[str]:
+    """The targets through which it can."""
+    return [
         target.name
         for target in config.targets.values()
         if any(lun.volume == ref and not lun.read_only for lun in target.mappings())

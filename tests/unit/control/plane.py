@@ -51,6 +51,7 @@ class PlainDataPlane:
     live: list[SessionStatus] = field(default_factory=list)
     tls: TlsMaterial | None = None
     health: dict[int, str] = field(default_factory=dict)
+    reason: dict[int, str] = field(default_factory=dict)
     last: int = 0
 
     async def open_volume(self, spec: VolumeSpec) -> int:
@@ -90,7 +91,9 @@ class PlainDataPlane:
 
     async def volumes(self) -> Sequence[VolumeStatus]:
         return [
-            VolumeStatus(h, o.size, 0, self.health.get(h, "ok"), "", None, False, 0)
+            VolumeStatus(
+                h, o.size, 0, self.health.get(h, "ok"), self.reason.get(h, ""), None, False, 0
+            )
             for h, o in self.opened.items()
         ]
 

@@ -11,6 +11,7 @@ from blockgate.model.errors import BlockgateError, InUse, InvalidInput, NotFound
 from blockgate.model.names import VolumeRef
 from blockgate.model.origin import Origin
 from tests.unit.control.harness import ADMIN, Lab, new_id
+from tests.unit.control.test_targets import LUN_A, NAME
 
 MIB = 1 << 20
 
@@ -84,6 +85,11 @@ async def test_a_source_that_is_open_for_writing(lab: Lab) -> None:
         with pytest.raises(InUse, match=r"exported as web.*export set web --read-only"):
             await lab.control.volume_create(ADMIN, new_id(), "main/b", source=source)
     await lab.control.export_remove(ADMIN, new_id(), "web")
+    await lab.control.target_create(ADMIN, new_id(), NAME, {"luns": [LUN_A]})
+    with pytest.raises(InUse, match=rf"target {NAME} maps it.*lun remove {NAME} LUN"):
+        await lab.control.volume_create(ADMIN, new_id(), "main/b", source="main/a")
+    await lab.control.lun_remove(ADMIN, new_id(), NAME, 0)
+    await lab.control.lun_add(ADMIN, new_id(), NAME, "main/a", read_only=True)
     await lab.control.volume_create(ADMIN, new_id(), "main/b", source=str(lab.pool / "a.img"))
 
 

@@ -31,7 +31,9 @@ async def test_what_is_no_pool(lab: Lab) -> None:
     for places in ({}, {"directory": "/a", "device": "/b"}):
         with pytest.raises(InvalidInput, match="either"):
             await lab.control.pool_add(ADMIN, new_id(), "p", **places)
-    with pytest.raises(InvalidInput, match="not a block device"):
+    with pytest.raises(InvalidInput, match="Use another path"):
+        await lab.control.pool_add(ADMIN, new_id(), "p", directory=str(lab.root / "file"))
+    with pytest.raises(InvalidInput, match=r"not a block device.*Use --directory"):
         await lab.control.pool_add(ADMIN, new_id(), "p", device=str(lab.root))
     assert [pool.name for pool in await lab.control.pool_list(ADMIN)] == ["main"]
 

@@ -135,6 +135,14 @@ async def test_a_rotation_is_one_operation(lab: Lab) -> None:
     assert (lab.state / "secret.key").read_bytes() != after
 
 
+async def test_a_key_file_that_cannot_be_written_is_named(lab: Lab) -> None:
+    (lab.state / "secret.key.tmp").mkdir()
+    with pytest.raises(Unavailable, match=r"key file .*secret\.key cannot be written"):
+        await lab.control.rotate_key(ADMIN, new_id())
+    (lab.state / "secret.key.tmp").rmdir()
+    await lab.control.rotate_key(ADMIN, new_id())
+
+
 async def test_a_retry_shows_its_own_key_and_no_later_one(lab: Lab) -> None:
     first, second = new_id(), new_id()
     made = await lab.control.psk_add(ADMIN, first, "host")

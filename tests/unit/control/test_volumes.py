@@ -387,6 +387,17 @@ async def wait_for_health(lab: Lab, health: str) -> VolumeInfo:
     return info
 
 
+async def test_reasons_are_sentences_of_their_own(lab: Lab) -> None:
+    await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M")
+    await lab.control.export_add(ADMIN, new_id(), "main/a")
+    (handle,) = lab.plane.opened
+    lab.plane.health[handle] = "degraded"
+    lab.plane.reason[handle] = "write: the file has been deleted"
+    (lab.pool / "a.img").unlink()
+    info = await lab.control.volume_info(ADMIN, "main/a")
+    assert info.reason.startswith("write: the file has been deleted. Its data is gone. ")
+
+
 async def test_what_is_lost_is_said_and_can_be_forgotten_or_deleted(lab: Lab) -> None:
     for name in ("kept", "no-data", "no-label", "nothing", "renamed"):
         await lab.control.volume_create(ADMIN, new_id(), f"main/{name}", "1M")
