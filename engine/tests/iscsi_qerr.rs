@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use _engine::block::gate::Gate;
 use _engine::scsi::gate::ScsiGate;
+use _engine::shard::engine::AbortOrder;
 use _engine::shard::events::Event;
 use support::iscsi::*;
 use support::*;
@@ -123,5 +124,37 @@ fn a_check_condition_of_pythons_counts_as_well_and_other_statuses_do_not() {
         held.finish(Ok(()));
         it.ping();
         assert!(it.is_silent());
+    });
+}
+
+/// Python has it still when its tag stands for another command.
+#[test]
+fn an_abort_says_nothing_of_a_command_that_was_over() {
+    with_qerr(1, |target, held| {
+        let mut it = target.login(&Agreed::session(1));
+        let over = it.ask(64, HANDED);
+        target.wait_command();
+        fail(&mut it);
+        let mut write = it.command(0xa1, 512, write10(8, 1));
+        put(&mut write, 16, over);
+        it.send(write, &[]);
+        assert_eq!((it.recv().itt(), held.count()), (over, 0), "R2T");
+        let mut requests = 1..;
+        let mut abort = |order: AbortOrder| {
+            let request = requests.next().unwrap();
+            target.engine.abort(AbortOrder { request, status: Some(0x40), ..order });
+            target.wait_aborted(request);
+        };
+        let is_up = || target.engine.tasks().iter().any(|task| task.phase == "handed-up");
+        // What Python has of others is not this.
+        abort(AbortOrder { volume: target.volume + 1, ..AbortOrder::default() });
+        abort(AbortOrder { volume: target.volume, nexus: NEXUS + 2, ..AbortOrder::default() });
+        it.ping();
+        assert!(it.is_silent() && is_up());
+        // And where it is, the one that has the tag is answered, once.
+        abort(AbortOrder { volume: target.volume, ..AbortOrder::default() });
+        assert_eq!(it.answer(over).1.status(), 0x40, "TASK ABORTED");
+        it.ping();
+        assert!(it.is_silent() && !is_up());
     });
 }

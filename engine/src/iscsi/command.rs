@@ -164,6 +164,8 @@ pub struct Command {
     pub queued: bool,
     /// Aborted: nothing more is started, and its end is this status, or silence.
     pub aborted: Option<Option<u8>>,
+    /// Ended for its initiator while Python has it: the volume that it was at.
+    pub abandoned: Option<u64>,
     /// By which Python knows it.
     pub name: Option<TaskHandle>,
     /// While it is up there, or on its way.

@@ -193,6 +193,7 @@ impl Session {
             held: false,
             queued: false,
             aborted: None,
+            abandoned: None,
             name: None,
             fate: None,
         };

@@ -93,8 +93,8 @@ impl Session {
     }
 
     /// A command that is Python's ends without an answer. For the initiator it is gone; in the books it stays until
-    /// Python has answered, or aborts what it has of this nexus: so a peer that makes its commands end like that does
-    /// not get more of them into Python's hands than others. True: Python has it, and is to be told.
+    /// Python has answered, or aborts what it has of this nexus at that volume: so a peer that makes its commands end
+    /// like that does not get more of them into Python's hands than others. True: Python has it, and is to be told.
     pub(super) fn abandon(&mut self, ctx: &mut Ctx, handle: TaskHandle) -> bool {
         if let Some(buf) = self.take_collected(ctx, handle) {
             self.give(ctx, buf);
@@ -106,6 +106,7 @@ impl Session {
             return false;
         }
         command.aborted = Some(None);
+        command.abandoned = Some(command.volume());
         let (itt, attribute, lun) = (command.itt, command.attribute, command.lun.take());
         if self.tags.get(&itt) == Some(&handle) {
             self.tags.remove(&itt);
@@ -169,7 +170,7 @@ impl Session {
 impl Command {
     /// Has it ended for its initiator, while Python still has it?
     pub(super) fn is_abandoned(&self) -> bool {
-        self.stage == Stage::HandedUp && self.aborted.is_some()
+        self.abandoned.is_some()
     }
 
     /// Python has it no longer, or is never to hear of it.

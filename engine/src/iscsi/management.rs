@@ -187,6 +187,7 @@ impl Session {
     /// is known.
     pub fn abort(&mut self, ctx: &mut Ctx, abort: &Abort, one: Option<TaskHandle>) {
         let except = abort.except.and_then(|name| ctx.iscsi.command_of(self.number, name));
+        let volume_of = |command: &Command| command.abandoned.unwrap_or_else(|| command.volume());
         let came_by = |command: &Command| self.conns.get(command.conn).map_or(0, |conn| conn.link.id);
         let inside: Vec<TaskHandle> = self
             .commands
@@ -196,7 +197,7 @@ impl Session {
                     && abort.reaches(came_by(command))
                     && except != Some(*handle)
                     && ctx.iscsi.is_behind(abort.cut, self.number, command)
-                    && (one.is_some() || abort.scope.covers(command.volume(), self.nexus) || command.is_abandoned())
+                    && (one.is_some() || abort.scope.covers(volume_of(command), self.nexus))
             })
             .map(|(handle, _)| handle)
             .collect();
@@ -230,9 +231,10 @@ impl Session {
     pub(super) fn abort_one(&mut self, ctx: &mut Ctx, handle: TaskHandle, status: Option<u8>) {
         let Some(command) = self.commands.get_mut(handle) else { return };
         if command.in_flight == 0 {
-            let early = command.stage == Stage::Early;
-            // Nobody hears of a command whose turn has not come.
-            return self.end_aborted(ctx, handle, status.filter(|_| !early));
+            // Nobody hears of a command whose turn has not come, or that has ended for its initiator: another one may
+            // have its tag.
+            let unheard = command.stage == Stage::Early || command.is_abandoned();
+            return self.end_aborted(ctx, handle, status.filter(|_| !unheard));
         }
         command.aborted = Some(status);
         command.claim = Claim::No;
