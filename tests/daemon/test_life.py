@@ -60,7 +60,7 @@ def test_a_mistake_ends_the_start_with_a_sentence_and_a_status(tmp_path: Path) -
     ("flags", "status", "words"),
     [
         (["--nbd", "not an address"], 2, "not an address"),
-        (["--nbd", "192.0.2.1:0"], 2, "no address of this machine"),
+        (["--nbd", "192.0.2.1:0"], 6, "no address of this machine"),
         (["--api-tls", "127.0.0.1:0"], 2, "no certificate"),
         (["--no-such-flag"], 2, "unrecognized arguments"),
         (["--state-dir", "/proc/none"], 7, "state directory"),

@@ -86,8 +86,9 @@ def _names_host(url: str) -> bool:
     """Whether a host stands in the URL, and no port or one that can be."""
     try:
         parts = urlsplit(url)
-        return bool(parts.hostname) and parts.port != 0
-    except ValueError:  # half an IPv6 address; a port that is no number, or too large
+        host = (parts.hostname or "").encode("idna")
+        return bool(host) and parts.port != 0
+    except ValueError:  # half an IPv6 address, a label that is too long, a port that is no number
         return False
 
 

@@ -20,6 +20,7 @@ from typing import Literal
 
 from blockgate.model.addresses import Address, InetAddress, UnixAddress
 from blockgate.model.errors import InUse, InvalidInput, Refused, Unavailable
+from blockgate.model.showing import shown
 
 Role = Literal["api", "api-tls", "nbd", "iscsi"]
 ROLES: tuple[Role, ...] = ("api", "api-tls", "nbd", "iscsi")
@@ -118,6 +119,11 @@ def _bind_inet(role: Role, address: InetAddress) -> list[Listener]:
         found = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
+    except UnicodeError as error:  # it is looked up as IDNA (RFC 3490 4.1): labels of 1 to 63
+        raise InvalidInput(
+            f"{shown(address.host)}, where to listen, is not a host name.",
+            "Name an address of this machine, such as 0.0.0.0 or [::].",
+        ) from error
     except socket.gaierror as error:
         raise Unavailable(
             f"The host name {address.host!r} of a listener has no address: {error.strerror}.",

@@ -158,6 +158,7 @@ def test_where_the_api_is() -> None:
         "https://127.0.0.1:x",
         "https://h:70000",
         "https://h\x7f:1",
+        f"https://{'h' * 64}",
     ],
 )
 def test_where_no_api_can_be(text: str) -> None:
