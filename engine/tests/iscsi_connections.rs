@@ -582,7 +582,7 @@ fn who_does_not_wait_for_the_answer_to_its_logout_leaves_the_others_unless_somet
 }
 
 const ALL: AbortOrder =
-    AbortOrder { request: 0, volume: 0, nexus: 0, task: 0, except_task: 0, status: None, cut: 0, conn: 0 };
+    AbortOrder { request: 0, volume: 0, nexus: 0, task: None, except_task: 0, status: None, cut: 0, conn: 0 };
 
 #[test]
 fn a_connection_is_reinstated_and_its_session_goes_on() {

@@ -267,7 +267,7 @@ fn a_shard_goes_on_when_python_has_as_many_commands_as_there_are_names() {
         // Task management has names of its own, and for what it names.
         let abort = it.manage(1, second, 2);
         let (function, task, verdict) = target.wait_management();
-        assert!(task != 0 && verdict == "found");
+        assert!(task.is_some() && verdict == "found");
         target.engine.abort(AbortOrder { request: 1, nexus: NEXUS + 99, task, cut: function, ..AbortOrder::default() });
         target.wait_aborted(1);
         target.engine.management_done(function, 0);
@@ -288,5 +288,36 @@ fn a_shard_goes_on_when_python_has_as_many_commands_as_there_are_names() {
             target.engine.complete(task, 0, vec![], vec![]);
             assert_eq!(greedy.answer(*tag).1.status(), 0);
         }
+    });
+}
+
+/// Without a number Python could not say which task is meant, and would abort others with it, or none.
+#[test]
+fn abort_task_is_rejected_where_there_is_no_name_for_its_task() {
+    with_shards(1, &[("tasks_per_shard", 64)], |target, held| {
+        let mut it = target.login(&Agreed::session(99));
+        let read = it.ask(512, read10(0, 1));
+        target.eventually("it is held", |_| held.count() == 1);
+        // 64 and a quarter more, but for the last.
+        let mut functions = Vec::new();
+        let mut others: Vec<Initiator> = (1..6).map(|session| target.login(&Agreed::session(session))).collect();
+        for at in 0..79 {
+            others[at % 5].manage(1, 0x7fff, 0);
+            functions.push(target.wait_management());
+        }
+        assert!(functions.iter().all(|(_, task, verdict)| task.is_none() && *verdict == "gone"));
+        let abort = it.manage(1, read, 1);
+        let rejected = it.recv();
+        assert_eq!((rejected.itt(), rejected.bhs[2]), (abort, 255));
+        // When one has been answered there are two.
+        target.engine.management_done(functions[0].0, 1);
+        assert_eq!(others[0].recv().bhs[2], 1);
+        it.manage(1, read, 1);
+        let (function, task, verdict) = target.wait_management();
+        assert!(task.is_some() && verdict == "found");
+        target.engine.management_done(function, 255);
+        it.recv();
+        held.finish(Ok(()));
+        assert_eq!(it.answer(read).1.status(), 0);
     });
 }

@@ -414,7 +414,7 @@ fn abort_task_has_three_verdicts() {
         let mut it = target.login(&Agreed::session(1));
         let done = |target: &Target, it: &mut Initiator, tag, response| {
             let (task, referenced, verdict) = target.wait_management();
-            if referenced != 0 {
+            if referenced.is_some() {
                 target.engine.abort(AbortOrder { request: 5, task: referenced, ..AbortOrder::default() });
                 // Its shard must have heard of that before.
                 target.engine.sessions();

@@ -396,8 +396,8 @@ class TaskManagement:
     @property
     def function(self) -> int: ...
     @property
-    def referenced_task(self) -> int:
-        """For `abort(task=)`; 0: not found."""
+    def referenced_task(self) -> int | None:
+        """For `abort(task=)`, where the task is there."""
 
     @property
     def verdict(self) -> Literal["found", "gone", "not_received"]:
@@ -787,18 +787,18 @@ class Engine:
         volume: int,
         nexus: int,
         *,
-        task: int = 0,
+        task: int | None = None,
         except_task: int = 0,
         status: int | None = None,
         cut: int = 0,
         conn: int = 0,
     ) -> None:
         """Ends commands, wherever they are: `volume` 0 is every volume, `nexus` 0 every nexus,
-        `task` one alone. What collects data, waits, or was handed up ends at once, what the back
-        end has when its fate is known; then comes `Aborted(request)`. `except_task` (the handed-up
-        one that asks for this) is left alone. `status`: what each is answered, None for nothing.
-        `cut`: of a `TaskManagement`, whose own scope does not reach what came after it. `conn`:
-        only what has come by that connection.
+        `task` one alone, None all. What collects data, waits, or was handed up ends at once, what
+        the back end has when its fate is known; then comes `Aborted(request)`. `except_task` (the
+        handed-up one that asks for this) is left alone. `status`: what each is answered, None for
+        nothing. `cut`: of a `TaskManagement`, whose own scope does not reach what came after it.
+        `conn`: only what has come by that connection.
 
         Connections of NBD count as nexuses by their numbers; theirs are waited for.
         """

@@ -26,7 +26,8 @@ pub struct Management {
     pub volume: u64,
     pub lun: u64,
     pub function: u8,
-    pub referenced_task: u64,
+    /// Of ABORT TASK, if the task is there.
+    pub referenced_task: Option<u64>,
     pub verdict: &'static str,
     pub cut: u64,
 }
@@ -70,6 +71,8 @@ impl Session {
             _ if self.discovery || !of_unit && !of_target => Some(response::NOT_SUPPORTED),
             _ if of_unit && lun.is_none() => Some(response::NO_SUCH_LUN),
             _ if self.managements >= ctx.limits.managements_per_session as usize => Some(response::REJECTED),
+            // One for the function, one for the task that it names: without that Python could not say which is meant.
+            _ if ctx.iscsi.named.room() < 2 => Some(response::REJECTED),
             _ => None,
         };
         if let Some(refused) = refused {
@@ -81,12 +84,10 @@ impl Session {
             _ => (None, "found"),
         };
         let named = Named::Management { session: self.number, conn: at, itt: bhs.itt(), target };
-        let Ok(name) = ctx.iscsi.named.insert(named) else {
-            return self.management_response(ctx, at, bhs.itt(), response::REJECTED);
-        };
+        let name = ctx.iscsi.named.insert(named).expect("there is room for two names");
         self.managements += 1;
         let number = ctx.iscsi.number_of(name);
-        let referenced = target.and_then(|target| self.name(ctx, target));
+        let referenced = target.map(|target| self.name(ctx, target).expect("the second of the two"));
         let volume = if of_target { 0 } else { volume };
         let scope = match function {
             function::ABORT_TASK => None,
@@ -115,7 +116,7 @@ impl Session {
             volume,
             lun: bhs.lun(),
             function,
-            referenced_task: referenced.map_or(0, |name| ctx.iscsi.number_of(name)),
+            referenced_task: referenced.map(|name| ctx.iscsi.number_of(name)),
             verdict,
             cut: number,
         }));

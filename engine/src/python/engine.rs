@@ -200,14 +200,14 @@ impl Engine {
         self.0.reject(conn, bhs, reason);
     }
 
-    #[pyo3(signature = (request, volume, nexus, *, task = 0, except_task = 0, status = None, cut = 0, conn = 0))]
+    #[pyo3(signature = (request, volume, nexus, *, task = None, except_task = 0, status = None, cut = 0, conn = 0))]
     #[allow(clippy::too_many_arguments)]
     fn abort(
         &self,
         request: u64,
         volume: u64,
         nexus: u64,
-        task: u64,
+        task: Option<u64>,
         except_task: u64,
         status: Option<u8>,
         cut: u64,

@@ -126,7 +126,7 @@ frozen! {
         volume: u64,
         lun: u64,
         function: u8,
-        referenced_task: u64,
+        referenced_task: Option<u64>,
         verdict: &'static str,
         cut: u64,
     }

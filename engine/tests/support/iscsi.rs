@@ -159,7 +159,7 @@ impl Target {
     }
 
     /// The next task management function: task, referenced task, verdict.
-    pub fn wait_management(&self) -> (u64, u64, &'static str) {
+    pub fn wait_management(&self) -> (u64, Option<u64>, &'static str) {
         match self.wait_event(|event| matches!(event, Event::TaskManagement(_))) {
             Event::TaskManagement(it) => (it.task, it.referenced_task, it.verdict),
             _ => unreachable!(),

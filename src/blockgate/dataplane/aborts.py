@@ -21,13 +21,14 @@ class Aborts:
         volume: int,
         nexus: int,
         *,
-        task: int = 0,
+        task: int | None = None,
         except_task: int = 0,
         status: int | None = None,
         cut: int = 0,
         conn: int = 0,
     ) -> None:
-        """Aborts tasks; 0 stands for every volume, every nexus, or every connection."""
+        """Aborts tasks, or one alone; 0 stands for every volume, every nexus, or every
+        connection."""
         self._last += 1
         request = self._last
         future = asyncio.get_running_loop().create_future()

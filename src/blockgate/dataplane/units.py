@@ -352,7 +352,9 @@ class Unit:
         if seat is not None:
             await self.carry_out(self.logical.detach(seat.nexus))
 
-    async def aborted(self, *, nexuses: Iterable[int] | None = None, task: int = 0) -> None:
+    async def aborted(
+        self, *, nexuses: Iterable[int] | None = None, task: int | None = None
+    ) -> None:
         """Commands were aborted, all or those of these nexuses or one task: those that wait for
         their turn never have it (SAM-5 5.6), and jobs that others wait for and that end with them
         are stopped. One whose effects are being carried out has them: over when they are in force,
@@ -361,7 +363,9 @@ class Unit:
         self._queue = deque(turn for turn in self._queue if turn.job is not None or not meant(turn))
         await self._end(meant)
 
-    async def overtaken(self, *, nexuses: Iterable[int] | None = None, task: int = 0) -> None:
+    async def overtaken(
+        self, *, nexuses: Iterable[int] | None = None, task: int | None = None
+    ) -> None:
         """The same commands are over in the engine now, so that no other of them begins: what was
         begun since :meth:`aborted` looked is stopped, or has happened, on return."""
         meant = _meant(nexuses, task)
@@ -502,10 +506,10 @@ class Unit:
         await self.overtaken(nexuses=effect.nexuses)
 
 
-def _meant(nexuses: Iterable[int] | None, task: int) -> Callable[[_Turn], bool]:
+def _meant(nexuses: Iterable[int] | None, task: int | None) -> Callable[[_Turn], bool]:
     """Which commands are meant: one task, those of these nexuses, or all."""
     wanted = None if nexuses is None else frozenset(nexuses)
-    if task:
+    if task is not None:
         return lambda turn: turn.task == task
     return lambda turn: wanted is None or turn.nexus in wanted
 

@@ -82,7 +82,7 @@ class Wire(Protocol):
         volume: int,
         nexus: int,
         *,
-        task: int = 0,
+        task: int | None = None,
         except_task: int = 0,
         status: int | None = None,
         cut: int = 0,

@@ -75,12 +75,12 @@ class Verdict(Enum):
 @dataclass(frozen=True, slots=True)
 class Management:
     """A function as it came. ``volume`` is 0 for a LUN that is not mapped, and for the functions
-    that have none; ``referenced`` is the engine's handle of the task to abort."""
+    that have none; ``referenced`` is the engine's handle of the task to abort, if it is there."""
 
     function: int
     nexus: int
     volume: int = 0
-    referenced: int = 0
+    referenced: int | None = None
     verdict: Verdict = Verdict.GONE
 
 
@@ -187,13 +187,16 @@ def _abort_task(asked: Management) -> Plan:
     """ABORT TASK. A task that is gone has been answered already, and its initiator learns that
     from the response; one that never came is as good as aborted (RFC 7143 11.6.1)."""
     match asked.verdict:
-        case Verdict.FOUND:
+        case Verdict.FOUND if asked.referenced is not None:
             step = AbortTask(asked.volume, asked.nexus, asked.referenced)
             return Plan(Response.COMPLETE, (step,))
         case Verdict.NOT_RECEIVED:
             return Plan(Response.COMPLETE)
         case Verdict.GONE:
             return Plan(Response.NO_SUCH_TASK)
+        case Verdict.FOUND:
+            # Nobody can say which it is: no other is aborted in its place
+            return Plan(Response.REJECTED)
 
 
 def _target_reset(asked: Management, units: Mapping[int, UnitView]) -> Plan:

@@ -80,7 +80,7 @@ class FakeWire:
         volume: int,
         nexus: int,
         *,
-        task: int = 0,
+        task: int | None = None,
         except_task: int = 0,
         status: int | None = None,
         cut: int = 0,

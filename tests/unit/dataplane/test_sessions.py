@@ -57,7 +57,7 @@ async def test_a_successor_waits_until_its_predecessor_has_drained() -> None:
     await settle()
     # The old connection is closed, its commands are aborted; nothing is answered yet.
     assert gateway.wire.named("disconnect") == [(1,)]
-    assert gateway.wire.named("abort") == [(0, FIRST_NEXUS + first, 0, 0, None, 0)]
+    assert gateway.wire.named("abort") == [(0, FIRST_NEXUS + first, None, 0, None, 0)]
     assert len(gateway.wire.named("login_done")) == 1
     gateway.wire.drain()
     await settle()
@@ -221,7 +221,7 @@ async def test_a_connection_is_logged_out_when_its_commands_have_drained() -> No
     gateway.wire.hold_aborts = True
     gateway.iscsi.sessions.logged_out(session, 1, joined)
     await settle()
-    assert gateway.wire.named("abort") == [(0, nexus, 0, 0, None, 0, joined)]
+    assert gateway.wire.named("abort") == [(0, nexus, None, 0, None, 0, joined)]
     assert gateway.wire.named("logout_done") == []
     gateway.wire.drain()
     await settle()
@@ -232,7 +232,7 @@ async def test_a_connection_is_logged_out_when_its_commands_have_drained() -> No
     gateway.iscsi.connections.lost(joined, "logged out")
     gateway.iscsi.sessions.logged_out(session, 1, 1)
     await settle()
-    assert gateway.wire.named("abort")[1:] == [(0, nexus, 0, 0, None, 0)]
+    assert gateway.wire.named("abort")[1:] == [(0, nexus, None, 0, None, 0)]
     assert len(gateway.wire.named("logout_done")) == 1
     gateway.wire.drain()
     await settle()
@@ -309,7 +309,7 @@ async def test_a_changed_map_is_told() -> None:
     assert set(gateway.iscsi.sessions.units_of(session)) == {4}
     unit = gateway.iscsi.units.get(3)
     assert unit is not None and unit.seats == {}
-    assert gateway.wire.named("abort") == [(3, FIRST_NEXUS + session, 0, 0, None, 0)]
+    assert gateway.wire.named("abort") == [(3, FIRST_NEXUS + session, None, 0, None, 0)]
 
 
 async def test_a_lun_that_becomes_read_only_for_one_initiator_and_writable_again() -> None:

@@ -528,7 +528,7 @@ async def test_a_reset_of_the_unit_tells_everybody_and_drains() -> None:
     await settle()
     attended = {(what[0], what[2]) for what in gateway.wire.named("attend")}
     assert attended == {(s, Attention.LOGICAL_UNIT_RESET) for s in (alice, bob)}
-    assert gateway.wire.named("abort") == [(3, 0, 0, 0, None, 77)]
+    assert gateway.wire.named("abort") == [(3, 0, None, 0, None, 77)]
     _, _, parts = gateway.wire.gates[3]
     assert parts is not None and parts.default_access is Situation.FREE
     gateway.wire.drain()
@@ -549,7 +549,7 @@ async def test_a_reset_whose_session_goes_is_carried_out() -> None:
     assert gateway.iscsi.sessions.get(alice) is None
     gateway.wire.pause_gates.set()
     await settle()
-    assert (3, 0, 0, 0, None, 77) in gateway.wire.named("abort")
+    assert (3, 0, None, 0, None, 77) in gateway.wire.named("abort")
     assert gateway.wire.named("management_done") == [(900, 0)]
 
 

@@ -23,6 +23,7 @@ from blockgate.scsi.task_management import (
 ABORT_TASK, ABORT_TASK_SET, CLEAR_ACA, CLEAR_TASK_SET = 1, 2, 3, 4
 LUN_RESET, WARM_RESET, COLD_RESET, REASSIGN = 5, 6, 7, 8
 COMPLETE, NO_TASK, NO_LUN, NO_REASSIGN, UNSUPPORTED, UNAUTHORIZED = 0, 1, 2, 4, 5, 6
+REJECTED = 255
 ME, YOU, HIM = 1 << 62, (1 << 62) + 1, (1 << 62) + 2
 DISK, OTHER = 7, 9
 UNITS = {
@@ -39,6 +40,11 @@ def test_abort_task_that_is_there():
     made = run(ABORT_TASK, referenced=44, verdict=Verdict.FOUND)
     assert made.steps == (AbortTask(DISK, ME, 44),)
     assert made.response == COMPLETE
+
+
+def test_abort_task_without_a_handle_aborts_no_other():
+    made = run(ABORT_TASK, verdict=Verdict.FOUND)
+    assert made.steps == () and made.response == REJECTED
 
 
 def test_abort_task_that_was_answered():

@@ -27,7 +27,7 @@ pub struct LunMapSpec {
     pub attentions: HashMap<u64, u64>,
 }
 
-/// What is to be aborted. Tasks by Python's numbers, 0: none.
+/// What is to be aborted. Tasks by Python's numbers.
 #[derive(Clone, Debug, Default)]
 pub struct AbortOrder {
     pub request: u64,
@@ -35,7 +35,9 @@ pub struct AbortOrder {
     pub volume: u64,
     /// 0: every nexus.
     pub nexus: u64,
-    pub task: u64,
+    /// This one alone; `None`: all that are in scope.
+    pub task: Option<u64>,
+    /// 0: none is left alone.
     pub except_task: u64,
     pub status: Option<u8>,
     pub cut: u64,
@@ -140,16 +142,16 @@ impl Engine {
 
     /// Aborts what is in scope; an event tells when it is over.
     pub fn abort(&self, order: AbortOrder) {
-        let named = |task: u64| (task != 0).then(|| Table::name_of(task));
         let volumes = if order.volume == 0 { Vec::new() } else { vec![order.volume] };
         let all = &self.shared.mailboxes;
         // One task is on the shard that its number names. The one that is to be left alone is named on its own.
-        let only = self.shared.mailbox_of_task(order.task).filter(|_| order.task != 0);
-        let except_at = self.shared.mailbox_of_task(order.except_task);
+        let only = order.task.and_then(|task| self.shared.mailbox_of_task(task));
+        let except = Some(order.except_task).filter(|task| *task != 0);
+        let except_at = except.and_then(|task| self.shared.mailbox_of_task(task));
         let make = |except, shards: &Arc<AtomicUsize>| Abort {
             request: order.request,
             scope: Scope { volumes: volumes.clone(), nexus: order.nexus },
-            task: named(order.task),
+            task: order.task.map(Table::name_of),
             except,
             status: order.status,
             cut: order.cut,
@@ -160,7 +162,7 @@ impl Engine {
         let targets: Vec<&Arc<Mailbox>> = only.map_or_else(|| all.iter().collect(), |one| vec![one]);
         let shards = Arc::new(AtomicUsize::new(targets.len()));
         for mailbox in targets {
-            let except = named(order.except_task).filter(|_| except_at.is_some_and(|at| Arc::ptr_eq(at, mailbox)));
+            let except = except.filter(|_| except_at.is_some_and(|at| Arc::ptr_eq(at, mailbox))).map(Table::name_of);
             post(Some(mailbox), Order::Abort(Arc::new(make(except, &shards))));
         }
     }
