@@ -9,7 +9,8 @@ from contextlib import closing
 import httpx
 import pytest
 
-from tests.conformance.iscsi.client import Session
+from tests.conformance import nbdclient as nbd
+from tests.conformance.iscsi.client import Session, pdu
 from tests.conformance.iscsi.scenarios import cdbs
 from tests.conformance.iscsi.scenarios.copies import extended_copy
 from tests.lab.faultfs import FaultFS
@@ -223,3 +224,44 @@ def test_a_connection_is_closed_when_its_writes_are_over(gateway: Gateway, frail
             closed.wait_closed(10)
             assert session.command(cdbs.write10(8 * number, 8), write=new).status == cdbs.GOOD
         assert session.command(cdbs.read10(0, 16), read=2 * 4096).data == 2 * new
+
+
+def test_a_reset_that_a_write_has_overtaken_does_not_wait_for_it(
+    gateway: Gateway, frail: FaultFS
+) -> None:
+    """RFC 7143 4.2.3.3: the WRITE comes after the reset, and goes on behind it. An NBD write waits
+    for its blocks, and the reset for that write."""
+    volume = gateway.add_volume("1MiB", pool=POOL, io="direct")
+    target = add_target(gateway, {1: volume}, parameters={**PARAMETERS, "max_connections": 2})
+    several, export = {"MaxConnections": "2"}, gateway.add_export(volume)
+    write, data = cdbs.write10(0, 8), {who: bytes([who]) * 4096 for who in (1, 2, 3)}
+
+    def phases(phase: str) -> int:
+        return sum(task["phase"] == phase for task in gateway.api("GET", "tasks"))
+
+    with (
+        closing(log_in(target, "first", 1)) as first,
+        closing(Session(target.address, target.name, keys=several).login()) as asks,
+        nbd.Client.open(f"127.0.0.1:{gateway.nbd_port}", export) as client,
+    ):
+        asks.clear_attentions(1)
+        overtakes = asks.add_connection()
+        frail.hang("write", path=image(volume))
+        first.start(write, write=data[1], immediate_data=data[1])
+        frail.wait_hung()
+        reset = pdu.task_management(asks.tag(), cdbs.LUN_RESET, lun=1)
+        asks.number(reset)
+        late = asks.start(write, write=data[2], immediate_data=data[2], on=overtakes)
+        wait_until(lambda: phases("waiting-range") == 1)
+        cookie = client.submit(nbd.Cmd.WRITE, 0, payload=data[3])
+        wait_until(lambda: phases("waiting-range") == 2)
+        asks.connection.send(reset)
+        # Its shard may be another one: a command that it still carries out says nothing.
+        wait_until(lambda: bool(first.start(cdbs.TEST_UNIT_READY) and phases("held")))
+        frail.remove()
+        assert asks.managed(reset.itt, SOON_S) == cdbs.COMPLETE
+        assert client.wait(cookie).error == 0
+        answer, _ = overtakes.receive_until(lambda got: got.itt == late)
+        assert answer.status == cdbs.GOOD
+        first.clear_attentions(1)
+        assert first.command(cdbs.read10(0, 8), read=4096).data == data[2]

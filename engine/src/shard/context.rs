@@ -105,7 +105,7 @@ pub struct Task {
     pub cost: usize,
     /// Another request's range is in its way.
     pub waiting: Option<Place>,
-    /// It has its range, but a task management function does not let it begin.
+    /// It had its range and has given it back: a task management function does not let it begin.
     pub stopped: Option<Request>,
     pub ring: Option<RingJob>,
 }

@@ -51,6 +51,8 @@ pub struct Reactor {
     wakeups: u64,
     /// Who waits until all has been taken in that has come by now.
     settling: Vec<Sender<()>>,
+    /// Tasks that functions have stopped, in the order in which they had their ranges. Some may have ended.
+    stopped: Vec<TaskHandle>,
     /// When a stop must be over, milliseconds of the shard's clock.
     stop_at_ms: Option<u64>,
 }
@@ -71,6 +73,7 @@ impl Reactor {
             index,
             wakeups: 0,
             settling: Vec::new(),
+            stopped: Vec::new(),
             stop_at_ms: None,
         })
     }
@@ -175,9 +178,9 @@ impl Reactor {
         }
     }
 
-    /// A request has the range that it waited for. Its gate may be another one by now, or its connection gone:
-    /// then it never begins.
-    fn go_on(&mut self, handle: TaskHandle, request: Request) {
+    /// A request has the range that it waited for, or may go on that was stopped when it had it. Its gate may be
+    /// another one by now, or its connection gone: then it never begins.
+    fn go_on(&mut self, handle: TaskHandle, mut request: Request) {
         let fenced = self.ctx.is_fenced();
         let Some(task) = self.ctx.tasks.get_mut(handle) else { return };
         task.waiting = None;
@@ -189,7 +192,10 @@ impl Reactor {
                 match granted {
                     Some(Granted::Go) => Ok(()),
                     Some(Granted::Stop) => {
+                        // The function may have to wait for others (NBD's), which wait for this range.
+                        request.permit = None;
                         task.stopped = Some(request);
+                        self.stopped.push(handle);
                         return;
                     }
                     Some(Granted::Never) | None => Err(libc::ECANCELED),
@@ -203,7 +209,12 @@ impl Reactor {
             return self.end(handle, request, Err(errno));
         }
         let (volume, mailbox) = (task.attachment.entry.volume.clone(), self.ctx.mailbox.clone());
-        match volume.resume(request, self.ctx.poller.has_ring(), || Completion::new(mailbox, handle)) {
+        let (ring, done) = (self.ctx.poller.has_ring(), || Completion::new(mailbox, handle));
+        let step = match request.permit {
+            Some(_) => volume.resume(request, ring, done),
+            None => volume.start(request, ring, done),
+        };
+        match step {
             Step::Done(request, result) => self.end(handle, request, result),
             Step::Pending => {}
             Step::Ring(request, target) => {
@@ -212,7 +223,7 @@ impl Reactor {
                     self.end_ring(handle, Err(errno));
                 }
             }
-            Step::Waiting(_) => unreachable!("it waits once"),
+            Step::Waiting(place) => task.waiting = Some(place),
         }
     }
 

@@ -259,9 +259,7 @@ impl Reactor {
         for session in sessions {
             session.borrow_mut().released(&mut self.ctx);
         }
-        let stopped: Vec<TaskHandle> =
-            self.ctx.tasks.iter().filter(|(_, task)| task.stopped.is_some()).map(|(handle, _)| handle).collect();
-        for handle in stopped {
+        for handle in std::mem::take(&mut self.stopped) {
             if let Some(request) = self.ctx.tasks.get_mut(handle).and_then(|task| task.stopped.take()) {
                 self.go_on(handle, request);
             }
