@@ -4,6 +4,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use _engine::shard::engine::{AbortOrder, Engine};
 use _engine::shard::events::Event;
@@ -227,7 +228,7 @@ fn commands_before_their_turn_leave_room_for_the_one_before_them() {
 #[test]
 fn without_room_in_its_shard_a_command_waits_or_is_refused_but_never_stands_before_data() {
     // A quarter of it is for data that is to come.
-    with_image(&[("shard_hard_bytes", 8 << 20)], 16 * MIB, |target| {
+    with_image(&[("shard_hard_bytes", 8 << 20), ("silent_data_ms", 60_000)], 16 * MIB, |target| {
         let (mut it, mut other) = (target.login(&small_bursts(1)), target.login(&small_bursts(2)));
         it.ping();
         other.ping();
@@ -289,12 +290,12 @@ fn take_all_room(target: &Target, first_session: u64) -> Vec<Initiator> {
 fn who_waits_for_the_shards_memory_is_woken_whatever_its_session_has_at_a_disk_that_hangs() {
     for path in paths() {
         let held = Held::new(64 * MIB);
-        let target =
-            Target::start(path, &[("shard_hard_bytes", 8 << 20), ("shard_soft_bytes", 4 << 20)], 1, |engine| {
-                let volume = held.volume(engine);
-                engine.swap_gate(volume, scsi_gate(2, 64 * MIB)).unwrap();
-                volume
-            });
+        let limits = [("shard_hard_bytes", 8 << 20), ("shard_soft_bytes", 4 << 20), ("silent_data_ms", 60_000)];
+        let target = Target::start(path, &limits, 1, |engine| {
+            let volume = held.volume(engine);
+            engine.swap_gate(volume, scsi_gate(2, 64 * MIB)).unwrap();
+            volume
+        });
         // A connection of two that is not read, the only one, and a command that is to be asked for its data.
         let mut one = target.login(&small_bursts(1));
         let mut two = target.login(&Agreed { joins: true, cid: 1, ..small_bursts(1) });
@@ -338,6 +339,56 @@ fn a_header_that_waits_for_room_is_tried_once_and_then_when_there_may_be_some() 
         assert!(count < 16, "{count} tries");
         drop(holders);
         assert_eq!(waits.answer(itt(bhs)).1.status(), 0);
+    });
+}
+
+#[test]
+fn who_is_promised_room_and_sends_nothing_gives_it_to_those_who_have_less() {
+    with_image(&[("shard_hard_bytes", 8 << 20), ("silent_data_ms", 200)], 16 * MIB, |target| {
+        let data = pattern(1, 256 << 10);
+        let ask = |it: &mut Initiator| {
+            let bhs = it.command(0xa1, 256 << 10, write10(0, 512));
+            it.send(bhs, &[]);
+            let r2t = it.recv();
+            assert_eq!((r2t.opcode(), r2t.itt()), (0x31, itt(bhs)));
+            r2t
+        };
+        let mut holder = target.login(&small_bursts(10));
+        let r2ts: Vec<Pdu> = (0..8).map(|_| ask(&mut holder)).collect();
+        let mut firsts: Vec<Initiator> = (11..19).map(|session| target.login(&small_bursts(session))).collect();
+        firsts.iter_mut().for_each(|it| drop(ask(it)));
+        // Who has none waits until somebody has been silent for long, which nothing but a clock says.
+        let mut it = target.login(&small_bursts(1));
+        assert_eq!(it.write(0, &data, 65_536).status(), 0);
+        // Soon several at a time are not refused, either.
+        let mut announce = || {
+            let announced = (0..4).map(|k| {
+                let bhs = it.command(0x21, 65_536, write10(k * 128, 128));
+                it.send(bhs, &[]);
+                itt(bhs)
+            });
+            let announced: Vec<u32> = announced.collect();
+            let statuses: Vec<u8> = announced
+                .into_iter()
+                .map(|tag| {
+                    it.data_out(tag, 0xffff_ffff, 0, 0, true, &data[..65_536]);
+                    it.answer(tag).1.status()
+                })
+                .collect();
+            statuses == [0; 4]
+        };
+        let begun = Instant::now();
+        while !announce() {
+            assert!(begun.elapsed() < Duration::from_secs(10));
+        }
+        // Who gave way is told so when its data has come, and goes on; others are served.
+        let late = |r2t: Pdu| {
+            holder.data_out(r2t.itt(), r2t.word(20), 0, 0, true, &data);
+            holder.answer(r2t.itt()).1.status()
+        };
+        let statuses: Vec<u8> = r2ts.into_iter().map(late).collect();
+        assert!(statuses.contains(&0x28) && statuses.iter().all(|status| [0, 0x28].contains(status)), "{statuses:?}");
+        assert_eq!(holder.write(0, &data, 65_536).status(), 0);
     });
 }
 
@@ -448,7 +499,7 @@ fn compared(mut it: Initiator, tag: u32) -> u8 {
 
 #[test]
 fn commands_whose_data_is_not_taken_in_parts_do_not_wait_for_one_another() {
-    with_image(&[("shard_hard_bytes", 8 << 20)], 16 * MIB, |target| {
+    with_image(&[("shard_hard_bytes", 8 << 20), ("silent_data_ms", 60_000)], 16 * MIB, |target| {
         // All the room for data that is to come, which then comes back in parts that are too small for such a command.
         let holders: Vec<Initiator> = (0..64)
             .map(|session| {

@@ -21,6 +21,8 @@ pub mod sense {
     pub const UNEXPECTED_DATA: Sense = Sense::new(key::ABORTED_COMMAND, 0x0c, 0x0c);
     pub const INCORRECT_AMOUNT: Sense = Sense::new(key::ABORTED_COMMAND, 0x0c, 0x0d);
     pub const CRC_ERROR: Sense = Sense::new(key::ABORTED_COMMAND, 0x47, 0x05);
+    /// INITIATOR RESPONSE TIMEOUT.
+    pub const INITIATOR_TIMEOUT: Sense = Sense::new(key::ABORTED_COMMAND, 0x4b, 0x06);
     /// INVALID FIELD IN COMMAND INFORMATION UNIT: what the CDB needs is more than the PDU expects.
     pub const TOO_LITTLE_EXPECTED: Sense = Sense::new(key::ILLEGAL_REQUEST, 0x0e, 0x03);
 }
@@ -145,6 +147,8 @@ pub struct Command {
     pub claim: Claim,
     /// The buffer counts as one that is being filled.
     pub collecting: bool,
+    /// When it was got, or something last came into it.
+    pub heard_ms: u64,
     /// It is one for a first burst, which the session counts apart.
     pub first: bool,
     /// Requests that the volume has, and the capacity of their buffers.

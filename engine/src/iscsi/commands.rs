@@ -90,9 +90,9 @@ impl Session {
     }
 
     /// Has the shard room for a first burst? Its session always has.
-    fn may_begin(&self, ctx: &Ctx, cost: usize) -> bool {
+    fn may_begin(&mut self, ctx: &mut Ctx, cost: usize) -> bool {
         let alone = || self.commands.iter().all(|(_, command)| !command.collecting);
-        (ctx.may_collect(cost) || ctx.may_collect_first(cost) && alone())
+        (ctx.may_collect(cost) || ctx.may_collect_first(cost) && alone() || self.ask_for_room(ctx, cost, true))
             && ctx.task_room() >= 1
             && ctx.may_take_within(usize::MAX, None, 0, cost)
     }
@@ -188,6 +188,7 @@ impl Session {
             error: None,
             warned: false,
             collecting: false,
+            heard_ms: ctx.now_ms(),
             first: false,
             frozen: false,
             held: false,

@@ -394,6 +394,11 @@ impl Connection {
                     session.clone().borrow_mut().relieve(ctx);
                 }
             }
+            Some((at_ms, Due::Room)) if at_ms <= ctx.now_ms() => {
+                if let Some((session, _)) = self.session() {
+                    session.clone().borrow_mut().try_again(ctx);
+                }
+            }
             Some((at_ms, Due::Pong)) if at_ms <= ctx.now_ms() && self.is_ping_late(ctx) => {
                 return Err("the initiator does not answer".into());
             }

@@ -107,6 +107,7 @@ impl Session {
         let Some(command) = self.commands.get_mut(handle) else { return };
         let came = command.inflow.arrived();
         if let Some(conn) = self.conns.get_mut(command.conn) {
+            command.heard_ms = ctx.now_ms();
             command.data_since_ms = later_ms(command.data_since_ms, came, conn.clock_ms(ctx.now_ms()));
             let paid = came.min(command.owed);
             command.owed -= paid;
@@ -166,7 +167,7 @@ impl Session {
     fn take_larger(&mut self, ctx: &mut Ctx, handle: TaskHandle, len: usize) -> bool {
         let command = self.commands.get(handle).expect("it advances");
         let (cost, unit) = (BufPool::cost(len), command.lun.clone());
-        if !self.may_collect(ctx, cost) {
+        if !self.may_collect(ctx, cost) && !self.ask_for_room(ctx, cost, false) {
             self.starved = true;
             return false;
         }
@@ -180,7 +181,7 @@ impl Session {
         }
         ctx.begin_collecting(cost);
         let command = self.commands.get_mut(handle).expect("as above");
-        (command.buf, command.collecting) = (Some(larger), true);
+        (command.buf, command.collecting, command.heard_ms) = (Some(larger), true, ctx.now_ms());
         true
     }
 

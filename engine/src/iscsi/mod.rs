@@ -3,9 +3,9 @@
 //! `wire`, `ahs`, `digest`, `inflow`, `order` and `window` know bytes and rules only. A `connection` is by itself
 //! in login, whose PDUs are Python's to judge, and then a `conn` of its `session`. There `intake` takes
 //! PDUs in, `commands` orders and judges SCSI commands by the opcode table, `data` collects what they bring,
-//! `execute` gives them to their volume (`claim` as one what is many requests), `handed` to Python, and `answer`
-//! ends them, those that found a pool full by way of `full`. `management` and `scope` stop and abort, `requests` has
-//! all the other PDUs.
+//! with `room` made by those who are slow to send, `execute` gives them to their volume (`claim` as one what is many
+//! requests), `handed` to Python, and `answer` ends them, those that found a pool full by way of `full`. `management`
+//! and `scope` stop and abort, `requests` has all the other PDUs.
 
 pub mod ahs;
 mod answer;
@@ -27,6 +27,7 @@ pub mod order;
 pub mod orders;
 pub mod params;
 pub mod requests;
+mod room;
 pub mod scope;
 pub mod session;
 pub mod shard;

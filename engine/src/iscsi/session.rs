@@ -115,6 +115,8 @@ pub struct Session {
     pub queued: VecDeque<TaskHandle>,
     /// One of them waits for what others of its shard hold.
     pub starved: bool,
+    /// When it may ask others for room again.
+    pub asks_again_ms: Option<u64>,
     /// Commands that may run now: those before them have ended.
     pub enabled: VecDeque<TaskHandle>,
     /// The connection that has its turn.
@@ -169,6 +171,7 @@ impl Session {
             relieved: false,
             queued: VecDeque::new(),
             starved: false,
+            asks_again_ms: None,
             enabled: VecDeque::new(),
             current: None,
             handed_up: 0,
@@ -488,7 +491,8 @@ impl Session {
             None => None,
         };
         let shut = self.shut_since_ms.map(|since| (since + SHUT_MS, Due::Relief));
-        [stuck, stalled, data, untaken, ping, shut].into_iter().flatten().min_by_key(|(at_ms, _)| *at_ms)
+        let room = self.asks_again_ms.map(|at_ms| (at_ms, Due::Room));
+        [stuck, stalled, data, untaken, ping, shut, room].into_iter().flatten().min_by_key(|(at_ms, _)| *at_ms)
     }
 }
 
@@ -513,6 +517,8 @@ pub enum Due {
     Data,
     /// The window has been closed for too long.
     Relief,
+    /// Room that was not to be had may be by now.
+    Room,
 }
 
 /// Why a session's connection is over although nothing was wrong with itself.

@@ -46,6 +46,8 @@ pub struct Table {
     names_for_commands: usize,
     /// Commands that have come to this shard.
     pub arrivals: u64,
+    /// When its sessions were last looked at for room that they can give.
+    pub looked_ms: u64,
     pub outgoing: Vec<Outgoing>,
     /// How often a header was put off, its data having no room: every try counts.
     pub put_off: u64,
@@ -62,6 +64,7 @@ impl Table {
             named: Slab::new(tasks + tasks / 4),
             names_for_commands: tasks,
             arrivals: 0,
+            looked_ms: 0,
             outgoing: Vec::new(),
             put_off: 0,
             cuts: Vec::new(),

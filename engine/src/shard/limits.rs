@@ -90,6 +90,9 @@ limits! {
     login_total_ms: 60_000, 10, 86_400_000;
     /// Data that was asked for (R2T) and does not come for this long: closed.
     solicited_ms: 60_000, 10, 3_600_000;
+    /// Data that was asked for, or announced, and of which nothing comes for this long gives its room to others that
+    /// want it, on a shard that has no more: its command ends then, TASK SET FULL.
+    silent_data_ms: 250, 1, 3_600_000;
     /// Time for each step of the handshake: from one answer to the client's next complete option,
     /// or to the end of TLS.
     handshake_ms: 10_000, 10, 3_600_000;
