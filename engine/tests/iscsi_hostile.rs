@@ -221,6 +221,23 @@ fn segments_longer_than_agreed_end_the_connection() {
 }
 
 #[test]
+fn each_connection_has_the_length_of_segments_that_its_own_login_declared() {
+    on_all(&[], |target| {
+        let few = Agreed { max_recv_data: 8192, ..Agreed::session(1) };
+        let mut one = target.login(&few);
+        one.ping();
+        let mut two = target.login(&Agreed { max_recv_data: 65_536, joins: true, cid: 1, ..few });
+        two.cmd_sn = one.cmd_sn;
+        assert_eq!(two.write(0, &[7; 16 << 10], 16 << 10).status(), 0);
+        let mut bhs = one.command(0xa1, 16 << 10, write10(0, 32));
+        bhs[5..8].copy_from_slice(&[0, 0x40, 0]);
+        one.stream.write_all(&bhs).unwrap();
+        let reject = one.recv();
+        assert_eq!((reject.opcode(), reject.bhs[2]), (0x3f, 4), "the other's is not its own");
+    });
+}
+
+#[test]
 fn half_a_pdu_and_data_that_never_comes_have_a_time() {
     on_all(&[("receive_stall_ms", 200), ("solicited_ms", 200)], |target| {
         let mut it = target.login(&Agreed::session(1));

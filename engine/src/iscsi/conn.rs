@@ -78,6 +78,8 @@ pub struct Conn {
     pub data_digest: bool,
     /// The initiator's MaxRecvDataSegmentLength.
     pub max_send_data: usize,
+    /// Ours, as this login declared it (RFC 7143 13.12: each connection has its own).
+    pub max_recv_data: usize,
     pub stat_sn: u32,
     pub rx: Rx,
     /// Large data comes straight into its buffer: expect the next to be like it.
@@ -114,14 +116,15 @@ pub struct Conn {
 
 impl Conn {
     /// A connection that enters full feature phase.
-    pub fn new(link: Link, cid: u16, digests: (bool, bool), max_send_data: u32, stat_sn: u32, now_ms: u64) -> Self {
+    pub fn new(link: Link, cid: u16, digests: (bool, bool), lengths: (u32, u32), stat_sn: u32, now_ms: u64) -> Self {
         let (header_digest, data_digest) = digests;
         Self {
             link,
             cid,
             header_digest,
             data_digest,
-            max_send_data: max_send_data as usize,
+            max_send_data: lengths.0 as usize,
+            max_recv_data: lengths.1 as usize,
             stat_sn,
             rx: Rx::Header,
             direct: false,

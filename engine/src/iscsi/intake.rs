@@ -216,7 +216,6 @@ impl Session {
 
     fn parse_header(&mut self, ctx: &mut Ctx, at: TaskHandle, bytes: &[u8]) -> Result<usize, End> {
         let Some(bhs) = Bhs::at(bytes) else { return Ok(0) };
-        let max_recv_data = self.max_recv_data;
         let conn = self.conn(at);
         let covered = BHS_BYTES + bhs.ahs_bytes();
         let size = covered + if conn.header_digest { DIGEST_BYTES } else { 0 };
@@ -226,7 +225,7 @@ impl Session {
             return Err("header digest error".into());
         }
         conn.begun_ms = ctx.now_ms();
-        if bhs.data_bytes() > max_recv_data {
+        if bhs.data_bytes() > conn.max_recv_data {
             self.reject(ctx, at, &bhs, reason::PROTOCOL);
             self.conn(at).close("data segment longer than MaxRecvDataSegmentLength", ctx.now_ms());
             return Ok(size);

@@ -84,7 +84,6 @@ pub struct Session {
     pub initiator: String,
     pub target: String,
     pub terms: Terms,
-    pub max_recv_data: usize,
     pub queue_depth: u32,
     pub nop_interval_ms: u64,
     pub nop_timeout_ms: u64,
@@ -149,7 +148,6 @@ impl Session {
             initiator: std::mem::take(&mut params.initiator),
             target: std::mem::take(&mut params.target),
             terms: params.terms,
-            max_recv_data: params.max_recv_data as usize,
             queue_depth: params.queue_depth,
             nop_interval_ms: params.nop_interval_ms,
             nop_timeout_ms: params.nop_timeout_ms,
@@ -201,7 +199,8 @@ impl Session {
     pub fn join(&mut self, ctx: &mut Ctx, link: Link, params: &Params) -> Option<TaskHandle> {
         self.reinstate(ctx, params.cid);
         let digests = (params.header_digest, params.data_digest);
-        let conn = Conn::new(link, params.cid, digests, params.max_send_data, params.stat_sn, ctx.now_ms());
+        let lengths = (params.max_send_data, params.max_recv_data);
+        let conn = Conn::new(link, params.cid, digests, lengths, params.stat_sn, ctx.now_ms());
         self.conns.insert(conn).ok()
     }
 
