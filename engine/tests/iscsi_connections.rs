@@ -709,6 +709,23 @@ fn what_was_answered_leaves_before_a_connection_is_ended() {
 }
 
 #[test]
+fn a_window_that_the_former_connection_had_closed_is_told_to_be_open() {
+    with_image(&[], 16 * MIB, |target| {
+        let agreed = Agreed { queue_depth: 4, ..Agreed::session(1) };
+        let mut old = target.login(&agreed);
+        old.ping();
+        for _ in 0..4 {
+            let bhs = old.command(0xa1, 512, write10(0, 1));
+            old.send(bhs, &[]);
+            assert_eq!(old.recv().opcode(), 0x31);
+        }
+        let mut new = target.login(&Agreed { joins: true, ..agreed });
+        let told = new.recv();
+        assert_eq!((told.opcode(), told.word(32).wrapping_sub(told.word(28))), (0x20, 3), "NOP-In, four credits");
+    });
+}
+
+#[test]
 fn the_only_connection_of_a_session_is_reinstated() {
     with_limits(&[], |target, _| {
         let mut old = target.login(&Agreed::session(1));

@@ -197,11 +197,17 @@ impl Session {
 
     /// A connection has logged in. `None`: there are too many.
     pub fn join(&mut self, ctx: &mut Ctx, link: Link, params: &Params) -> Option<TaskHandle> {
+        let shut = self.window.is_shut();
         self.reinstate(ctx, params.cid);
         let digests = (params.header_digest, params.data_digest);
         let lengths = (params.max_send_data, params.max_recv_data);
         let conn = Conn::new(link, params.cid, digests, lengths, params.stat_sn, ctx.now_ms());
-        self.conns.insert(conn).ok()
+        let at = self.conns.insert(conn).ok()?;
+        if shut {
+            // By commands that ended without a word, it may be.
+            self.tell_window(ctx);
+        }
+        Some(at)
     }
 
     /// A connection with this CID logs in: that is the logout of the one that has it. Below level 2 its tasks end

@@ -67,11 +67,16 @@ impl Session {
         self.shut_since_ms = if shut { self.shut_since_ms.or(Some(ctx.now_ms())) } else { None };
     }
 
-    /// It has been closed for long: opens it a little, and says so where nothing else does (RFC 7143 11.19: a NOP-In
-    /// that wants no answer).
+    /// It has been closed for long: opens it a little, and says so.
     pub(super) fn relieve(&mut self, ctx: &mut Ctx) {
         self.shut_since_ms = None;
         self.relieved = true;
+        self.tell_window(ctx);
+    }
+
+    /// Tells the initiator how far its window is open, where nothing else does (RFC 7143 11.19: a NOP-In that wants no
+    /// answer).
+    pub(super) fn tell_window(&mut self, ctx: &mut Ctx) {
         let open = self.conns.iter().filter(|(_, conn)| conn.closing.is_none());
         let open: Vec<TaskHandle> = open.map(|(at, _)| at).collect();
         for at in open {
