@@ -11,26 +11,53 @@ use support::*;
 const MIB: u64 = 1 << 20;
 const LUN_2: u64 = 2 << 48;
 
-/// A session with a disk that hangs behind LUN 1, and one that does not behind LUN 2.
-fn with_two_units(test: impl Fn(&mut Initiator, &Arc<Held>)) {
+/// A disk that hangs, and one that does not, with a session of the first one only.
+fn with_two_disks(limits: &[(&str, u64)], agreed: &Agreed, test: impl Fn(&Target, &mut Initiator, &Arc<Held>, u64)) {
     for path in paths() {
         let (held, image) = (Held::new(16 * MIB), Image::new(16 * MIB));
-        let target = Target::start(path, &[("session_bytes", 512 << 10)], 1, |engine| {
+        let target = Target::start(path, limits, 1, |engine| {
             let volume = held.volume(engine);
             engine.swap_gate(volume, scsi_gate(2, 16 * MIB)).unwrap();
             volume
         });
         let sound = target.engine.open_volume(image.spec()).unwrap();
         target.engine.swap_gate(sound, scsi_gate(2, 16 * MIB)).unwrap();
-        let mut agreed = Agreed { queue_depth: 64, ..Agreed::session(1) };
-        agreed.terms.initial_r2t = false;
-        let mut it = target.login(&agreed);
+        let mut it = target.login(agreed);
         it.ping();
-        let luns = vec![(LUN_1, target.volume, false), (LUN_2, sound, false)];
-        target.engine.set_luns(1, LunMapSpec { luns, ..LunMapSpec::default() }).unwrap();
-        test(&mut it, &held);
-        held.finish(Err(libc::EIO));
+        test(&target, &mut it, &held, sound);
+        drop(it);
+        target.eventually("all has ended", |engine| {
+            held.finish(Err(libc::EIO));
+            engine.tasks().is_empty()
+        });
     }
+}
+
+/// Terms on which data comes unasked: the window promises memory for it.
+fn unasked() -> Agreed {
+    let mut agreed = Agreed { queue_depth: 64, ..Agreed::session(1) };
+    agreed.terms.initial_r2t = false;
+    agreed
+}
+
+/// Terms on which none does: the window has no bound but the queue's depth.
+fn asked(session: u64) -> Agreed {
+    let mut agreed = Agreed { queue_depth: 64, ..Agreed::session(session) };
+    agreed.terms.immediate_data = false;
+    agreed
+}
+
+/// A session with the disk that hangs behind LUN 1, and the other one behind LUN 2.
+fn with_two_units(test: impl Fn(&mut Initiator, &Arc<Held>)) {
+    with_two_disks(&[("session_bytes", 512 << 10)], &unasked(), |target, it, held, sound| {
+        map_both(target, sound);
+        test(it, held);
+    });
+}
+
+fn map_both(target: &Target, sound: u64) {
+    let luns = vec![(LUN_1, target.volume, false), (LUN_2, sound, false)];
+    target.engine.set_luns(1, LunMapSpec { luns, ..LunMapSpec::default() }).unwrap();
 }
 
 /// Sends a command to a LUN; gives its tag.
@@ -77,6 +104,96 @@ fn what_waits_for_its_unit_s_share_has_it_before_what_comes_later() {
             it.ping();
             assert_eq!(held.count(), 4);
         }
+    });
+}
+
+/// A READ of 256 KiB, of a unit that is busy with smaller ones: `at_once` of them are all that there is room for.
+fn see_a_large_read_have_its_turn(it: &mut Initiator, held: &Held, at_once: usize) {
+    let small = |it: &mut Initiator, k: usize| read_from(it, LUN_1, k as u32 * 128, 128);
+    let before: Vec<u32> = (0..at_once).map(|k| small(it, k)).collect();
+    let large = read_from(it, LUN_1, 0, 512);
+    it.ping();
+    assert_eq!(held.count(), at_once);
+    let mut later = Vec::new();
+    for (k, tag) in before.iter().take(4).enumerate() {
+        later.push(small(it, at_once + k));
+        it.ping();
+        held.finish_first(Ok(()));
+        it.answer(*tag);
+        later.push(small(it, at_once + k));
+        it.ping();
+        assert_eq!(held.count(), if k < 3 { at_once - 1 - k } else { at_once - 4 + 1 }, "none goes before it");
+    }
+    for tag in before.iter().skip(4).chain([&large]).chain(&later) {
+        held.finish_first(Ok(()));
+        assert_eq!(it.answer(*tag).1.status(), 0, "in their order");
+        it.ping();
+    }
+}
+
+#[test]
+fn a_large_read_has_its_unit_s_share_before_smaller_ones_that_come_later() {
+    with_two_units(|it, held| see_a_large_read_have_its_turn(it, held, 4));
+}
+
+#[test]
+fn a_large_read_has_its_session_s_memory_before_smaller_ones_that_come_later() {
+    with_two_disks(&[("session_bytes", 512 << 10)], &asked(1), |_, it, held, _| {
+        see_a_large_read_have_its_turn(it, held, 8)
+    });
+}
+
+#[test]
+fn a_write_asks_for_no_data_while_an_older_read_waits_for_memory() {
+    with_two_disks(&[("session_bytes", 512 << 10)], &asked(1), |_, it, held, _| {
+        let before: Vec<u32> = (0..8).map(|k| read_from(it, LUN_1, k * 128, 128)).collect();
+        let large = read_from(it, LUN_1, 0, 512);
+        it.ping();
+        held.finish_first(Ok(()));
+        it.answer(before[0]);
+        // There is room for this one, but not for the large one.
+        let bhs = it.command(0xa1, 65_536, write10(0, 128));
+        let write = send_to(it, LUN_1, bhs, &[]);
+        for (k, tag) in before.iter().enumerate().take(4).skip(1) {
+            it.ping();
+            assert_eq!(held.count(), 8 - k);
+            held.finish_first(Ok(()));
+            it.answer(*tag);
+        }
+        it.ping();
+        assert_eq!(held.count(), 5, "the large one has what four small ones had");
+        held.finish_first(Ok(()));
+        it.answer(before[4]);
+        let r2t = it.recv();
+        assert_eq!((r2t.opcode(), r2t.itt()), (0x31, write));
+        held.finish(Ok(()));
+        assert_eq!(it.answer(large).0.len(), 256 << 10);
+    });
+}
+
+/// Others' READs of a disk that hangs have all that one volume may have of the shard.
+#[test]
+fn a_volume_that_has_its_share_of_the_shard_does_not_stop_another_one_s_reads() {
+    let limits = [("session_bytes", 2 * MIB), ("shard_soft_bytes", 4 * MIB)];
+    with_two_disks(&limits, &asked(1), |target, it, held, sound| {
+        map_both(target, sound);
+        let mut other = target.login(&asked(2));
+        for k in 0..8 {
+            read_from(&mut other, LUN_1, k * 512, 512);
+        }
+        other.ping();
+        let share = held.count();
+        assert!(share < 8, "it has a third");
+        for k in 0..4 {
+            read_from(it, LUN_1, k * 512, 512);
+        }
+        it.ping();
+        assert_eq!(held.count(), share + 1, "who holds nothing may have one");
+        // More than the session may hold: it has to wait, and to come out of that.
+        let tag = read_from(it, LUN_2, 0, 16_384);
+        let (data, pdu) = it.answer(tag);
+        assert_eq!((data.len() as u64, pdu.status()), (8 * MIB, 0));
+        assert_eq!(held.count(), share + 1);
     });
 }
 

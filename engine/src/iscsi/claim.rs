@@ -29,8 +29,7 @@ impl Session {
             Claim::Asks => return false,
             Claim::No => {}
         }
-        let unit = command.lun.clone();
-        if !self.has_room(ctx, unit.as_deref(), 0) {
+        if !self.has_room(ctx, handle, 0) {
             self.queue(handle);
             return false;
         }

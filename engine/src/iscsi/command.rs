@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::handed::Fate;
 use super::inflow::Inflow;
 use super::lun::Lun;
+use super::share::Lack;
 use super::wire::Residual;
 use crate::block::command::Claim;
 use crate::scsi::command::{Answer, Media};
@@ -166,6 +167,8 @@ pub struct Command {
     pub held: bool,
     /// It waits for memory, or for its quota.
     pub queued: bool,
+    /// What was missing when it asked for memory last.
+    pub lacks: Option<Lack>,
     /// Aborted: nothing more is started, and its end is this status, or silence.
     pub aborted: Option<Option<u8>>,
     /// Ended for its initiator while Python has it: the volume that it was at.

@@ -193,6 +193,7 @@ impl Session {
             frozen: false,
             held: false,
             queued: false,
+            lacks: None,
             aborted: None,
             abandoned: None,
             name: None,

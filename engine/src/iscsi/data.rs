@@ -6,6 +6,7 @@ use super::conn::{Ghost, Sink};
 use super::execute::{way, Way};
 use super::inflow::Fault;
 use super::session::{Session, SLOWEST_RATE};
+use super::share::Lack;
 use super::wire::{self, reason, Bhs, NO_TAG};
 use crate::block::command::Claim;
 use crate::scsi::command::Answer;
@@ -165,13 +166,13 @@ impl Session {
 
     /// A buffer of `len` bytes for a command that has none, or too small a one. False: there is no room.
     fn take_larger(&mut self, ctx: &mut Ctx, handle: TaskHandle, len: usize) -> bool {
-        let command = self.commands.get(handle).expect("it advances");
-        let (cost, unit) = (BufPool::cost(len), command.lun.clone());
+        let cost = BufPool::cost(len);
         if !self.may_collect(ctx, cost) && !self.ask_for_room(ctx, cost, false) {
             self.starved = true;
+            self.commands.get_mut(handle).expect("it advances").lacks = Some(Lack::Collecting);
             return false;
         }
-        if !self.has_room(ctx, unit.as_deref(), cost) {
+        if !self.has_room(ctx, handle, cost) {
             return false;
         }
         let mut larger = self.take(ctx, len);
@@ -239,12 +240,14 @@ impl Session {
         since_ms.is_some_and(|since| since + ctx.limits.solicited_ms <= now_ms)
     }
 
-    /// Puts a command among those that wait for memory.
+    /// Puts a command among those that wait for memory, by its age.
     pub(super) fn queue(&mut self, handle: TaskHandle) {
         if let Some(command) = self.commands.get_mut(handle) {
             if !command.queued {
                 command.queued = true;
-                self.queued.push_back(handle);
+                let arrival = command.arrival;
+                let place = self.queued.partition_point(|(other, _)| *other < arrival);
+                self.queued.insert(place, (arrival, handle));
             }
         }
     }

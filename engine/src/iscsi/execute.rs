@@ -1,13 +1,11 @@
 //! Commands that the engine executes: cut into requests to the volume, and put together again.
 
-use std::rc::Rc;
-
 use super::answer::Piece;
 use super::command::{sense, Command, Plan};
 use super::conn::Conn;
 use super::full::is_full;
-use super::lun::Lun;
 use super::session::Session;
+use super::share::Lack;
 use super::wire::attribute;
 use crate::backstores::file::mapped::MAPPED_MIN;
 use crate::block::command::{Errno, Op, Request, MAX_EXTENTS};
@@ -108,8 +106,7 @@ impl Session {
                 return;
             }
             let len = ((total - started) as usize).min(PIECE_BYTES);
-            let lun = command.lun.clone().expect("media commands have a unit");
-            if self.waits_for_its_connection(command) || !self.has_room(ctx, Some(&lun), BufPool::cost(len)) {
+            if self.waits_for_its_connection(command) || !self.has_room(ctx, handle, BufPool::cost(len)) {
                 return self.queue(handle);
             }
             if self.read_mapped(ctx, handle, media, len) {
@@ -128,7 +125,7 @@ impl Session {
     }
 
     /// Is it a READ whose next piece has to wait until its connection has sent what waits there, or has another turn?
-    fn waits_for_its_connection(&self, command: &Command) -> bool {
+    pub(super) fn waits_for_its_connection(&self, command: &Command) -> bool {
         let reads = matches!(command.plan, Plan::Media(_, media) if way(&media) == Way::Read);
         let is_busy = |conn: &Conn| conn.is_clogged() || conn.turn_left == 0 && command.pieces.started > 0;
         reads && self.conns.get(command.conn).is_none_or(is_busy)
@@ -231,8 +228,7 @@ impl Session {
         if command.inflow.is_open() {
             return;
         }
-        let lun = command.lun.clone().expect("media commands have a unit");
-        if !self.has_room(ctx, Some(&lun), 0) {
+        if !self.has_room(ctx, handle, 0) {
             return self.queue(handle);
         }
         let buf = if wants > 0 { self.take_collected(ctx, handle) } else { None };
@@ -535,35 +531,32 @@ impl Session {
         self.advance_queued(ctx);
     }
 
-    /// Those that wait for memory. The first for which there is none waits again, before all others: so none of them
-    /// overtakes it for ever. What waits for something else keeps its place, and stands in nobody's way.
+    /// Those that wait for memory, the oldest first. The first that waits for what all of its session take from is
+    /// the last that is tried: so none of them overtakes it for ever. What waits for something else keeps its place,
+    /// and stands in the way of nobody but those that would take the same (see `is_behind`).
     fn advance_queued(&mut self, ctx: &mut Ctx) {
         self.starved = false;
-        let mut passed = Vec::new();
-        while let Some(handle) = self.queued.pop_front() {
-            let Some(command) = self.commands.get(handle) else { continue };
+        let mut place = 0;
+        while let Some((_, handle)) = self.queued.get(place).copied() {
+            let Some(command) = self.commands.get(handle) else {
+                self.queued.remove(place);
+                continue;
+            };
             if self.waits_for_its_connection(command) {
-                passed.push(handle);
+                place += 1;
                 continue;
             }
+            self.queued.remove(place);
             self.commands.get_mut(handle).expect("looked at above").queued = false;
             self.advance(ctx, handle);
-            let Some(command) = self.commands.get(handle).filter(|command| command.queued) else { continue };
-            let passes = self.is_passed_over(command);
-            self.queued.pop_back();
-            if !passes {
-                self.queued.push_front(handle);
+            if self.queued.get(place).is_none_or(|(_, waits)| *waits != handle) {
+                continue;
+            }
+            if self.commands.get(handle).and_then(|command| command.lacks).is_some_and(Lack::is_common) {
                 break;
             }
-            passed.push(handle);
+            place += 1;
         }
-        passed.into_iter().rev().for_each(|handle| self.queued.push_front(handle));
-    }
-
-    /// Is what it waits for not for others to give, but its own connection, or its own unit?
-    fn is_passed_over(&self, command: &Command) -> bool {
-        let is_beyond = |unit: &Rc<Lun>| self.is_beyond_share(unit, PIECE_BYTES);
-        self.waits_for_its_connection(command) || command.lun.as_ref().is_some_and(is_beyond)
     }
 }
 

@@ -16,7 +16,7 @@ use super::command::{Command, Stage};
 use super::conn::{Conn, Rx};
 use super::handed::InLane;
 use super::inflow::Terms;
-use super::lun::{Lun, Luns};
+use super::lun::Luns;
 use super::params::Params;
 use super::shard::Table;
 use super::share::SHUT_MS;
@@ -24,7 +24,7 @@ use super::window::Window;
 use super::wire::{Bhs, Numbers};
 use crate::block::command::Op;
 use crate::shard::buffers::{BufPool, IoBuf};
-use crate::shard::context::{is_fair, Attachment, Ctx, Task};
+use crate::shard::context::{Attachment, Ctx, Task};
 use crate::shard::link::{End, Link};
 use crate::shard::status::OpCounts;
 use crate::shard::tasks::{Slab, TaskHandle};
@@ -110,8 +110,8 @@ pub struct Session {
     /// Since when its window is closed for want of memory; that has been long, and has not passed.
     pub shut_since_ms: Option<u64>,
     pub relieved: bool,
-    /// Commands that wait for memory, or for their connection to send what waits.
-    pub queued: VecDeque<TaskHandle>,
+    /// Commands that wait for memory, or for their connection to send what waits, with their arrivals: the oldest first.
+    pub queued: VecDeque<(u64, TaskHandle)>,
     /// One of them waits for what others of its shard hold.
     pub starved: bool,
     /// When it may ask others for room again.
@@ -277,22 +277,6 @@ impl Session {
     pub fn held_bytes(&self) -> usize {
         let waiting = self.conns.iter().map(|(_, conn)| conn.link.out.waiting_bytes() + conn.link.transport.unsent());
         self.held + waiting.sum::<usize>()
-    }
-
-    /// May a buffer of `cost` bytes be taken, and a task be made?
-    pub fn has_room(&mut self, ctx: &Ctx, unit: Option<&Lun>, cost: usize) -> bool {
-        let (room, held) = (ctx.task_room(), self.counted_bytes());
-        let bound = ctx.limits.session_bytes as usize;
-        let is_beyond = unit.is_some_and(|unit| self.is_beyond_share(unit, cost));
-        if cost > 0 && (is_beyond || held > 0 && held + cost > bound) {
-            return false;
-        }
-        let entry = unit.map(|unit| &*unit.attachment.entry);
-        let has = room >= 1
-            && entry.is_none_or(|entry| is_fair(entry.tasks.get(), room))
-            && (cost == 0 || ctx.may_take_within(bound, entry, held, cost));
-        self.starved |= !has;
-        has
     }
 
     /// A buffer out of the shard's pool.

@@ -6,11 +6,12 @@
 //! ask for room. With nothing but a hung disk's first bursts the window closes; then the session gets some relief,
 //! a few credits with room of their own.
 
+use super::command::{Command, Plan};
 use super::lun::Lun;
 use super::session::Session;
-use super::wire::{self, Bhs, NO_TAG};
+use super::wire::{self, attribute, Bhs, NO_TAG};
 use crate::shard::buffers::BufPool;
-use crate::shard::context::Ctx;
+use crate::shard::context::{is_fair, Ctx};
 use crate::shard::tasks::TaskHandle;
 
 /// Credits of a session whose memory allows none.
@@ -18,7 +19,85 @@ const RELIEF: usize = 4;
 /// So long its window has been closed by then.
 pub(super) const SHUT_MS: u64 = 1000;
 
+/// Why there is no room for a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Its unit has its share of the session, or an older command is to have the room first.
+    Unit,
+    /// Its volume has its share of the shard.
+    Volume,
+    /// Its shard collects as much data as it may.
+    Collecting,
+    /// Its session has all that it may hold.
+    Session,
+    /// Its shard has no more.
+    Shard,
+}
+
+impl Lack {
+    /// Do the session's other commands take from the same, whatever they are?
+    pub fn is_common(self) -> bool {
+        matches!(self, Lack::Session | Lack::Shard)
+    }
+}
+
 impl Session {
+    /// May a command have a buffer of `cost` bytes, and a task?
+    pub(super) fn has_room(&mut self, ctx: &Ctx, handle: TaskHandle, cost: usize) -> bool {
+        let command = self.commands.get(handle).expect("it advances");
+        let lacks = match cost > 0 && self.is_behind(command) {
+            true => Some(Lack::Unit),
+            false => self.lack(ctx, command.lun.as_deref(), cost),
+        };
+        self.starved |= matches!(lacks, Some(Lack::Volume | Lack::Shard));
+        self.commands.get_mut(handle).expect("looked at above").lacks = lacks;
+        lacks.is_none()
+    }
+
+    /// Does an older command wait for memory that this one would take? Smaller ones would take each piece that is
+    /// given back, and a large one never had enough. Python's have what they need: they are few, and some of them are
+    /// to put an end to what hangs there.
+    fn is_behind(&self, command: &Command) -> bool {
+        if self.queued.is_empty()
+            || command.attribute == attribute::HEAD_OF_QUEUE
+            || matches!(command.plan, Plan::HandUp(_))
+        {
+            return false;
+        }
+        let older = self.queued.iter().take_while(|(arrival, _)| *arrival < command.arrival);
+        let mut older = older.filter_map(|(_, handle)| self.commands.get(*handle));
+        older.any(|older| {
+            let same = match older.lacks {
+                None => false,
+                Some(Lack::Unit | Lack::Volume) => older.volume() == command.volume(),
+                Some(Lack::Collecting) => command.wants() > 0,
+                Some(Lack::Session | Lack::Shard) => true,
+            };
+            same && older.aborted.is_none() && !self.waits_for_its_connection(older)
+        })
+    }
+
+    /// What is missing for `cost` bytes and a task. What the unit or its volume has itself counts first: others may
+    /// still have room then.
+    fn lack(&self, ctx: &Ctx, unit: Option<&Lun>, cost: usize) -> Option<Lack> {
+        if cost > 0 && unit.is_some_and(|unit| self.is_beyond_share(unit, cost)) {
+            return Some(Lack::Unit);
+        }
+        let (room, held) = (ctx.task_room(), self.counted_bytes());
+        let bound = ctx.limits.session_bytes as usize;
+        let entry = unit.map(|unit| &*unit.attachment.entry);
+        let full = cost > 0 && held > 0 && held + cost > bound;
+        let has = room >= 1
+            && entry.is_none_or(|entry| is_fair(entry.tasks.get(), room))
+            && (cost == 0 || ctx.may_take_within(bound, entry, held, cost));
+        match has && !full {
+            true => None,
+            false if entry.is_some_and(|entry| ctx.is_at_share(entry, held, cost)) => Some(Lack::Volume),
+            false if full => Some(Lack::Session),
+            false => Some(Lack::Shard),
+        }
+    }
+
     /// The volume of a command has `more` of its buffers, and `less`.
     pub(super) fn count_lent(&mut self, unit: &Lun, more: usize, less: usize) {
         let now = unit.lent.get() + more - less;

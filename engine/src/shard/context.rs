@@ -332,15 +332,29 @@ impl Ctx {
             let bound = bound as usize;
             used + cost <= bound && entry.is_none_or(|entry| is_fair(entry.task_bytes.get(), bound - used))
         };
-        let lent = self.bufs.lent_bytes();
-        let beside = lent - self.collecting_bytes + self.session_bytes;
-        fits(self.limits.shard_hard_bytes, lent)
-            && (held == 0 || held + cost <= own_bound && fits(self.limits.shard_soft_bytes, beside))
+        fits(self.limits.shard_hard_bytes, self.bufs.lent_bytes())
+            && (held == 0 || held + cost <= own_bound && fits(self.limits.shard_soft_bytes, self.soft_bytes()))
+    }
+
+    /// Is it what a volume has that keeps one who holds `held` bytes from taking `cost` more for it? One that has
+    /// nothing lacks what others have.
+    pub fn is_at_share(&self, entry: &Entry, held: usize, cost: usize) -> bool {
+        let is_full = |mine: usize, free: usize| mine > 0 && !is_fair(mine, free);
+        let bytes_full =
+            |bound: u64, used: usize| is_full(entry.task_bytes.get(), (bound as usize).saturating_sub(used));
+        is_full(entry.tasks.get(), self.task_room())
+            || cost > 0 && bytes_full(self.limits.shard_hard_bytes, self.bufs.lent_bytes())
+            || cost > 0 && held > 0 && bytes_full(self.limits.shard_soft_bytes, self.soft_bytes())
+    }
+
+    /// What counts against the soft bound.
+    fn soft_bytes(&self) -> usize {
+        self.bufs.lent_bytes() - self.collecting_bytes + self.session_bytes
     }
 
     /// Is more lent than the soft bound? Then nobody is promised more than it needs to go on.
     pub fn is_pressed(&self) -> bool {
-        self.bufs.lent_bytes() - self.collecting_bytes + self.session_bytes > self.limits.shard_soft_bytes as usize
+        self.soft_bytes() > self.limits.shard_soft_bytes as usize
     }
 
     /// May a payload of `cost` bytes, which is yet to come, get its buffer and its task now?
