@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::{paths, Held, Image};
 use _engine::block::gate::{Gate, Situation};
 use _engine::iscsi::digest::Digest;
 use _engine::iscsi::inflow::Terms;
@@ -548,5 +549,47 @@ impl Initiator {
         let silent = self.stream.peek(&mut byte).is_err();
         self.stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         silent
+    }
+}
+
+/// A target of two shards for each I/O path, on a volume of 64 MiB whose requests a test holds.
+pub fn with_limits(limits: &[(&str, u64)], test: impl Fn(&Target, &Arc<Held>)) {
+    for path in paths() {
+        let held = Held::new(64 << 20);
+        let target = Target::start(path, limits, 2, |engine| {
+            let volume = held.volume(engine);
+            engine.swap_gate(volume, scsi_gate(2, 64 << 20)).unwrap();
+            volume
+        });
+        test(&target, &held);
+        held.finish(Err(libc::EIO));
+    }
+}
+
+/// The tag of a PDU.
+pub fn itt(bhs: [u8; 48]) -> u32 {
+    u32::from_be_bytes(bhs[16..20].try_into().unwrap())
+}
+
+/// A Logout Request, immediate; gives its tag.
+pub fn log_out(it: &mut Initiator, reason: u8, cid: u16) -> u32 {
+    let tag = it.itt();
+    let mut bhs = head(0x46, 0x80 | reason, tag);
+    put(&mut bhs, 20, u32::from(cid) << 16);
+    put(&mut bhs, 24, it.cmd_sn);
+    it.send(bhs, &[]);
+    tag
+}
+
+/// On one shard, and a volume that is a file.
+pub fn with_image(limits: &[(&str, u64)], size: u64, test: impl Fn(&Target)) {
+    for path in paths() {
+        let image = Image::new(size);
+        let target = Target::start(path, limits, 1, |engine| {
+            let volume = engine.open_volume(image.spec()).unwrap();
+            engine.swap_gate(volume, scsi_gate(2, size)).unwrap();
+            volume
+        });
+        test(&target);
     }
 }
