@@ -37,6 +37,16 @@ SECOND = "22345678-1234-1234-1234-123456789abc"
 READ_KEYS = "5e000000000000ff0000"
 
 
+async def restarted_with_a_reservation() -> Site:
+    """A gateway whose predecessor's store has one that outlives it (APTPL)."""
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    for command in (register(1), reserve(1)):
+        gateway.command(alice, *aptpl(command))
+        await settle()
+    return Site(store=gateway.store)
+
+
 async def no_trouble(gateway: Site) -> None:
     """What could not be had is tried again, and had."""
     async with asyncio.timeout(10):
@@ -207,12 +217,7 @@ async def test_who_needs_no_port_is_bound_before_there_is_a_unit(
 ) -> None:
     """The target waits; NBD does not, and must not write meanwhile what it was to be kept from."""
     monkeypatch.setattr("blockgate.dataplane.iscsi.RETRY_SECONDS", 0.01)
-    gateway = Site()
-    alice, _ = await two_sessions(gateway)
-    for command in (register(1), reserve(1)):
-        gateway.command(alice, *aptpl(command))
-        await settle()
-    restarted = Site(store=gateway.store)
+    restarted = await restarted_with_a_reservation()
     restarted.store.unreadable = what == "its record cannot be had"
     restarted.store.fails = not restarted.store.unreadable
     other = "iqn.2024-01.com.example:other"
@@ -236,12 +241,7 @@ async def test_a_reservation_binds_an_export_though_no_target_is_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("blockgate.dataplane.iscsi.RETRY_SECONDS", 0.01)
-    gateway = Site()
-    alice, _ = await two_sessions(gateway)
-    for command in (register(1), reserve(1)):
-        gateway.command(alice, *aptpl(command))
-        await settle()
-    restarted = Site(store=gateway.store)
+    restarted = await restarted_with_a_reservation()
     for handle in (3, 4):
         gate = ports.Gate(generation=1, size=1 << 20, read_only=False)
         await restarted.iscsi.units.regate(handle, gate)
@@ -286,9 +286,8 @@ async def test_a_unit_that_cannot_be_had_is_the_trouble_of_its_target_alone(
     assert gateway.wire.named("login_reply")[-1][1][36:38] == b"\x03\x01"
     await gateway.login(BOB, TargetName=other)
     gateway.store.full = set()
-    await asyncio.sleep(0.1)
+    await no_trouble(gateway)
     await settle()
-    assert gateway.iscsi.troubles == {}
     assert set(gateway.iscsi.sessions.units_of(session)) == {3, 4}
     gateway.iscsi.stop()
 
