@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from tests.conformance.iscsi.client import Answer, Opcode, Session
 from tests.conformance.iscsi.client.session import INITIATOR
 from tests.conformance.iscsi.scenarios import cdbs
+from tests.conformance.iscsi.scenarios.copies import extended_copy
 from tests.conformance.nbdclient import Client, Cmd, CmdFlag
 from tests.lab.processes import Gateway, add_target
 from tests.lab.site import wait_until
@@ -22,6 +24,12 @@ BLOCK = b"full" * (MIB // 4)
 SOFT_THRESHOLD = (6, 0x38, 0x07)
 SPACE_ALLOCATION_FAILED = (7, 0x27, 0x07)
 WRITE_SAME = bytes.fromhex("41 00 00 01 90 00 00 20 00 00")  # 4 MiB from LBA 102,400
+# Of block 0, with their data; COMPARE AND WRITE begins with what is there, zeroes (SBC-3 5.3)
+NEW = b"new!" * 128
+COMPARE_AND_WRITE = bytes.fromhex("89 00 0000000000000000 00000001 00 00"), bytes(512) + NEW
+ORWRITE = bytes.fromhex("8b 00 0000000000000000 00000001 00 00"), NEW
+WRITE_AND_VERIFY = bytes.fromhex("2e 00 00000000 00 0001 00"), NEW
+COPY_ABORTED_FOR_SPACE = (0x0A, 0x27, 0x07)
 LOG_SENSE = bytes.fromhex("4d 00 4c 00 00 00 00 00 ff 00")  # Logical Block Provisioning
 
 
@@ -157,6 +165,47 @@ def test_a_thin_pool_that_fills_at_once_warns_everybody_first(
         gateway.close()
 
 
+@pytest.mark.parametrize("disk", ["tmpfs"], indirect=True)
+def test_whatever_finds_a_thin_pool_full_warns_first(
+    disk: Path, start_gateway: Callable[..., Gateway]
+) -> None:
+    """Each at a unit of its own, which nobody was told of before: those that read first, and one
+    that a job carries out, which has begun by then and ends with what became of it."""
+    gateway = start_gateway(iscsi="127.0.0.1:0")
+    gateway.add_pool("small", disk)
+    volumes = {lun: gateway.add_volume(64 * MIB, pool="small") for lun in range(1, 6)}
+    target = add_target(gateway, volumes)
+    writes = (COMPARE_AND_WRITE, ORWRITE, WRITE_AND_VERIFY, (WRITE_SAME, NEW))
+    try:
+        with Session(target.address, target.name).login() as session:
+            for lun in volumes:
+                session.clear_attentions(lun)
+            fill(disk)
+            for lun, (cdb, data) in enumerate(writes, 1):
+                assert session.command(cdb, lun=lun, write=data).sense_code == SOFT_THRESHOLD
+                refused = session.command(cdb, lun=lun, write=data).sense_code
+                assert refused == SPACE_ALLOCATION_FAILED
+            ended = [copied(session, lun=5)]
+            ended += session.clear_attentions(lun=5) or [copied(session, lun=5)]
+            assert sorted(ended) == [SOFT_THRESHOLD, COPY_ABORTED_FOR_SPACE]
+    finally:
+        gateway.close()
+
+
+def fill(disk: Path) -> Path:
+    """Leaves no room on a disk, the gateway having no part in it; gives the file that takes it."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(65536))
+    return filler
+
+
+def copied(session: Session, lun: int) -> tuple[int, int, int]:
+    """How an EXTENDED COPY within a unit ends, of a MiB to where it has no blocks."""
+    return session.finish(extended_copy(session, lun, lun, 2048, lba=4096)).sense_code
+
+
 def burst(session: Session, count: int) -> list[tuple[int, int, int]]:
     """Writes so many MiB at once; how the commands ended, in the order in which they did."""
     started = {session.start(cdbs.write10(n * 2048, 2048), write=BLOCK) for n in range(count)}
@@ -194,14 +243,7 @@ def test_a_state_directory_that_is_full(disk: Path, start_gateway: Callable[...,
     gateway = start_gateway(state_dir=state)
     try:
         export = gateway.serve("4MiB")
-        filler = disk / "filler"
-        with filler.open("wb") as file:
-            try:
-                while True:
-                    file.write(bytes(65536))
-                    file.flush()
-            except OSError:
-                pass
+        filler = fill(disk)
         with Client.open(f"127.0.0.1:{gateway.nbd_port}", export) as nbd:
             refused = 0
             for number in range(200):

@@ -6,11 +6,13 @@ import asyncio
 import errno
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from blockgate.dataplane.units import Unit
 from blockgate.dataplane.wire import Wire
 from blockgate.scsi import CopyJob, Job
+from blockgate.scsi.copy_manager import NO_SPACE
 from blockgate.scsi.sanitizer import STOPPED
 
 # How often units are told how far their jobs are.
@@ -28,11 +30,11 @@ class _Running:
 
 
 class JobTable:
-    """The jobs that run. ``volume_of`` finds the handle of an open volume by its UUID, else 0."""
+    """The jobs that run. ``unit_of`` finds the unit of an open volume by its UUID."""
 
-    def __init__(self, wire: Wire, volume_of: Callable[[str], int]) -> None:
+    def __init__(self, wire: Wire, unit_of: Callable[[str], Unit | None]) -> None:
         self._wire = wire
-        self._volume_of = volume_of
+        self._unit_of = unit_of
         self._last = 0
         self._running: dict[int, _Running] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -41,16 +43,17 @@ class JobTable:
         """Starts a job; its end is told to the unit. Raises OSError."""
         source = destination = unit.volume
         if isinstance(job, CopyJob):
-            source, destination = self._volume_of(job.source), self._volume_of(job.destination)
-            if not source or not destination:
+            reached = self._unit_of(job.source), self._unit_of(job.destination)
+            if reached[0] is None or reached[1] is None:
                 raise OSError(errno.ENOENT, "a unit of the copy is not there any more")
+            source, destination = reached[0].volume, reached[1].volume
         self._last += 1
         self._wire.start_job(self._last, job, source, destination)
         self._running[self._last] = _Running(unit, key, job)
         self._look_later()
 
     def cancel(self, unit: Unit, keys: Collection[int]) -> list[asyncio.Future[None]]:
-        """Stops jobs, all of them now. Gives their ends; the unit is told of each one first."""
+        """Stops jobs, all of them now. Gives their ends."""
         meant = [
             (number, running.over)
             for number, running in self._running.items()
@@ -97,11 +100,23 @@ class JobTable:
             self._look_later()
 
     def done(self, number: int, error: int, done_bytes: int) -> None:
-        """The engine says that one has ended."""
+        """The engine says that one has ended. Its unit is told at once; but for one that found no
+        room: first every nexus of the unit that it wrote to is warned, like those of a WRITE (see
+        :meth:`Unit.pool_is_full`), and the command that it answers ends after that."""
         running = self._running.pop(number, None)
-        if running is not None:
-            running.over.set_result(None)
-            running.unit.job_done(running.key, error, done_bytes)
-            if error in STOPPED:
-                loop = asyncio.get_running_loop()
-                loop.call_later(PROGRESS_SECONDS, running.unit.go_on)
+        if running is None:
+            return
+        running.over.set_result(None)
+        ended = partial(running.unit.job_done, running.key, error, done_bytes)
+        full = self._written_by(running) if error in NO_SPACE else None
+        if full is not None:
+            full.pool_is_full(ended)
+        else:
+            ended()
+        if error in STOPPED:
+            asyncio.get_running_loop().call_later(PROGRESS_SECONDS, running.unit.go_on)
+
+    def _written_by(self, running: _Running) -> Unit | None:
+        if isinstance(running.job, CopyJob):
+            return self._unit_of(running.job.destination)
+        return running.unit

@@ -40,7 +40,7 @@ class UnitTable:
         neighbours: Callable[[Nexus], Iterable[Neighbour]],
     ) -> None:
         self.store: ports.UnitStore | None = None
-        self.jobs = JobTable(wire, self.volume_of)
+        self.jobs = JobTable(wire, self.of_uuid)
         self._wire = wire
         self._aborts = aborts
         self._gates = gates
@@ -59,12 +59,9 @@ class UnitTable:
         """The unit of a volume's handle."""
         return self._units.get(volume)
 
-    def volume_of(self, uuid: str) -> int:
-        """The handle of a unit by its volume's UUID; 0: there is none."""
-        for volume, unit in self._units.items():
-            if unit.record.uuid == uuid:
-                return volume
-        return 0
+    def of_uuid(self, uuid: str) -> Unit | None:
+        """The unit of an open volume by its UUID."""
+        return next((unit for unit in self._units.values() if unit.record.uuid == uuid), None)
 
     async def introduce(self, mapped: Mapped) -> Unit:
         """The unit of a mapped volume as it should be now, in force on return. Raises OSError: a

@@ -226,8 +226,8 @@ class Unit:
         self._warn(self.logical.set_pool(usage, low=low))
 
     def pool_is_full(self, then: Callable[[], None]) -> None:
-        """A write found no room. ``then`` comes once every nexus has the attention that the
-        threshold was reached; whether from now, or since somebody looked at the pool."""
+        """A write, or a job's, found no room. ``then`` comes once every nexus has the attention
+        that the threshold was reached; whether from now, or since somebody looked at the pool."""
         if self.logical.facts.watched and self.mapped is not None and self.mapped.threshold:
             self._warn(self.logical.pool_is_full())
         if self._warning is None or self._warning.done():
@@ -239,7 +239,7 @@ class Unit:
         """Has initiators told that the pool runs low, if they are to be."""
         if effects:
             log.warning("the pool under unit %s runs low: initiators are told", self.record.uuid)
-            self._warning = self._spawn(self._follow(effects))
+            self._warning = self._spawn(self._tell(effects))
 
     def _begin(self, turn: _Turn) -> None:
         if turn.job is None and turn.over():
@@ -304,6 +304,13 @@ class Unit:
             await self.carry_out(effects)
         except OSError as error:
             log.error("unit %s: an effect could not be had: %s", self.record.uuid, error)
+
+    async def _tell(self, effects: Iterable[Effect]) -> None:
+        """As :meth:`_follow`, but nothing that may take as long as a disk hangs is waited for."""
+        try:
+            await self.put_in_force(effects)
+        except OSError as error:
+            log.error("unit %s: initiators could not be told: %s", self.record.uuid, error)
 
     def _release(self) -> None:
         """The next commands have their turn; a bounded number before the loop has its own."""

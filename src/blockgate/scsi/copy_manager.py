@@ -40,7 +40,7 @@ INVALID_SEGMENT: Final = Sense(Key.COPY_ABORTED, 0x26, 0x00)
 NO_INFORMATION: Final = Sense(Key.COPY_ABORTED)
 
 # As of a WRITE that the engine answers itself: full, over its quota, longer than files may be.
-_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _KIB_FROM: Final = 1 << 32
 
 
@@ -218,7 +218,7 @@ class _Run:
         if error == errno.ECANCELED or self.abandoned:
             # It was stopped; or its segment was done before it could be.
             return self._fail(self.refused() or THIRD_PARTY_DEVICE_FAILURE)
-        if error in _NO_SPACE:
+        if error in NO_SPACE:
             return self._fail(SPACE_ALLOCATION_FAILED)
         if error:
             return self._fail(THIRD_PARTY_DEVICE_FAILURE)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from blockgate.scsi import Attention
 from blockgate.scsi.task_management import Verdict
 from tests.unit.dataplane.scene import (
     BOB,
@@ -23,6 +24,7 @@ from tests.unit.dataplane.scene import (
     two_sessions,
 )
 
+LOW = Attention.THIN_PROVISIONING_SOFT_THRESHOLD_REACHED
 SECOND = "22345678-1234-1234-1234-123456789abc"
 INQUIRY = "12000000ff00"
 READ_KEYS = "5e000000000000ff0000"
@@ -120,10 +122,10 @@ async def test_copies_are_aborted_at_once() -> None:
     assert len(gateway.wire.named("start_job")) == 2
 
 
-async def copy_to_a_second_unit(gateway: Site) -> tuple[int, int, int]:
-    """Alice's, from the unit of volume 3 to that of volume 4; gives Bob's session, its task and the
-    number of its job."""
-    other = lun_view(4, uuid=SECOND)
+async def copy_to_a_second_unit(gateway: Site, *, space: str = "") -> tuple[int, int, int]:
+    """Alice's, from the unit of volume 3 to that of volume 4, whose file is ``space``; gives Bob's
+    session, its task and the number of its job."""
+    other = replace(lun_view(4, uuid=SECOND), space=space)
     other = replace(other, identity=replace(other.identity, wwn="7" * 32))
     await gateway.set_targets(target_view({1: lun_view(), 2: other}))
     alice, bob = await gateway.login(), await gateway.login(BOB)
@@ -132,6 +134,36 @@ async def copy_to_a_second_unit(gateway: Site) -> tuple[int, int, int]:
     ((number, _job, source, destination),) = gateway.wire.named("start_job")
     assert (source, destination) == (3, 4)
     return bob, task, number
+
+
+async def test_a_copy_that_finds_no_room_ends_when_everybody_has_been_warned() -> None:
+    """Of the unit that it writes to, once (SBC-3 4.7.3.7): before its command is answered."""
+    gateway = Site()
+    _, task, number = await copy_to_a_second_unit(gateway, space="/pool/b")
+    seen = len(gateway.wire.calls)
+    gateway.iscsi.units.jobs.done(number, errno.ENOSPC, 0)
+    await settle()
+    calls = [call for call in gateway.wire.calls[seen:] if call[0] in ("attend", "complete")]
+    assert [name for name, _ in calls] == ["attend", "attend", "complete"]
+    assert {(lun, what) for _, (_, lun, what) in calls[:2]} == {(2 << 48, LOW)}
+    reply = gateway.reply(task)
+    assert reply is not None and (reply[0], reply[2][2], reply[2][12:14]) == (2, 0x0A, b"\x27\x07")
+    gateway.iscsi.stop()
+
+
+async def test_a_warning_waits_for_no_copy_that_hangs() -> None:
+    """One that has no right to the unit any more has been stopped, and its source hangs."""
+    gateway = Site()
+    bob, _, number = await copy_to_a_second_unit(gateway, space="/pool/b")
+    gateway.command(bob, *register(1), volume=4)
+    await settle()
+    gateway.command(bob, *reserve(1), volume=4)
+    await settle()
+    assert gateway.wire.named("cancel_job") == [(number,)]
+    gateway.iscsi.commands.no_room(7, bob, 4)
+    await settle()
+    assert gateway.wire.named("resume") == [(7,)]
+    gateway.iscsi.stop()
 
 
 async def test_a_reservation_is_answered_when_no_copy_writes_against_it_any_more() -> None:
