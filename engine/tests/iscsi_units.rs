@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::Arc;
 
-use _engine::shard::engine::LunMapSpec;
+use _engine::shard::engine::{AbortOrder, LunMapSpec};
 use support::iscsi::*;
 use support::*;
 
@@ -227,4 +227,49 @@ fn a_unit_whose_disk_hangs_does_not_close_the_window_for_good() {
         assert_eq!(ended, hung);
         assert_eq!(it.ping().word(32) + 1 - it.cmd_sn, 8, "as before");
     });
+}
+
+/// What waits to be sent of a file's pages is copied when its unit is reset, for the pages may change then. That is
+/// memory which the peer has not been promised: other units' are left where they are.
+#[test]
+fn a_reset_makes_copies_of_what_is_read_from_its_own_unit_alone() {
+    for path in paths() {
+        // On tmpfs, which is cached by its nature.
+        let images = ["read", "reset"].map(|name| {
+            let path = format!("/dev/shm/blockgate-{name}-{}-{path:?}.img", std::process::id());
+            std::fs::write(&path, vec![1; 16 << 20]).unwrap();
+            Image(path.into())
+        });
+        let mut volumes = Vec::new();
+        let target = Target::start(path, &[("shard_kept_bytes", 0)], 1, |engine| {
+            volumes.extend(images.iter().map(|image| engine.open_volume(image.spec()).unwrap()));
+            volumes.iter().for_each(|volume| engine.swap_gate(*volume, scsi_gate(2, 16 * MIB)).unwrap());
+            volumes[0]
+        });
+        let mut it = target.login(&Agreed::session(1));
+        it.ask(32_767 * 512, read10(0, 32_767));
+        target.eventually("its sockets are full", |engine| {
+            engine.sessions().iter().any(|shown| shown.unsent_bytes >= 256 << 10)
+        });
+        let after_reset_of = |volume| {
+            let order = AbortOrder {
+                request: volume,
+                volume,
+                nexus: 0,
+                task: None,
+                except_task: 0,
+                status: None,
+                cut: 0,
+                conn: 0,
+            };
+            target.engine.abort(order);
+            target.wait_aborted(volume);
+            target.engine.counters().0[0].buffer_bytes
+        };
+        let before = target.engine.counters().0[0].buffer_bytes;
+        let others = after_reset_of(volumes[1]);
+        assert!(others < before + (64 << 10), "{before} bytes, then {others}");
+        let its_own = after_reset_of(volumes[0]);
+        assert!(its_own >= before + (64 << 10), "{before} bytes, then {its_own}");
+    }
 }

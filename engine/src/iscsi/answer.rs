@@ -126,7 +126,7 @@ impl Session {
     /// Sends the next piece of a READ; with the last of them the status. True: the command has ended.
     pub(super) fn send_piece(&mut self, ctx: &mut Ctx, handle: TaskHandle, media: &Media, piece: Piece) -> bool {
         let command = self.commands.get_mut(handle).expect("its data is there");
-        let (at, itt) = (command.conn, command.itt);
+        let (at, itt, volume) = (command.conn, command.itt, command.volume());
         let total = media.data_in.min(u64::from(command.expected_in)) as u32;
         let (len, start) = (piece.len(), command.pieces.sent);
         command.pieces.sent += len as u32;
@@ -158,7 +158,7 @@ impl Session {
             let pdu = DataIn { itt, data_sn, offset: start + from as u32, last: sequence_ends, status };
             let head = wire::data_in(&pdu, to - from, numbers);
             match &mapped {
-                Some(bytes) => self.conn(at).send_mapped(&head, bytes.part(from..to)),
+                Some(bytes) => self.conn(at).send_mapped(&head, volume, bytes.part(from..to)),
                 None => self.conn(at).send_slice(&head, from..to, last),
             }
             data_sn += 1;

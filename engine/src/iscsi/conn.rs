@@ -200,13 +200,13 @@ impl Conn {
         }
     }
 
-    /// Sends a header and bytes of a mapped file, which no digest covers.
-    pub fn send_mapped(&mut self, head: &Head, bytes: MappedBytes) {
+    /// Sends a header and bytes of a volume's mapped file, which no digest covers.
+    pub fn send_mapped(&mut self, head: &Head, volume: u64, bytes: MappedBytes) {
         debug_assert!(!self.data_digest);
         let (header_digest, pad) = (self.header_digest, padding(bytes.len()));
         let out: &mut OutQueue = &mut self.link.out;
         out.head(|out| put_head(out, head, header_digest));
-        out.mapped(bytes);
+        out.mapped(volume, bytes);
         out.head(|out| out.extend_from_slice(&[0; 3][..pad]));
     }
 

@@ -18,6 +18,7 @@ use super::handed::InLane;
 use super::inflow::Terms;
 use super::lun::Luns;
 use super::params::Params;
+use super::scope::Scope;
 use super::shard::Table;
 use super::share::SHUT_MS;
 use super::window::Window;
@@ -310,7 +311,14 @@ impl Session {
 
     /// What its connections have yet to send of mapped files is from here on what these have now.
     pub fn settle(&mut self, ctx: &mut Ctx) {
-        self.conns.iter_mut().for_each(|conn| conn.link.out.settle(&mut ctx.bufs));
+        self.settle_within(ctx, &Scope::default());
+    }
+
+    /// The same for what is in a scope.
+    pub fn settle_within(&mut self, ctx: &mut Ctx, scope: &Scope) {
+        let nexus = self.nexus;
+        let queues = self.conns.iter_mut().map(|conn| &mut conn.link.out);
+        queues.for_each(|out| out.settle(&mut ctx.bufs, |volume| scope.covers(volume, nexus)));
     }
 
     /// Books what ended in this turn, all with the time of their batch.

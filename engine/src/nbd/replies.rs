@@ -50,9 +50,9 @@ pub fn data(out: &mut OutQueue, terms: &Negotiated, asked: &Asked, buf: IoBuf) {
 }
 
 /// The same out of the page cache.
-pub fn mapped_data(out: &mut OutQueue, terms: &Negotiated, asked: &Asked, bytes: MappedBytes) {
+pub fn mapped_data(out: &mut OutQueue, terms: &Negotiated, asked: &Asked, volume: u64, bytes: MappedBytes) {
     data_head(out, terms, asked);
-    out.mapped(bytes);
+    out.mapped(volume, bytes);
 }
 
 /// What goes before all the data of a READ in one chunk, `asked.len` bytes.

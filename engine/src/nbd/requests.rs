@@ -94,11 +94,12 @@ impl Transmission {
             return false;
         }
         let len = asked.len as usize;
-        let Some(bytes) = self.attachment.entry.volume.map_read(asked.offset, len) else { return false };
+        let volume = &self.attachment.entry.volume;
+        let Some(bytes) = volume.map_read(asked.offset, len) else { return false };
+        replies::mapped_data(&mut link.out, &self.terms, asked, volume.id(), bytes);
         self.direct = false;
         self.turn_left = self.turn_left.saturating_sub(len);
         ctx.ended.push((asked.op, asked.len, false));
-        replies::mapped_data(&mut link.out, &self.terms, asked, bytes);
         true
     }
 

@@ -98,9 +98,9 @@ impl Session {
         }
     }
 
-    /// What it has yet to send of a mapped file is from here on what that has now.
+    /// What it has yet to send of its volume's mapped file is from here on what that has now.
     pub fn settle(&mut self, ctx: &mut Ctx) {
-        self.link.out.settle(&mut ctx.bufs);
+        self.link.out.settle(&mut ctx.bufs, |_| true);
     }
 
     /// The connection's number.

@@ -20,8 +20,8 @@ enum Part {
     Heads(usize),
     /// Bytes of the buffer that is in turn; `last`: the buffer goes when they have left.
     Slice { start: usize, end: usize, last: bool },
-    /// Bytes of a file, for the kernel's eyes only.
-    Mapped { bytes: MappedBytes, sent: usize },
+    /// Bytes of a volume's file, for the kernel's eyes only.
+    Mapped { volume: u64, bytes: MappedBytes, sent: usize },
     /// Such bytes could not be had: nothing is sent in their place, or after them.
     Lost,
 }
@@ -116,21 +116,22 @@ impl OutQueue {
         self.parts.push_back(Part::Slice { start: range.start, end: range.end, last });
     }
 
-    /// Appends bytes of a mapped file. Not for a transport with TLS, which would read them itself.
-    pub fn mapped(&mut self, bytes: MappedBytes) {
+    /// Appends bytes of a volume's mapped file. Not for a transport with TLS, which would read them itself.
+    pub fn mapped(&mut self, volume: u64, bytes: MappedBytes) {
         self.bytes += bytes.len();
-        self.parts.push_back(Part::Mapped { bytes, sent: 0 });
+        self.parts.push_back(Part::Mapped { volume, bytes, sent: 0 });
     }
 
-    /// Takes copies of the mapped bytes that wait: from here on they are what the file had now. May read from
-    /// the disk. Where they cannot be had the next send fails.
-    pub fn settle(&mut self, pool: &mut BufPool) {
+    /// Takes copies of the mapped bytes that wait, of the volumes that are `meant`: from here on they are what the
+    /// file had now. May read from the disk. Where they cannot be had the next send fails.
+    pub fn settle(&mut self, pool: &mut BufPool, meant: impl Fn(u64) -> bool) {
         let mut before = 0; // buffers that leave earlier
         for part in &mut self.parts {
             match part {
                 Part::Heads(_) | Part::Lost => {}
                 Part::Slice { last, .. } => before += usize::from(*last),
-                Part::Mapped { bytes, sent } => {
+                Part::Mapped { volume, .. } if !meant(*volume) => {}
+                Part::Mapped { bytes, sent, .. } => {
                     let len = bytes.len() - *sent;
                     let mut buf = pool.take(len);
                     if bytes.copy_to(*sent, &mut buf).is_err() {
@@ -184,7 +185,7 @@ impl OutQueue {
         let (mut at, mut buf) = (self.heads_sent, 0);
         for part in self.parts.iter().take(PARTS) {
             let bytes = match part {
-                Part::Mapped { bytes, sent } => {
+                Part::Mapped { bytes, sent, .. } => {
                     let address = bytes.address(*sent).cast_mut().cast();
                     parts.push(libc::iovec { iov_base: address, iov_len: bytes.len() - *sent });
                     continue;
@@ -221,7 +222,7 @@ impl OutQueue {
                     }
                     self.parts.pop_front();
                 }
-                Part::Mapped { bytes, sent: gone } => {
+                Part::Mapped { bytes, sent: gone, .. } => {
                     let taken = sent.min(bytes.len() - *gone);
                     *gone += taken;
                     sent -= taken;
@@ -343,13 +344,15 @@ mod tests {
             let range = round * 100_000..round * 100_000 + 90_000;
             expected.extend([&[1][..], &buf, &old[range.clone()], &[2]].concat());
             queue.buffer(buf);
-            queue.mapped(mapped(range));
+            queue.mapped(round as u64, mapped(range));
             queue.head(|out| out.push(2));
         }
         // Some of it has left, maybe in the middle of the mapped bytes.
         assert_eq!(queue.send(&mut transport, &mut parts, &mut pool).unwrap(), Sent::Blocked { progress: true });
-        let left = queue.bytes();
-        queue.settle(&mut pool);
+        let (left, buffers) = (queue.bytes(), queue.buffer_bytes());
+        queue.settle(&mut pool, |volume| volume == 9);
+        assert_eq!(queue.buffer_bytes(), buffers, "of other volumes nothing is copied");
+        queue.settle(&mut pool, |_| true);
         assert_eq!(queue.bytes(), left);
         file.set_len(0).unwrap();
         let mut got: Vec<u8> = Vec::new();
@@ -362,8 +365,8 @@ mod tests {
         assert!(got == expected);
         assert_eq!((queue.bytes(), queue.buffer_bytes(), pool.lent_bytes()), (0, 0, 0));
         // Nothing is there any more: nothing is sent in its place.
-        queue.mapped(mapped(0..100));
-        queue.settle(&mut pool);
+        queue.mapped(0, mapped(0..100));
+        queue.settle(&mut pool, |_| true);
         assert!(queue.send(&mut transport, &mut parts, &mut pool).is_err());
     }
 

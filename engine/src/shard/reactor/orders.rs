@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{Connection, Control, Event, Front, Kind, Outgoing, Reactor, Role, Source, TaskHandle};
 use crate::iscsi::orders::Order;
 use crate::iscsi::params::Params;
-use crate::iscsi::scope::{Abort, Drain};
+use crate::iscsi::scope::{Abort, Drain, Scope};
 use crate::iscsi::session::Session;
 use crate::iscsi::shard::{Named, Table};
 
@@ -143,7 +143,7 @@ impl Reactor {
                 Named::Management { .. } => None,
             })
         });
-        self.settle_reads(abort.scope.nexus);
+        self.settle_reads(&abort.scope);
         let mut tasks = self.tasks_in(&abort, one);
         if one != Some(None) {
             let sessions: Vec<_> = self.ctx.iscsi.sessions.values().cloned().collect();
@@ -159,18 +159,15 @@ impl Reactor {
         self.ctx.drains.extend(Drain::new(abort, tasks));
     }
 
-    /// READs of a nexus (0: of all) that have left their task sets may still be sent out of mapped files: not of
-    /// what is written there once an abort is over.
-    fn settle_reads(&mut self, nexus: u64) {
+    /// READs in a scope that have left their task sets may still be sent out of mapped files: not of what is written
+    /// there once an abort is over.
+    fn settle_reads(&mut self, scope: &Scope) {
         for session in self.ctx.iscsi.sessions.values().cloned().collect::<Vec<_>>() {
-            let mut session = session.borrow_mut();
-            if nexus == 0 || session.nexus == nexus {
-                session.settle(&mut self.ctx);
-            }
+            session.borrow_mut().settle_within(&mut self.ctx, scope);
         }
         for front in self.sessions.iter_mut() {
             // An NBD connection is a nexus of its own.
-            if nexus == 0 || front.id() == nexus {
+            if front.volume().is_some_and(|volume| scope.covers(volume, front.id())) {
                 if let Some(session) = front.nbd() {
                     session.settle(&mut self.ctx);
                 }

@@ -26,7 +26,7 @@ fn send(bytes: MappedBytes) -> std::io::Result<Vec<u8>> {
     });
     let mut transport = Transport::plain(OwnedFd::from(ours));
     let mut queue = OutQueue::default();
-    queue.mapped(bytes);
+    queue.mapped(0, bytes);
     let sent = loop {
         match queue.send(&mut transport, &mut Vec::new(), &mut BufPool::new(0)) {
             Ok(Sent::Blocked { .. }) => thread::yield_now(),
