@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ COMPARE_AND_WRITE = bytes.fromhex("89 00 0000000000000000 00000001 00 00"), byte
 ORWRITE = bytes.fromhex("8b 00 0000000000000000 00000001 00 00"), NEW
 WRITE_AND_VERIFY = bytes.fromhex("2e 00 00000000 00 0001 00"), NEW
 COPY_ABORTED_FOR_SPACE = (0x0A, 0x27, 0x07)
+THRESHOLD = bytes.fromhex("1a 08 1c 02 ff 00")  # MODE SENSE, Logical Block Provisioning
 LOG_SENSE = bytes.fromhex("4d 00 4c 00 00 00 00 00 ff 00")  # Logical Block Provisioning
 
 
@@ -124,6 +126,11 @@ def test_a_thin_unit_warns_before_its_pool_is_full(
             wait_until(warned)
             sets = int.from_bytes(session.command(LOG_SENSE, read=255).data[8:12], "big")
             assert 0 < sets < 10, "available, in sets of 1 MiB"
+            place = os.statvfs(disk)
+            page = session.command(THRESHOLD, read=255).data
+            assert page[20:22] == bytes((0x80, 0x01)), "enabled, of what is available"
+            count = round(place.f_blocks * place.f_frsize * 0.4 / MIB)
+            assert int.from_bytes(page[24:28], "big") == count
             ended = [write(session, number) for number in range(16, 40)]
             assert SPACE_ALLOCATION_FAILED in [one.sense_code for one in ended]
             assert {one.sense_code for one in ended} <= {(0, 0, 0), SPACE_ALLOCATION_FAILED}

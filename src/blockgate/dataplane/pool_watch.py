@@ -12,7 +12,7 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -32,6 +32,10 @@ LEAST_SECONDS: Final = 0.2
 # A pool that was low is low until this much more of it is free: one that stands at its threshold
 # must not be told of again with every file that comes and goes.
 RELIEF_PERCENT: Final = 1
+# The size of a file system may be what others have left of it, as with ZFS, and follow each of
+# their writes. Initiators are told where the threshold is: there it stays until the size is another
+# one, by more than this.
+SIZE_PERCENT: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,11 @@ class Room:
             return False
         percent = threshold + (RELIEF_PERCENT if was_low else 0)
         return self.available * 100 < self.size * percent
+
+    def in_pool_of(self, size: int) -> Room:
+        """The same in a pool of the size that was found before, unless it really has changed."""
+        changed = abs(self.size - size) * 100 > size * SIZE_PERCENT
+        return self if changed else replace(self, size=size)
 
     @property
     def look_seconds(self) -> float:
@@ -141,7 +150,8 @@ class PoolWatch:
                 continue
             if unit.logical.pool_is_low and not were_low[unit]:
                 continue  # a write has found no room since the look began: that is the later news
+            room = room.in_pool_of(unit.logical.facts.pool_size)
             low = room.is_low(unit.mapped.threshold, was_low=unit.logical.pool_is_low)
-            unit.pool_found(PoolUsage(room.available, room.used), low=low)
+            unit.pool_found(room.size, PoolUsage(room.available, room.used), low=low)
             if unit.mapped.threshold and not low:
                 self._look_within(room.look_seconds)

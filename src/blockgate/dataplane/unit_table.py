@@ -82,7 +82,8 @@ class UnitTable:
             return unit
         await unit.record.keep_ports(mapped.by_ports.keys(), unit.named_ports())
         effects = self._still_owed(unit)
-        effects += unit.logical.set_facts(self._facts(mapped.view, unit.gate.control))
+        pool_size = unit.logical.facts.pool_size
+        effects += unit.logical.set_facts(self._facts(mapped, unit.gate.control, pool_size))
         effects += self._set_ports(unit, mapped)
         try:
             await unit.put_in_force(effects)
@@ -115,7 +116,7 @@ class UnitTable:
             return
         if view.uuid not in self._closed:
             gate = self._gates.of(view.handle)
-            record = await self._load(view, gate, self._facts(view, gate.control))
+            record = await self._load(view, gate, self._facts(Mapped(view), gate.control))
             if record.blank:
                 self._blank.add(view.handle)
                 return
@@ -166,7 +167,7 @@ class UnitTable:
         record, whatever else of it fails."""
         view = mapped.view
         gate = self._gates.of(view.handle)
-        facts = self._facts(view, gate.control)
+        facts = self._facts(mapped, gate.control)
         effects: tuple[Effect, ...] = ()
         former = self._closed.pop(view.uuid, None)
         if former is not None:
@@ -217,7 +218,8 @@ class UnitTable:
         return LogicalUnit(facts, reservations, TargetPortGroups(access), self._neighbours)
 
     @staticmethod
-    def _facts(view: ports.LunView, gate: ports.Gate | None) -> Facts:
+    def _facts(mapped: Mapped, gate: ports.Gate | None, pool_size: int = 0) -> Facts:
+        view = mapped.view
         size = gate.size if gate is not None else view.size
         return Facts(
             identity=view.identity,
@@ -226,6 +228,8 @@ class UnitTable:
             write_back=not view.write_through,
             read_only=gate.read_only if gate is not None else False,
             watched=view.identity.thin and bool(view.space),
+            pool_size=pool_size,
+            threshold=mapped.threshold,
         )
 
     @staticmethod

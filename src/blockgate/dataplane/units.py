@@ -221,8 +221,11 @@ class Unit:
         if effects:
             self._spawn(self._follow(effects))
 
-    def pool_found(self, usage: PoolUsage, *, low: bool) -> None:
-        """How full the pool was found; what follows needs no command's turn."""
+    def pool_found(self, size: int, usage: PoolUsage, *, low: bool) -> None:
+        """How large and how full the pool was found; what follows needs no command's turn."""
+        changed = self.logical.set_pool_size(size)
+        if changed:
+            self._spawn(self._tell(changed))
         self._warn(self.logical.set_pool(usage, low=low))
 
     def pool_is_full(self, then: Callable[[], None]) -> None:

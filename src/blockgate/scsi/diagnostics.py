@@ -8,7 +8,6 @@ from typing import Final
 
 from blockgate.scsi.facts import Facts
 from blockgate.scsi.sense import invalid_cdb
-from blockgate.scsi.vpd import THRESHOLD_EXPONENT
 
 READ_DEFECT_DATA_10: Final = 0x37
 
@@ -80,7 +79,7 @@ def _log_page(code: int, body: bytes) -> bytes:
 def _provisioning(facts: Facts, pool: PoolUsage, first: int) -> bytes:
     """Logical Block Provisioning log page (SBC-3 6.3.4): threshold sets that are available to
     everybody in the pool (SCOPE 10b), and used by this unit (01b); from PARAMETER POINTER on."""
-    size = facts.block_size << THRESHOLD_EXPONENT
+    size = facts.threshold_set
     parameters = ((0x0001, pool.available // size, 0x02), (0x0002, pool.used // size, 0x01))
     return b"".join(
         struct.pack(">HBBIB3x", code, 0x03, 8, min(count, 0xFFFFFFFF), scope)

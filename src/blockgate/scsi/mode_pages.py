@@ -7,6 +7,7 @@ says what it is and cannot be changed from here.
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -20,6 +21,7 @@ ERROR_RECOVERY: Final = 0x01
 CACHING: Final = 0x08
 CONTROL: Final = 0x0A
 EXCEPTIONS: Final = 0x1C
+PROVISIONING: Final = (EXCEPTIONS, 0x02)
 ALL_PAGES: Final = 0x3F
 ALL_SUBPAGES: Final = 0xFF
 
@@ -47,6 +49,7 @@ _CONTROL_CHANGEABLE: Final = bytes((0x0A, 0x0A, _D_SENSE, _QERR, _SWP, _TAS, *by
 _RESERVED_QERR: Final = 0x04
 _WCE: Final = 0x04
 _LBPERE: Final = 0x80
+_ENABLED: Final = 0x80
 
 
 def defaults(facts: Facts) -> Mapping[Code, bytes]:
@@ -59,21 +62,36 @@ def defaults(facts: Facts) -> Mapping[Code, bytes]:
     caching[:3] = CACHING, 18, _WCE if facts.write_back else 0
     # DEXCPT: there is no informational exception to report (SPC-4 7.5.14).
     exceptions = bytes((EXCEPTIONS, 10, 0x08)).ljust(12, b"\0")
-    return MappingProxyType(
-        {
-            (ERROR_RECOVERY, 0): bytes(recovery),
-            (CACHING, 0): bytes(caching),
-            (CONTROL, 0): _CONTROL_DEFAULT,
-            (EXCEPTIONS, 0): exceptions,
-        }
-    )
+    pages = {
+        (ERROR_RECOVERY, 0): bytes(recovery),
+        (CACHING, 0): bytes(caching),
+        (CONTROL, 0): _CONTROL_DEFAULT,
+        (EXCEPTIONS, 0): exceptions,
+    }
+    if facts.thin and facts.watched and facts.pool_size:
+        pages[PROVISIONING] = _provisioning(facts)
+    return MappingProxyType(pages)
+
+
+def _provisioning(facts: Facts) -> bytes:
+    """Logical Block Provisioning (SBC-3 6.4.7). SITUA zero: every nexus is told. One descriptor: a
+    soft threshold (type 000b) of available sets (resource 01h), armed decreasing (000b)."""
+    count = facts.soft_threshold
+    descriptor = struct.pack(">BBxxI", _ENABLED if count else 0, 0x01, count)
+    return struct.pack(">BBH12x", *PROVISIONING, 12 + len(descriptor)) + descriptor
 
 
 def changeable(code: Code, page: bytes) -> bytes:
     """A page with ones where bits can be changed."""
     if code == (CONTROL, 0):
         return _CONTROL_CHANGEABLE
-    return page[:2].ljust(len(page), b"\0")
+    head = header_bytes(code)
+    return page[:head].ljust(len(page), b"\0")
+
+
+def header_bytes(code: Code) -> int:
+    """How long a page's header is: a subpage has the long form (SPC-4 7.5.6)."""
+    return 4 if code[1] else 2
 
 
 def _changed(facts: Facts, pages: Mapping[Code, bytes]) -> dict[Code, bytes]:
@@ -82,7 +100,8 @@ def _changed(facts: Facts, pages: Mapping[Code, bytes]) -> dict[Code, bytes]:
     values = {}
     for code, plain in defaults(facts).items():
         other = pages.get(code, plain)
-        mask = b"\0\0" + changeable(code, plain)[2:]
+        head = header_bytes(code)
+        mask = bytes(head) + changeable(code, plain)[head:]
         bits = zip(plain, other, mask, strict=True)
         values[code] = bytes(old & ~chosen & 0xFF | new & chosen for old, new, chosen in bits)
     return values
@@ -137,7 +156,7 @@ class ModePages:
         what cannot be changed (SPC-4 6.11: nothing of the list is done then)."""
         now = self.current[code]
         mask = changeable(code, now)
-        for offset in range(2, len(now)):
+        for offset in range(header_bytes(code), len(now)):
             wrong = (page[offset] ^ now[offset]) & ~mask[offset] & 0xFF
             if wrong:
                 raise invalid_parameter(at + offset, wrong.bit_length() - 1)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from blockgate.scsi.facts import Facts
-from blockgate.scsi.mode_pages import Code, ModePages
+from blockgate.scsi.mode_pages import Code, ModePages, header_bytes
 from blockgate.scsi.sense import invalid_cdb, invalid_parameter, list_length
 
 MODE_SELECT_6: Final = 0x15
@@ -77,7 +77,7 @@ def _pages(pages: ModePages, data: bytes, at: int) -> dict[Code, bytes]:
         now = pages.current.get(code)
         if now is None or bool(code[1]) != long_format:
             raise invalid_parameter(at, 5)
-        head = 4 if long_format else 2
+        head = header_bytes(code)
         length = int.from_bytes(data[at + 2 : at + 4], "big") if long_format else data[at + 1]
         if head + length != len(now):
             raise invalid_parameter(at + head - (2 if long_format else 1))

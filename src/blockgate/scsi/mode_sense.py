@@ -50,9 +50,9 @@ def block_descriptor(facts: Facts, *, long_lba: bool) -> bytes:
 
 
 def useful_cdbs(pages: ModePages) -> Iterator[bytes]:
-    """What initiators really send: each page by itself and all of them, current and changeable
-    values, with and without block descriptors."""
-    for page in (*(code for code, _ in pages.current), ALL_PAGES):
+    """What initiators really send: each page by itself and all of them, no subpages, current and
+    changeable values, with and without block descriptors."""
+    for page in (*(code for code, subpage in pages.current if not subpage), ALL_PAGES):
         for control in (PageControl.CURRENT, PageControl.CHANGEABLE):
             for flags in (0x00, 0x08):
                 asked = control << 6 | page

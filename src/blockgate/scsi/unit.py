@@ -243,11 +243,20 @@ class LogicalUnit:
             news |= Attention.INQUIRY_DATA_HAS_CHANGED
         if (before.write_back, before.read_only) != (facts.write_back, facts.read_only):
             news |= Attention.MODE_PARAMETERS_CHANGED
+        news |= _of_threshold(before, facts)
         return (GateChanged(), Attend(news)) if news else (GateChanged(),)
 
     def set_capacity(self, blocks: int) -> tuple[Effect, ...]:
         """The volume has another size (SBC-3 4.10: CAPACITY DATA HAS CHANGED)."""
         return self.set_facts(replace(self.facts, blocks=blocks))
+
+    def set_pool_size(self, size: int) -> tuple[Effect, ...]:
+        """How large the pool under a thin unit is, of which its threshold is a part. No ready
+        answer in the gate tells of that."""
+        before, self.facts = self.facts, replace(self.facts, pool_size=size)
+        self.pages.become(self.facts)
+        news = _of_threshold(before, self.facts)
+        return (Attend(news),) if news else ()
 
     def set_pool(self, usage: PoolUsage | None, *, low: bool) -> tuple[Effect, ...]:
         """How full the pool under a thin unit is. Every nexus is told once when it becomes low
@@ -326,6 +335,13 @@ class LogicalUnit:
     def job_progress(self, key: int, done_bytes: int) -> tuple[Effect, ...]:
         """How far a job is."""
         return self.sanitizer.progress(key, done_bytes)
+
+
+def _of_threshold(before: Facts, facts: Facts) -> Attention:
+    """The Logical Block Provisioning mode page says something else, and no initiator has asked for
+    that (SBC-3 6.4.7). That it is there from the first look at the pool on is no news."""
+    changed = before.soft_threshold != facts.soft_threshold and before.pool_size
+    return Attention.MODE_PARAMETERS_CHANGED if changed else Attention(0)
 
 
 def _cut(row: CommandRow, cdb: bytes, reaction: Reaction) -> Reaction:

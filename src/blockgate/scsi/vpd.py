@@ -9,7 +9,7 @@ from typing import Final
 
 from blockgate.scsi import designators
 from blockgate.scsi.copy_limits import third_party_copy_page
-from blockgate.scsi.facts import Facts
+from blockgate.scsi.facts import THRESHOLD_EXPONENT, Facts
 from blockgate.scsi.nexus import Port
 from blockgate.scsi.sense import invalid_cdb
 
@@ -19,9 +19,6 @@ DEVICE_IDENTIFICATION: Final = 0x83
 # MEDIUM ROTATION RATE (SBC-3 table 204): not rotating; revolutions a minute of an ordinary disk
 _NON_ROTATING: Final = 0x0001
 _ROTATING: Final = 7200
-
-# A threshold set of a thin unit is 2**11 blocks (SBC-3 6.5.4): what its log page counts in.
-THRESHOLD_EXPONENT: Final = 11
 
 
 def page(facts: Facts, code: int, port: Port, group: int) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from blockgate.control import ports
 from blockgate.dataplane import pool_watch
 from blockgate.dataplane.iscsi import Iscsi
 from blockgate.dataplane.pool_watch import PoolWatch, Room, measure
@@ -16,6 +17,8 @@ from blockgate.model.parameters import TargetParameters
 from blockgate.scsi import Attention
 from tests.unit.dataplane.scene import BOB, LUN_1, Site, lun_view, settle, target_view
 
+MODE_PARAMETERS_CHANGED = Attention.MODE_PARAMETERS_CHANGED
+THRESHOLD = "1a081c02ff00"  # MODE SENSE, Logical Block Provisioning
 LOW = Attention.THIN_PROVISIONING_SOFT_THRESHOLD_REACHED
 GIB = 1 << 30
 
@@ -25,6 +28,7 @@ class Pools:
 
     def __init__(self) -> None:
         self.available = 50
+        self.size = 100
         self.hung: set[str] = set()
         self.looks: list[str] = []
 
@@ -32,7 +36,7 @@ class Pools:
         self.looks.extend(paths)
         if self.hung & set(paths):
             await asyncio.Event().wait()
-        return {path: Room(100 * GIB, self.available * GIB, GIB) for path in paths}
+        return {path: Room(self.size * GIB, self.available * GIB, GIB) for path in paths}
 
 
 @pytest.fixture
@@ -45,6 +49,11 @@ async def start(pools: Pools, *spaces: str, threshold: int = 10) -> Site:
     site = Site()
     site.iscsi = Iscsi(site.wire, lambda _volume: (), measure=pools)
     site.wire.iscsi = site.iscsi
+    await site.set_targets(in_pools(*spaces, threshold=threshold))
+    return site
+
+
+def in_pools(*spaces: str, threshold: int) -> dict[str, ports.TargetView]:
     luns = {
         number: replace(
             lun_view(number + 2, uuid=f"{number:032}", read_only=False),
@@ -52,9 +61,7 @@ async def start(pools: Pools, *spaces: str, threshold: int = 10) -> Site:
         )
         for number, space in enumerate(spaces, 1)
     }
-    parameters = TargetParameters(pool_threshold=threshold)
-    await site.set_targets(target_view(luns, parameters=parameters))
-    return site
+    return target_view(luns, parameters=TargetParameters(pool_threshold=threshold))
 
 
 def told(site: Site) -> int:
@@ -156,6 +163,27 @@ async def test_who_comes_to_a_pool_that_is_low_is_told(pools: Pools) -> None:
     await site.login()
     (params,) = [what[2] for what in site.wire.named("login_done")]
     assert params.attentions == {LUN_1: Attention.POWER_ON | LOW}
+    site.iscsi.stop()
+
+
+async def test_the_threshold_is_told_and_holds_while_the_size_of_the_pool_hardly_changes(
+    pools: Pools,
+) -> None:
+    """THRESHOLD COUNT of the mode page (SBC-3 6.4.7), in MiB. A file system of which others take
+    and give back is now a little smaller, now a little larger."""
+    site = await start(pools, "/pool/a")
+    session = await site.login()
+    for size, percent in ((100, 10), (101, 10), (99, 10), (200, 10), (200, 5)):
+        pools.size = size
+        if percent != 10:
+            await site.set_targets(in_pools("/pool/a", threshold=percent))
+        await looked(pools)
+        reply = site.reply(site.command(session, THRESHOLD))
+        told = 100 if size < 200 else size
+        assert reply is not None
+        assert int.from_bytes(reply[1][-4:], "big") == told * percent * 1024 // 100
+    changed = [what[2] for what in site.wire.named("attend") if what[2] & MODE_PARAMETERS_CHANGED]
+    assert len(changed) == 2
     site.iscsi.stop()
 
 

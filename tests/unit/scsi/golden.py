@@ -67,6 +67,8 @@ def make_unit(
     blocks: str = "2097152",
     block_size: str = "512",
     physical: str = "4096",
+    pool: str = "0",
+    threshold: str = "0",
     neighbours: Neighbours | None = None,
 ) -> LogicalUnit:
     """A unit with one port, number 7, and nobody attached; unless ``neighbours`` says something
@@ -87,7 +89,15 @@ def make_unit(
         thin=thin == "yes",
         unmap_zeroes_data=zeroes == "yes",
     )
-    facts = Facts(identity, int(blocks), int(block_size), write_back == "yes", read_only == "yes")
+    facts = Facts(
+        identity,
+        int(blocks),
+        int(block_size),
+        write_back == "yes",
+        read_only == "yes",
+        pool_size=int(pool),
+        threshold=int(threshold),
+    )
 
     def alone(nexus: Nexus) -> list[Neighbour]:
         return [Neighbour(unit, nexus, read_only=False)]

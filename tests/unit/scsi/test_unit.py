@@ -148,6 +148,20 @@ def test_a_pool_that_runs_low_is_told_once() -> None:
     assert full.set_pool(PoolUsage(1 << 30, 0), low=True) == ()
 
 
+def test_who_has_read_of_a_threshold_is_told_when_it_is_another_one() -> None:
+    """SBC-3 6.4.7: what no initiator has changed. With the first look at a pool the page comes."""
+    unit = make_unit(threshold="10")
+    page = "1a 08 1c 02 ff 00"
+    assert send(unit, page).status is Status.CHECK_CONDITION
+    assert unit.set_pool_size(1 << 30) == ()
+    assert send(unit, page).data[-4:] == octets("00 00 00 66")
+    assert unit.set_pool_size((1 << 30) + 4096) == (), "the same number of sets"
+    told = "attend MODE_PARAMETERS_CHANGED all"
+    assert names(unit.set_pool_size(1 << 31)) == [told]
+    assert names(unit.set_facts(replace(unit.facts, threshold=20))) == ["gate", told]
+    assert send(unit, page).data[-4:] == octets("00 00 01 9a")
+
+
 def test_the_log_page_counts_threshold_sets() -> None:
     """Logical Block Provisioning log page (SBC-3 6.3.4): sets of 2**11 blocks, 1 MiB each."""
     unit = make_unit()
