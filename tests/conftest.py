@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.lab.processes import Gateway
@@ -17,6 +18,10 @@ from tests.lab.processes import Gateway
 IO_PATHS = ("io_uring", "epoll")
 CONFORMANCE = Path(__file__).parent / "conformance"
 _FAILED = pytest.StashKey[bool]()
+
+# Without a deadline for each example: how long one takes is the machine's affair.
+hypothesis.settings.register_profile("blockgate", deadline=None)
+hypothesis.settings.load_profile("blockgate")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

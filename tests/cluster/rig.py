@@ -23,7 +23,7 @@ from tests.lab.processes import ForkServer, Gateway
 
 CRASH_AT = "BLOCKGATE_CRASH_AT"
 _POINT = re.compile(r'event="(before|after) (\w+)"')
-SETTLE_S = 20.0
+SETTLE_S = 60.0
 
 State = dict[str, Any]
 

@@ -7,8 +7,8 @@ import os
 import pty
 import select
 import subprocess
-import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -291,8 +291,11 @@ def test_bash_completes_names_with_colons(
     assert done.stdout.split() == wanted, done.stderr
 
 
-def on_a_terminal(gateway: Gateway, typed: str, *arguments: str) -> tuple[int, str]:
-    """Run a command on a pseudo-terminal, type `typed`, and give status and what was shown."""
+def on_a_terminal(
+    gateway: Gateway, typed: str, *arguments: str, seen: Callable[[str], None] | None = None
+) -> tuple[int, str]:
+    """Run a command on a pseudo-terminal, type `typed`, and give status and what was shown; `seen`
+    has what is shown so far each time that there is more."""
     main, side = pty.openpty()
     process = subprocess.Popen(
         [str(BLOCKGATE), *arguments],
@@ -311,8 +314,10 @@ def on_a_terminal(gateway: Gateway, typed: str, *arguments: str) -> tuple[int, s
                 shown += os.read(main, 65536)
             except OSError:  # EIO: nobody has it open any more
                 break
+            if seen is not None:
+                seen(shown.decode(errors="replace"))
     os.close(main)
-    return process.wait(10), shown.decode()
+    return process.wait(60), shown.decode()
 
 
 def test_on_a_terminal_it_asks_before_it_destroys(gateway: Gateway) -> None:
@@ -337,17 +342,12 @@ def test_a_long_change_shows_how_far_it_is(gateway: Gateway) -> None:
         pool = gateway.add_pool("slow", disk.root)
         rule = disk.hang("fallocate")
 
-        def release() -> None:
-            disk.wait_hung()
-            time.sleep(2.5)
-            disk.remove(rule)
+        def release(shown: str) -> None:
+            if "prepare data" in shown and disk.hung():
+                disk.remove(rule)
 
-        releasing = threading.Thread(target=release)
-        releasing.start()
-        status, shown = on_a_terminal(
-            gateway, "", "volume", "create", f"{pool}/v", "--size", "8MiB", "--prealloc"
-        )
-        releasing.join()
+        words = ("volume", "create", f"{pool}/v", "--size", "8MiB", "--prealloc")
+        status, shown = on_a_terminal(gateway, "", *words, seen=release)
         assert status == 0, shown
         assert "prepare data" in shown, shown
         assert f"Volume {pool}/v created" in shown

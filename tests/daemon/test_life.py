@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import socket
+import struct
 import subprocess
-import time
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from tests.daemon.conftest import TOKENS, TlsGateway, write_tokens
 from tests.lab.processes import Gateway
 from tests.lab.processes.gateway import BLOCKGATED
 from tests.lab.processes.notify import NotifySocket
+from tests.lab.site import wait_until
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -34,13 +37,6 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
 
 def minimal(directory: Path) -> list[object]:
     return ["--state-dir", directory / "state", "--api", f"unix:{directory}/api.sock"]
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
 
 
 # Mistakes at the start
@@ -237,6 +233,11 @@ def test_sigterm_tells_the_manager_and_leaves_nothing(gateway: Gateway, tmp_path
     assert "event=stopped" in gateway.log()
 
 
+def unread_bytes(sock: socket.socket) -> int:
+    """What the other side of a Unix socket has yet to read (SIOCOUTQ)."""
+    return int(struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0])
+
+
 def test_a_stop_waits_for_the_api_requests_in_flight(gateway: Gateway) -> None:
     """A request whose body is still coming when SIGTERM comes is answered."""
     with socket.socket(socket.AF_UNIX) as sock:
@@ -245,9 +246,9 @@ def test_a_stop_waits_for_the_api_requests_in_flight(gateway: Gateway) -> None:
         body = json.dumps({"name": "late", "directory": str(gateway.directory)}).encode()
         head = f"POST /v1/pools HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         sock.sendall(head.encode() + body[:-1])
-        time.sleep(0.3)
+        wait_until(lambda: unread_bytes(sock) == 0)
         os.kill(gateway.pid, signal.SIGTERM)
-        time.sleep(0.3)
+        wait_until(lambda: "asked to stop" in gateway.log())
         sock.sendall(body[-1:])
         answer = b""
         while part := sock.recv(65536):  # until the daemon closes

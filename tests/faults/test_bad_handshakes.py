@@ -20,7 +20,7 @@ from tests.lab.site import wait_until
 
 pytestmark = pytest.mark.both_io
 STEP_MS = 1000
-BOUND_S = 8.0  # the step's bound, and room for two busy cores
+BOUND_S = 30.0  # the step's bound, and room for a busy machine
 IHAVEOPT = b"IHAVEOPT"
 FLAGS = struct.pack(">I", 3)
 

@@ -17,7 +17,7 @@ from tests.lab.site import wait_until
 pytestmark = pytest.mark.both_io
 SIZE = 1 << 20
 STALL_MS = 1000
-BOUND_S = 8.0
+BOUND_S = 20.0  # the stall's bound, and room for a busy machine
 MAGIC, EXTENDED_MAGIC = 0x25609513, 0x21E41C71
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import signal
-import time
 from collections.abc import Callable
 
 import pytest
@@ -16,7 +15,6 @@ from tests.lab.site import SIZE, Site, wait_until
 
 pytestmark = pytest.mark.both_io
 DATA = b"data" * 1024
-SOON_S = 5.0  # generous for two busy cores; what hangs would take for ever
 
 
 @pytest.fixture(params=["buffered", "direct"])
@@ -33,13 +31,11 @@ def test_a_read_that_hangs_delays_no_other_of_its_connection(site: Site, export:
     with site.connect(export) as nbd:
         hung = nbd.submit(Cmd.READ, 0, 4096)
         site.faults.wait_hung()
-        start = time.monotonic()
         others = [nbd.submit(Cmd.READ, offset, 4096) for offset in range(8192, SIZE, 65536)]
         others += [nbd.submit(Cmd.WRITE, 1 << 20, payload=DATA)]
         others += [nbd.submit(Cmd.BLOCK_STATUS, 0, 4096)] if nbd.contexts else []
         assert not any(reply.error for reply in nbd.wait_all(others))
-        assert time.monotonic() - start < SOON_S
-        assert site.faults.remove(rule) == 1
+        assert site.faults.remove(rule) == 1, "they came while it hung"
         assert bytes(nbd.wait(hung).data) == DATA
 
 
@@ -76,7 +72,6 @@ def test_other_volumes_and_commands_go_on(site: Site, export: str, operation: st
                 if operation == "sync":
                     hung.append(nbd.submit(Cmd.FLUSH))
         site.faults.wait_hung()
-        start = time.monotonic()
         healthy.write(0, DATA)
         healthy.flush()
         assert healthy.read(0, 4096) == DATA
@@ -86,8 +81,7 @@ def test_other_volumes_and_commands_go_on(site: Site, export: str, operation: st
         with site.connect(new) as fresh:
             fresh.write(0, DATA)
         assert "blockgate" in site.gateway.metrics()
-        assert time.monotonic() - start < 2 * SOON_S
-        site.faults.remove(rule)
+        assert site.faults.remove(rule) >= 1, "all of it while they hung"
         assert not any(reply.error for reply in nbd.wait_all(hung))
 
 
@@ -113,9 +107,7 @@ def test_a_reopen_that_cannot_drain_answers_in_time(site: Site, export: str) -> 
     with site.connect(export) as nbd:
         nbd.submit(Cmd.WRITE, 0, payload=DATA)
         site.faults.wait_hung()
-        start = time.monotonic()
         response = site.gateway.client.post(f"/v1/volumes/frail/{export}/reopen")
-        assert time.monotonic() - start < 45
         assert not response.is_success, response.text
     other = site.gateway.serve("1MiB")
     with site.connect(other) as fresh:
@@ -148,9 +140,9 @@ def test_a_stop_while_the_disk_hangs(
         faults.wait_hung()
         assert gateway.process is not None
         gateway.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: not gateway.api_socket.exists(), 30)
+        wait_until(lambda: not gateway.api_socket.exists())
         faults.remove()
-        gateway.wait(30)
+        gateway.wait()
     gateway.start()
     with Client.open(f"127.0.0.1:{gateway.nbd_port}", export) as nbd:
         assert nbd.read(8192, 4096) == DATA
@@ -172,15 +164,13 @@ def test_a_stop_while_making_stable_hangs(
             nbd.write(0, DATA)
     rule = faults.hang("sync", path="/still/hung.img")
     assert gateway.process is not None
-    start = time.monotonic()
     gateway.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: "still/hung.img: its data is still being made stable" in gateway.log(), 15)
-    wait_until(lambda: not gateway.api_socket.exists(), 15)
-    assert time.monotonic() - start < 15
+    wait_until(lambda: "still/hung.img: its data is still being made stable" in gateway.log())
+    wait_until(lambda: not gateway.api_socket.exists())
     assert "still/sound.img" not in gateway.log()
     # The kernel keeps the process until its disk answers; then the data is stable after all.
-    faults.remove(rule)
-    gateway.wait(30)
+    assert faults.remove(rule) >= 1
+    gateway.wait()
     faults.power_loss()
     gateway.start()
     for export in exports:
@@ -194,9 +184,7 @@ def test_removing_an_export_while_making_stable_hangs(site: Site, export: str) -
     with site.connect(export) as nbd:
         nbd.write(0, DATA)
     rule = site.faults.hang("sync", path=site.path(export))
-    start = time.monotonic()
     done = site.gateway.run_cli("export", "remove", export)
-    assert time.monotonic() - start < 30
     assert done.returncode == 6, done.stdout + done.stderr
     assert "still being made stable" in done.stderr
     assert site.faults.remove(rule) >= 1
@@ -210,7 +198,7 @@ def test_removing_an_export_while_making_stable_hangs(site: Site, export: str) -
                 return False
         return True
 
-    wait_until(is_closed, 40)
+    wait_until(is_closed)
     assert site.gateway.add_export(f"frail/{export}", f"{export}-again")
     with site.connect(f"{export}-again") as nbd:
         assert nbd.read(0, 4096) == DATA

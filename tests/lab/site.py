@@ -53,7 +53,7 @@ class Site:
         self.gateway.start()
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     """Polls until the condition holds; AssertionError when the time is over."""
     deadline = time.monotonic() + timeout_s
     while not condition():

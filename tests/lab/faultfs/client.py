@@ -138,7 +138,7 @@ class FaultFS:
     def hung(self) -> list[HungOperation]:
         return [HungOperation(**entry) for entry in self._ask("hung")]
 
-    def wait_hung(self, count: int = 1, timeout_s: float = 10.0) -> list[HungOperation]:
+    def wait_hung(self, count: int = 1, timeout_s: float = 60.0) -> list[HungOperation]:
         """Wait until at least `count` operations hang."""
         self._until(lambda: len(self.hung()) >= count, timeout_s, f"{count} operations should hang")
         return self.hung()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from blockgate.api.bounds import BodyBounds
 from blockgate.api.server import HttpLimits, HttpServer
 from blockgate.process.tls import api_context
 from tests.conformance.nbdclient.certificates import make_certificates
+
+# Whatever does not come by then does not come.
+NEVER_S = 60
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -50,7 +54,7 @@ async def serving(
             await server.stop(1)
 
 
-async def talk(path: str, text: bytes, timeout_s: float = 5) -> bytes:
+async def talk(path: str, text: bytes, timeout_s: float = NEVER_S) -> bytes:
     """Send `text`, and read until the server closes or says nothing more."""
     reader, writer = await asyncio.open_unix_connection(path)
     writer.write(text)
@@ -58,6 +62,12 @@ async def talk(path: str, text: bytes, timeout_s: float = 5) -> bytes:
         data = await reader.read()
     writer.close()
     return data
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(NEVER_S):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -73,8 +83,7 @@ async def test_the_kernel_names_the_peer(tmp_path: Path) -> None:
 async def test_half_a_request_and_then_silence_ends(tmp_path: Path, text: bytes) -> None:
     async with serving(whoami, tmp_path, header_timeout_s=0.2, keep_alive_s=1) as (server, path):
         await talk(path, text)
-        await asyncio.sleep(0.05)
-        assert server.connections == 0
+        await until(lambda: server.connections == 0)
 
 
 async def test_an_idle_connection_is_kept_for_its_time_and_no_longer(tmp_path: Path) -> None:
@@ -85,7 +94,7 @@ async def test_an_idle_connection_is_kept_for_its_time_and_no_longer(tmp_path: P
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
             await reader.readuntil(b"\r\n\r\n")
             await reader.read(100)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(NEVER_S):
             assert await reader.read() == b""
         writer.close()
 
@@ -97,45 +106,56 @@ async def test_a_header_over_its_bound_is_refused(tmp_path: Path) -> None:
 
 
 async def test_no_more_connections_than_allowed(tmp_path: Path) -> None:
-    async with serving(whoami, tmp_path, connections=3, header_timeout_s=1) as (server, path):
+    limits = {"connections": 3, "header_timeout_s": 2 * NEVER_S}
+    async with serving(whoami, tmp_path, **limits) as (server, path):
         pairs = [await asyncio.open_unix_connection(path) for _ in range(3)]
-        await asyncio.sleep(0.05)
-        assert server.connections == 3
+        await until(lambda: server.connections == 3)
         with pytest.raises((ConnectionError, AssertionError)):
             assert await talk(path, GET), "closed at once"
         for _, writer in pairs:
             writer.close()
-        await asyncio.sleep(0.05)
+        await until(lambda: server.connections == 0)
         assert b"200" in await talk(path, GET)
 
 
-async def test_handshakes_that_never_end_are_bounded_too(tmp_path: Path) -> None:
+@asynccontextmanager
+async def serving_tls(tmp_path: Path, **limits: Any) -> AsyncIterator[tuple[ssl.SSLContext, int]]:
+    """What its clients use, and the port."""
     certificates = make_certificates(tmp_path / "pki")
     context = api_context(
         certificates.server_cert, certificates.server_key, None, require_client=False
     )
-    server = HttpServer(whoami, HttpLimits(connections=3, tls_handshake_s=0.5))
+    server = HttpServer(whoami, HttpLimits(**limits))
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
         await server.listen(sock, context)
-        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
-        await asyncio.sleep(0.1)
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        async with asyncio.timeout(0.3):
-            assert await reader.read() == b"", "closed at once"
-        writer.close()
-        async with asyncio.timeout(5):  # the silent ones are given up, and there is room again
-            for one, _ in silent:
-                assert await one.read() == b""
-        await asyncio.sleep(0.1)
-        client = certificates.client_context(with_certificate=False)
-        _, writer = await asyncio.open_connection(
-            "127.0.0.1", port, ssl=client, server_hostname="localhost"
-        )
-        writer.close()
-        for _, other in silent:
-            other.close()
+        yield certificates.client_context(with_certificate=False), sock.getsockname()[1]
         await server.stop(1)
+
+
+async def test_connections_in_a_handshake_count(tmp_path: Path) -> None:
+    async with serving_tls(tmp_path, connections=3, tls_handshake_s=2 * NEVER_S) as (_, port):
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(NEVER_S):
+            assert await reader.read() == b"", "closed, though no time is over"
+        for one in (writer, *(other for _, other in silent)):
+            one.close()
+
+
+async def test_handshakes_that_never_end_are_given_up(tmp_path: Path) -> None:
+    async with serving_tls(tmp_path, connections=3, tls_handshake_s=0.3) as (client, port):
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        async with asyncio.timeout(NEVER_S):
+            for reader, writer in silent:
+                assert await reader.read() == b""
+                writer.close()
+            while True:  # there is room again
+                with suppress(OSError):
+                    _, writer = await asyncio.open_connection(
+                        "127.0.0.1", port, ssl=client, server_hostname="localhost"
+                    )
+                    break
+        writer.close()
 
 
 async def test_a_peer_that_takes_no_answer_is_dropped(tmp_path: Path) -> None:
@@ -147,25 +167,28 @@ async def test_a_peer_that_takes_no_answer_is_dropped(tmp_path: Path) -> None:
     async with serving(flood, tmp_path, send_stall_s=0.2) as (server, path):
         _, writer = await asyncio.open_unix_connection(path, limit=1024)
         writer.write(GET)
-        async with asyncio.timeout(5):
-            while not server.connections:
-                await asyncio.sleep(0.01)
-            while server.connections:
-                await asyncio.sleep(0.02)
+        await until(lambda: server.connections == 1)
+        await until(lambda: server.connections == 0)
         writer.close()
 
 
-async def test_a_body_is_bounded_in_bytes_and_time(tmp_path: Path) -> None:
-    app = BodyBounds(echo, max_bytes=1000, timeout_s=0.3)
-    post = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+
+
+async def test_a_body_is_bounded_in_bytes(tmp_path: Path) -> None:
+    app = BodyBounds(echo, max_bytes=1000, timeout_s=2 * NEVER_S)
     async with serving(app, tmp_path) as (_, path):
-        assert (await talk(path, post + b"Content-Length: 3\r\n\r\nabc")).endswith(b"abc")
-        said = await talk(path, post + b"Content-Length: 1001\r\n\r\n")
+        assert (await talk(path, POST + b"Content-Length: 3\r\n\r\nabc")).endswith(b"abc")
+        said = await talk(path, POST + b"Content-Length: 1001\r\n\r\n")
         assert b"413" in said and b"too-large" in said
         chunks = b"400\r\n" + b"x" * 1024 + b"\r\n"
-        said = await talk(path, post + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+        said = await talk(path, POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
         assert b"413" in said
-        said = await talk(path, post + b"Content-Length: 3\r\n\r\na")
+
+
+async def test_a_body_is_bounded_in_time(tmp_path: Path) -> None:
+    async with serving(BodyBounds(echo, max_bytes=1000, timeout_s=0.3), tmp_path) as (_, path):
+        said = await talk(path, POST + b"Content-Length: 3\r\n\r\na")
         assert b"408" in said
 
 
@@ -180,18 +203,21 @@ async def test_the_end_lets_requests_be_answered(tmp_path: Path) -> None:
     async with serving(slow, tmp_path) as (server, path):
         talking = asyncio.create_task(talk(path, GET))
         await begun.wait()
-        await server.stop(5)
+        await server.stop(NEVER_S)
         assert (await talking).endswith(b"done")
 
 
 async def test_the_end_waits_no_longer_than_told(tmp_path: Path) -> None:
+    begun = asyncio.Event()
+
     async def never(scope: Any, receive: Any, send: Any) -> None:
+        begun.set()
         await asyncio.sleep(3600)
 
     async with serving(never, tmp_path) as (server, path):
         talking = asyncio.create_task(talk(path, GET))
-        await asyncio.sleep(0.05)
-        async with asyncio.timeout(3):
+        await begun.wait()
+        async with asyncio.timeout(NEVER_S):
             await server.stop(0.1)
         await talking
 

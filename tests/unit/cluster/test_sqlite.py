@@ -99,15 +99,25 @@ async def test_a_lease_takes_its_keys_with_it(store: SqliteStore) -> None:
     assert [e.key for e in await store.range("w")] == ["without"]
 
 
-async def test_a_lease_runs_out_unless_renewed(store: SqliteStore) -> None:
+async def test_a_lease_runs_out_unless_renewed(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("blockgate.cluster.sqlite._boottime", lambda: now)
     lease = await store.lease(300)
     other = await store.lease(60_000)
     assert lease.id != other.id
     await store.txn([], [Put("k", b"", lease.id)])
+    now += 0.2
     await lease.renew()
+    now += 0.2
+    await asyncio.sleep(0.35)  # it has looked at the clock again
     assert await store.get("k") is not None
     async with store.watch("k") as changes:
-        async with asyncio.timeout(10):
+        now += 0.2
+        with pytest.raises(Unavailable):
+            await lease.renew()
+        async with asyncio.timeout(60):
             await anext(changes)
     assert await store.get("k") is None
 

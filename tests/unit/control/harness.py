@@ -97,7 +97,7 @@ class Lab:
         """What the caller gets; None if the process died before it could answer."""
         waiting = asyncio.ensure_future(work)
         try:
-            return await asyncio.wait_for(waiting, 20)
+            return await asyncio.wait_for(waiting, 60)
         except Killed:
             return None
 

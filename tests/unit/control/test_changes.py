@@ -92,20 +92,23 @@ async def test_what_runs_at_a_stop_is_finished_at_the_next_start(
     object.__setattr__(lab.control._core.settings, "start_wait_s", 0.1)
     carry_out = Executor.carry_out
 
+    hangs = asyncio.Event()
+
     async def hang(self: Executor, step: object, progress: object) -> None:
+        hangs.set()
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Executor, "carry_out", hang)
     number = new_id()
     caller = asyncio.create_task(lab.control.volume_create(ADMIN, number, "main/a", "1M"))
-    await asyncio.sleep(0.2)
+    await hangs.wait()
     await lab.stop()
     with pytest.raises(Unavailable, match="next start"):
         await caller
     monkeypatch.setattr(Executor, "carry_out", carry_out)
     await lab.start()
-    assert (await lab.control.operation(ADMIN, number)).state == "done"
     assert (await lab.control.volume_create(ADMIN, number, "main/a", "1M")).state == "ready"
+    assert (await lab.control.operation(ADMIN, number)).state == "done"
 
 
 async def test_a_disk_that_fills_up_leaves_nothing_behind(

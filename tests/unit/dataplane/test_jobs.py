@@ -222,10 +222,10 @@ async def test_targets_change_while_a_copy_hangs_whose_session_has_gone() -> Non
     gateway.iscsi.sessions.ended_by_number(alice)
     await settle()
     changed = {1: lun_view(), 2: lun_view(4, uuid=SECOND)}
-    await asyncio.wait_for(gateway.set_targets(target_view(changed)), 1)
+    await asyncio.wait_for(gateway.set_targets(target_view(changed)), 60)
     assert set(gateway.iscsi.sessions.units_of(bob)) == {3, 4}
     renamed = {1: replace(lun_view(), volume="pool/other", size=2 << 20), 2: changed[2]}
-    await asyncio.wait_for(gateway.set_targets(target_view(renamed)), 1)
+    await asyncio.wait_for(gateway.set_targets(target_view(renamed)), 60)
     management(gateway, bob, 5)
     await settle()
     assert set(gateway.wire.named("cancel_job")) == {(number,)}

@@ -13,7 +13,6 @@ Connect = Callable[..., Session]
 SOLICITED = {"InitialR2T": "Yes", "ImmediateData": "No"}
 BLOCKS = 128
 DATA = b"\xa5" * (BLOCKS * cdbs.BLOCK)
-PROMPT_S = 5.0
 
 
 def stall(session: Session, lba: int = 0) -> Pdu:
@@ -43,7 +42,7 @@ def test_resets_do_not_wait_for_it(
 ) -> None:
     victim, other = connect("victim", keys=SOLICITED), connect("other")
     r2t = stall(victim)
-    response = other.manage(function, timeout_s=PROMPT_S)
+    response = other.manage(function)
     assert response == cdbs.COMPLETE
     assert victim.command(cdbs.TEST_UNIT_READY).sense_code in attentions
     # What comes too late for the task is dropped, and the session goes on.
@@ -57,7 +56,7 @@ def test_resets_do_not_wait_for_it(
 def test_clear_task_set_does_not_wait_for_it(connect: Connect) -> None:
     victim, other = connect("victim", keys=SOLICITED), connect("other")
     stall(victim)
-    assert other.manage(cdbs.CLEAR_TASK_SET, timeout_s=PROMPT_S) == cdbs.COMPLETE
+    assert other.manage(cdbs.CLEAR_TASK_SET) == cdbs.COMPLETE
 
 
 def test_preempt_and_abort_does_not_wait_for_it(connect: Connect) -> None:
@@ -69,7 +68,7 @@ def test_preempt_and_abort_does_not_wait_for_it(connect: Connect) -> None:
     assert victim.command(reserve, write=cdbs.reserve_parameters(0xA)).status == cdbs.GOOD
     r2t = stall(victim)
     preempt = cdbs.reserve_out(cdbs.PREEMPT_AND_ABORT, cdbs.WRITE_EXCLUSIVE)
-    answer = other.command(preempt, write=cdbs.reserve_parameters(0xB, 0xA), timeout_s=PROMPT_S)
+    answer = other.command(preempt, write=cdbs.reserve_parameters(0xB, 0xA))
     assert answer.status == cdbs.GOOD
     # SPC-4 5.9.11.3: REGISTRATIONS PREEMPTED for the nexus that lost its registration
     assert (6, 0x2A, 0x05) in victim.clear_attentions()
@@ -82,7 +81,7 @@ def test_preempt_and_abort_does_not_wait_for_it(connect: Connect) -> None:
 def test_abort_of_the_stalled_task_itself(connect: Connect) -> None:
     victim = connect("victim", keys=SOLICITED)
     r2t = stall(victim)
-    assert victim.manage(cdbs.ABORT_TASK, referenced=r2t.itt, timeout_s=PROMPT_S) == cdbs.COMPLETE
+    assert victim.manage(cdbs.ABORT_TASK, referenced=r2t.itt) == cdbs.COMPLETE
     victim.send_data(r2t, DATA)
     assert victim.command(cdbs.TEST_UNIT_READY).status == cdbs.GOOD
     assert_unwritten(victim)
@@ -93,7 +92,7 @@ def test_abort_of_the_stalled_task_itself(connect: Connect) -> None:
 def test_abort_task_set_ends_them_all(connect: Connect) -> None:
     victim = connect("victim", keys=SOLICITED)
     stalled = [stall(victim, lba) for lba in range(0, 8 * BLOCKS, BLOCKS)]
-    assert victim.manage(cdbs.ABORT_TASK_SET, timeout_s=PROMPT_S) == cdbs.COMPLETE
+    assert victim.manage(cdbs.ABORT_TASK_SET) == cdbs.COMPLETE
     for r2t in stalled:
         victim.send_data(r2t, DATA)
     assert victim.command(cdbs.TEST_UNIT_READY).status == cdbs.GOOD
@@ -105,6 +104,6 @@ def test_a_victim_that_disappears(connect: Connect, bystander: Session) -> None:
     victim = connect("victim", keys=SOLICITED)
     stall(victim)
     victim.close()
-    assert bystander.manage(cdbs.LUN_RESET, timeout_s=PROMPT_S) == cdbs.COMPLETE
+    assert bystander.manage(cdbs.LUN_RESET) == cdbs.COMPLETE
     bystander.clear_attentions()
     assert_unwritten(bystander)
