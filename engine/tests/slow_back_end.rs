@@ -314,8 +314,15 @@ fn stopping_answers_what_is_in_flight() {
         client.send(&client.request(0, 0, 1, 0, 4096));
         server.eventually("it is held", |_| held.count() == 1);
         let engine = server.engine.clone();
-        let stopping = std::thread::spawn(move || engine.stop(5000));
-        std::thread::sleep(Duration::from_millis(50));
+        let stopping = std::thread::spawn(move || engine.stop(60_000));
+        // What lies behind the end is refused for that, until the shard stops.
+        loop {
+            client.send(&client.request(0, 0, 2, 64 * MIB, 4096));
+            match client.reply(4096).error {
+                22 => std::thread::yield_now(),
+                error => break assert_eq!(error, 108, "ESHUTDOWN"),
+            }
+        }
         client.send(&client.request(0, 0, 2, 0, 4096));
         assert_eq!(client.reply(4096).error, 108, "ESHUTDOWN");
         held.finish(Ok(()));
@@ -333,7 +340,7 @@ fn stopping_does_not_wait_for_the_hung() {
         server.eventually("it is held", |_| held.count() == 1);
         let start = Instant::now();
         server.engine.stop(200);
-        assert!(start.elapsed() < Duration::from_secs(5));
+        assert!(start.elapsed() < Duration::from_secs(60));
         assert!(client.is_closed());
         // It ends after its shard: nobody is there to hear of it, and nothing breaks.
         held.finish(Ok(()));
@@ -363,7 +370,7 @@ fn a_shard_that_is_stuck_is_left_out_of_what_is_shown() {
         let mut clients = [server.connect(SIMPLE), server.connect(SIMPLE)];
         clients[0].send(&clients[0].request(0, 0, 1, 0, 4096));
         server.eventually("it is held", |_| held.count() == 1);
-        assert_eq!((server.engine.tasks().len(), server.engine.silent_shards()), (1, 0));
+        server.eventually("both answer", |engine| engine.tasks().len() == 1 && engine.silent_shards() == 0);
         let stuck = held.stuck.lock().unwrap();
         clients[1].send(&clients[1].request(0, 0, 1, 0, 4096));
         let start = Instant::now();
@@ -373,7 +380,7 @@ fn a_shard_that_is_stuck_is_left_out_of_what_is_shown() {
         });
         assert_eq!(server.engine.tasks().len(), 1);
         assert_eq!(server.engine.counters().0.len(), 1);
-        assert!(start.elapsed() < Duration::from_secs(20));
+        assert!(start.elapsed() < Duration::from_secs(60));
         let refused = server.engine.close_volume(server.volume, 100).unwrap_err();
         assert_eq!((refused.errno, refused.text.as_str()), (libc::EBUSY, "a shard does not answer"));
         drop(stuck);
@@ -393,7 +400,7 @@ fn stopping_does_not_wait_for_a_shard_that_is_stuck() {
         });
         let start = Instant::now();
         let left = server.engine.stop(100);
-        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(start.elapsed() < Duration::from_secs(60));
         assert!(left.iter().any(|text| text.contains("does not answer")), "{left:?}");
         drop(stuck);
     });
@@ -409,12 +416,12 @@ fn storage_that_hangs_while_it_is_made_stable_is_not_waited_for() {
             let start = Instant::now();
             let refused = server.engine.close_volume(server.volume, 50).unwrap_err();
             assert_eq!((refused.errno, refused.text.as_str()), (libc::EBUSY, "its data is still being made stable"));
-            assert!(start.elapsed() < Duration::from_secs(10));
+            assert!(start.elapsed() < Duration::from_secs(60));
         }
         server.engine.close_volume(sound, 5000).unwrap();
         let start = Instant::now();
         let left = server.engine.stop(100);
-        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(start.elapsed() < Duration::from_secs(60));
         assert!(left.len() == 1 && left[0].contains("still being made stable"), "{left:?}");
         drop(hung);
     });
