@@ -362,8 +362,13 @@ fn other_commands_do_what_they_say() {
 
 /// A unit whose requests end when the test says so.
 fn on_held(limits: &[(&str, u64)], test: impl Fn(&Target, &Arc<Held>)) {
+    on_blocks_of(1, limits, test);
+}
+
+/// The same, on storage with blocks of so many bytes.
+fn on_blocks_of(alignment: u32, limits: &[(&str, u64)], test: impl Fn(&Target, &Arc<Held>)) {
     for path in paths() {
-        let held = Held::new(16 * MIB);
+        let held = Held::of_blocks(alignment, 16 * MIB);
         let target = Target::start(path, limits, 2, |engine| {
             let volume = held.volume(engine);
             engine.swap_gate(volume, scsi_gate(2, 16 * MIB)).unwrap();
@@ -444,6 +449,24 @@ fn nobody_comes_between_the_pieces_of_an_orwrite() {
         assert_eq!(it.answer(tag).1.status(), 0);
         target.eventually("the other one is begun", |_| held.finish(Ok(())) == 1);
         assert_eq!(other.answer(tag_of(bhs)).1.status(), 0);
+    });
+}
+
+/// What shares a block of the storage is read and written back as a whole: such pieces follow one another.
+#[test]
+fn pieces_of_an_orwrite_that_share_a_block_are_not_written_at_once() {
+    on_blocks_of(4096, &[], |target, held| {
+        let data = vec![0x55; 600 << 10];
+        let mut it = target.login(&Agreed::session(1));
+        let tag = or_write(&mut it, 1, data.len());
+        for _ in 0..3 {
+            let asked = r2t(&mut it, tag);
+            give(&mut it, &asked, &data);
+            target.eventually("it is begun", |_| held.count() == 1);
+            it.ping(); // there is no R2T before its answer
+            held.finish(Ok(()));
+        }
+        assert_eq!(it.answer(tag).1.status(), 0);
     });
 }
 

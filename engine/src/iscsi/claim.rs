@@ -73,6 +73,16 @@ impl Command {
         }
     }
 
+    /// Would its next piece write to a block of the storage that one before it is still writing to? Such a block is
+    /// read and written back as a whole, and pieces of one claim have no ranges of their own to keep them apart.
+    pub(super) fn shares_a_block(&self, media: &Media) -> bool {
+        if self.in_flight == 0 || !matches!(self.claim, Claim::Has(_)) {
+            return false;
+        }
+        let volume = &self.lun.as_ref().expect("media commands have a unit").attachment.entry.volume;
+        (media.offset + u64::from(self.base)) % u64::from(volume.alignment()) != 0
+    }
+
     fn keeps_a_buffer(&self) -> bool {
         let has_claim = matches!(self.claim, Claim::Has(_));
         has_claim && self.error.is_none() && self.buf.is_none() && self.base < self.wants()

@@ -183,7 +183,10 @@ impl Session {
                 }
                 return;
             }
-            if command.in_flight >= WINDOW || !self.collect(ctx, handle) || !self.has_range(ctx, handle, media) {
+            if command.in_flight >= WINDOW || command.shares_a_block(media) {
+                return;
+            }
+            if !self.collect(ctx, handle) || !self.has_range(ctx, handle, media) {
                 return;
             }
             let mut buf = self.take_collected(ctx, handle).expect("data is collected in a buffer");

@@ -434,6 +434,8 @@ pub fn pattern(offset: u64, len: usize) -> Vec<u8> {
 #[derive(Default)]
 pub struct Held {
     pub size: u64,
+    /// Of its blocks, in bytes.
+    pub alignment: u32,
     /// Held by a test: the back end breaks its word, and blocks the shard.
     pub stuck: Mutex<()>,
     /// Held by a test: making things stable hangs.
@@ -443,7 +445,12 @@ pub struct Held {
 
 impl Held {
     pub fn new(size: u64) -> Arc<Held> {
-        Arc::new(Held { size, ..Held::default() })
+        Held::of_blocks(1, size)
+    }
+
+    /// The same, of blocks of so many bytes.
+    pub fn of_blocks(alignment: u32, size: u64) -> Arc<Held> {
+        Arc::new(Held { size, alignment, ..Held::default() })
     }
 
     pub fn count(&self) -> usize {
@@ -500,7 +507,7 @@ impl Backstore for HeldStore {
     }
     fn expect_size(&self, _: u64) {}
     fn alignment(&self) -> u32 {
-        1
+        self.0.alignment
     }
     fn try_now(&self, _: &mut Request) -> Attempt {
         drop(self.0.stuck.lock().unwrap());

@@ -1,5 +1,6 @@
 //! Reading and writing, blocking. In direct mode whatever is no whole number of blocks takes a
-//! detour; the volume's range table keeps others off the blocks meanwhile.
+//! detour; the volume's range table keeps others off the blocks meanwhile, and pieces of one claim follow
+//! one another where they share one.
 //!
 //! ```text
 //!          a (request)                    b
