@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Final
 
 from blockgate.scsi.facts import Facts
-from blockgate.scsi.reactions import FillJob, Job, ZeroJob
+from blockgate.scsi.reactions import FillJob, ZeroJob
 from blockgate.scsi.sense import Key, Progress, Sense, invalid_cdb, invalid_parameter, list_length
 
 OVERWRITE: Final = 0x01
@@ -62,7 +62,7 @@ class Operation:
     offset: int = 0
     stage: Stage = Stage.RUNNING
 
-    def job(self, facts: Facts) -> Job:
+    def job(self, facts: Facts) -> FillJob | ZeroJob:
         """The stretch that is next. The last pass is never inverted (SBC-3 5.24.2.2)."""
         length = self._stretch(facts)
         if not self.pattern:
@@ -74,9 +74,10 @@ class Operation:
         block = (pattern * -(-facts.block_size // len(pattern)))[: facts.block_size]
         return FillJob(self.offset, length, block)
 
-    def advanced(self, facts: Facts) -> Operation | None:
-        """The operation when that stretch is over as well; None: nothing is left of it."""
-        offset = self.offset + self._stretch(facts)
+    def advanced(self, facts: Facts, length: int) -> Operation | None:
+        """The operation when that stretch, of so many bytes, is over as well: the volume may have
+        grown meanwhile. None: nothing is left of it."""
+        offset = self.offset + length
         if offset < facts.size_bytes:
             return replace(self, offset=offset)
         if self.done + 1 < self.passes:

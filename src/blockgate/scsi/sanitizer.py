@@ -48,6 +48,7 @@ class Sanitizer:
         self._operation: Operation | None = None
         self._before: Operation | None = None
         self._key = 0
+        self._length = 0  # of its stretch
         self._done_bytes = 0
         self._awaited = False
 
@@ -123,10 +124,9 @@ class Sanitizer:
     def _start_stretch(self) -> StartJob:
         assert self._operation is not None, "a stretch of no operation"
         self._done_bytes = 0
-        job = self._start(
-            self._operation.job(self._facts()), lambda error, _done: self._ended(job.key, error)
-        )
-        self._key = job.key
+        stretch = self._operation.job(self._facts())
+        job = self._start(stretch, lambda error, _done: self._ended(job.key, error))
+        self._key, self._length = job.key, stretch.length
         return job
 
     def _ended(self, key: int, error: int) -> Reaction:
@@ -140,7 +140,7 @@ class Sanitizer:
         if error:
             effects = self._fail(operation)
             return self._answer(self._refuse(sanitize.SANITIZE_COMMAND_FAILED), effects)
-        further = operation.advanced(self._facts())
+        further = operation.advanced(self._facts(), self._length)
         if further is not None:
             self._become(further)
             return Reaction(None, self._begin_stretch())

@@ -237,6 +237,15 @@ def test_a_sanitize_operation_is_recorded_stretch_by_stretch() -> None:
     assert reaction.reply is not None and reaction.reply.status == 0
 
 
+def test_what_a_volume_grows_by_meanwhile_is_sanitized_as_well() -> None:
+    unit = make_unit(blocks="2048")
+    unit.execute(nexus("A"), Command(ERASE))
+    unit.set_capacity(4096)
+    grown = unit.job_done(1, 0, 1 << 20)
+    assert names(grown.effects) == ["persist sanitize", "gate", "punch 1048576 1048576"]
+    assert names(unit.job_done(2, 0, 1 << 20).effects) == ["persist sanitize nothing", "gate"]
+
+
 def test_erasing_is_cut_less_finely() -> None:
     unit = make_unit(blocks=str(65 * GIB // 512))
     begun = unit.execute(nexus("A"), Command(ERASE))
