@@ -161,7 +161,7 @@ def info(target: TargetArgument) -> None:
 def _lun(lun: Row) -> str:
     words = [format_size(lun["size"])]
     words += ["read-only"] if lun["read_only"] else []
-    words += [] if lun["ready"] else ["not open"]
+    words += [] if lun["ready"] else ["not ready"]
     # A path as paths usually are is not worth a word.
     words += [lun["access_state"]] if lun["access_state"] not in ("", ACCESS_STATES[0]) else []
     return f"{lun['volume']} ({', '.join(words)})"

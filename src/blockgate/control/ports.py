@@ -321,6 +321,17 @@ class DataPlane(Protocol):
         parameters say, or what initiators have set since. Units that are not open are left out."""
         ...
 
+    def unit_trouble(self, handle: int) -> str:
+        """Why nobody can use an open volume although its data is well, and what to do: what is
+        kept of its logical unit cannot be read, it is being sanitized or has been stopped. Empty:
+        nothing stands against it."""
+        ...
+
+    async def unfinished(self, uuid: str) -> str:
+        """What a volume that is not open will go on with when it is opened; empty: nothing that
+        is known."""
+        ...
+
     def keep_units_in(self, units: UnitStore) -> None:
         """Where logical units keep their records. Called before the first `set_targets`."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from blockgate.backstores.base import Flaw, FlawKind
@@ -121,7 +122,10 @@ class Reading:
         caller.require(Role.VIEW)
         volume = self.find_volume(text)
         glance = await self._glance([volume])
-        return glance.volume(volume, await self._allocated(volume))
+        info = glance.volume(volume, await self._allocated(volume))
+        if info.reason or volume.uuid in self._core.opened:
+            return info
+        return replace(info, reason=await self._core.data_plane.unfinished(volume.uuid))
 
     async def flaws(self, volumes: Iterable[Volume]) -> dict[Volume, Flaw]:
         """Those volumes whose data or label is not as it has to be, and what of it.
@@ -300,6 +304,8 @@ class _Glance:
             health, reason = "unavailable", str(blocked.error)
         elif status is not None:
             health, reason = status.health, status.reason
+            trouble = core.data_plane.unit_trouble(status.handle)
+            reason = " ".join(filter(None, (trouble, reason)))
         state, flaw = "ready", self._flaws.get(volume)
         if core.made.get(volume.uuid) != volume:
             state = "changing"
@@ -340,9 +346,10 @@ class _Glance:
         """The view of an export."""
         volume = self._core.config.volumes[export.volume]
         blocked = self._core.blocked.get(volume.uuid)
-        ready = export.name in self._core.published
-        reason = ""
-        if not ready:
+        opened = self._core.opened.get(volume.uuid)
+        if export.name in self._core.published and opened is not None:
+            reason = self._core.data_plane.unit_trouble(opened.handle)
+        else:
             reason = str(blocked.error) if blocked else "Its volume is being opened."
         return ExportInfo(
             name=export.name,
@@ -352,7 +359,7 @@ class _Glance:
             read_only=export.read_only,
             tls_required=export.tls_required,
             allow=tuple(str(network) for network in export.allow),
-            ready=ready,
+            ready=not reason,
             reason=reason,
             sessions=self._sessions[export.name],
         )

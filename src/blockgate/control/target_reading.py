@@ -98,6 +98,7 @@ class TargetReading:
         trouble = self._core.data_plane.target_trouble(target.name)
         ready = offer is not None and offer.ready
         reasons = [trouble.reason if trouble else "", self._reason(target, ready)]
+        reasons += self._unit_troubles(target, reasons[0])
         states = self._core.data_plane.access_states(target.name)
         return TargetInfo(
             name=target.name,
@@ -124,6 +125,21 @@ class TargetReading:
             reasons.append("Its volumes are being opened.")
         return " ".join(reasons)
 
+    def _unit_troubles(self, target: Target, told: str) -> list[str]:
+        """What keeps its initiators from using a unit; without units that were told of."""
+        volumes = self._core.config.volumes
+        refs = sorted({lun.volume for lun in target.mappings()})
+        troubles = ((ref, self._unit_trouble(volumes[ref].uuid)) for ref in refs)
+        return [
+            f"Volume {ref}: {trouble}"
+            for ref, trouble in troubles
+            if trouble and f"{ref}:" not in told
+        ]
+
+    def _unit_trouble(self, uuid: str) -> str:
+        opened = self._core.opened.get(uuid)
+        return self._core.data_plane.unit_trouble(opened.handle) if opened is not None else ""
+
     def _acl(self, acl: Acl, states: Mapping[str, str]) -> AclInfo:
         return AclInfo(
             subject=str(acl.subject),
@@ -141,6 +157,7 @@ class TargetReading:
             volume = self._core.config.volumes[lun.volume]
             opened = self._core.opened.get(volume.uuid)
             ready = opened is not None and opened.gate is not None and not opened.stale
+            ready = ready and not self._unit_trouble(volume.uuid)
             state = states.get(volume.uuid, "")
             shown = LunInfo(lun.number, str(lun.volume), volume.size, lun.read_only, ready, state)
             found.append(shown)

@@ -85,6 +85,8 @@ class VolumeInfo:
     "degraded" while it is open, "closed" while nothing needs it, "unavailable" when it should
     be open and cannot be, because its data or its pool is away (`reason` says why). Data that is
     shorter than the volume is "degraded" open or closed.
+    `reason` says as well what keeps clients from data that is well: its unit's reservations cannot
+    be read, it is being sanitized; and, of a volume that is closed, what waits for it to be opened.
     `allocated` is what the data takes in the pool, filled in by `volume_info` only.
     """
 
@@ -137,8 +139,8 @@ class ExportInfo:
 
 @dataclass(frozen=True, slots=True)
 class LunInfo:
-    """A volume under a number. `ready` means that it is open; `access_state`, how it may be used by
-    this target now, is empty until it has been."""
+    """A volume under a number. `ready` means that it is open and can be used; `access_state`, how
+    it may be used by this target now, is empty until it has been."""
 
     lun: int
     volume: str

@@ -11,12 +11,14 @@ from typing import Final
 
 from blockgate.control import ports
 from blockgate.dataplane import targets as convert
+from blockgate.dataplane import troubles
 from blockgate.dataplane.aborts import Aborts
 from blockgate.dataplane.commands import Commands
 from blockgate.dataplane.connections import IscsiConnections
 from blockgate.dataplane.gates import Gates
 from blockgate.dataplane.management import TaskManager
 from blockgate.dataplane.pool_watch import Measure, PoolWatch, measure_in_thread
+from blockgate.dataplane.records import Record
 from blockgate.dataplane.sessions import LOGOUT_SECONDS, Sessions
 from blockgate.dataplane.unit_table import UnitTable
 from blockgate.dataplane.units import Mapped
@@ -190,6 +192,17 @@ class Iscsi:
         served = not reasons[0] and found.is_served_by(listeners)
         reason = " ".join(filter(None, reasons))
         return ports.TargetTrouble(reason, served) if reason else None
+
+    def unit_trouble(self, volume: int) -> str:
+        """See :meth:`ports.DataPlane.unit_trouble`."""
+        return self.units.trouble(volume)
+
+    async def unfinished(self, uuid: str) -> str:
+        """See :meth:`ports.DataPlane.unfinished`."""
+        try:
+            return troubles.of_record(await Record.load(uuid, self.units.store))
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""  # what cannot be read is told when it is needed
 
     def access_states(self, target: str) -> Mapping[str, str]:
         """See :meth:`ports.DataPlane.access_states`."""

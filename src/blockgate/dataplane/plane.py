@@ -333,6 +333,14 @@ class EngineDataPlane:
         """See :meth:`ports.DataPlane.access_states`."""
         return self._iscsi.access_states(target)
 
+    def unit_trouble(self, handle: int) -> str:
+        """See :meth:`ports.DataPlane.unit_trouble`."""
+        return self._iscsi.unit_trouble(handle)
+
+    async def unfinished(self, uuid: str) -> str:
+        """See :meth:`ports.DataPlane.unfinished`."""
+        return await self._iscsi.unfinished(uuid)
+
     def keep_units_in(self, units: ports.UnitStore) -> None:
         """See :meth:`ports.DataPlane.keep_units_in`."""
         self._iscsi.units.store = units

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from blockgate.control import ports
+from blockgate.dataplane import troubles
 from blockgate.dataplane.aborts import Aborts
 from blockgate.dataplane.gates import Gates, VolumeGate
 from blockgate.dataplane.jobs import JobTable
@@ -49,6 +50,7 @@ class UnitTable:
         self._units: dict[int, Unit] = {}
         self._closed: dict[str, Unit] = {}  # by UUID, the longest closed first
         self._blank: set[int] = set()  # without a unit because nothing is on record
+        self._unread: dict[int, OSError] = {}  # nobody is let in: what is on record is not known
         self._owed: dict[int, tuple[Effect, ...]] = {}  # what could not be put in force yet
 
     def all(self) -> Iterable[Unit]:
@@ -63,6 +65,13 @@ class UnitTable:
         """The unit of an open volume by its UUID."""
         return next((unit for unit in self._units.values() if unit.record.uuid == uuid), None)
 
+    def trouble(self, volume: int) -> str:
+        """Why nobody can use a volume; empty: nothing of its unit stands against it."""
+        unit, error = self._units.get(volume), self._unread.get(volume)
+        if unit is not None:
+            return troubles.of_unit(unit.logical)
+        return troubles.unread(error) if error is not None else ""
+
     async def introduce(self, mapped: Mapped) -> Unit:
         """The unit of a mapped volume as it should be now, in force on return. Raises OSError: a
         unit that was there before is as it was, by the ports that led to it."""
@@ -75,6 +84,7 @@ class UnitTable:
                 # Half of a unit serves nobody: the next try begins where this one did.
                 self._units.pop(mapped.view.handle, None)
                 if former is not None:
+                    former.logical.sanitizer.closed()  # what it was to go on with has not begun
                     self._closed[mapped.view.uuid] = former
                 await self._gates.of(mapped.view.handle).renew()
                 raise
@@ -145,6 +155,7 @@ class UnitTable:
         self._gates.forget(volume)
         self._owed.pop(volume, None)
         self._blank.discard(volume)
+        self._unread.pop(volume, None)
         unit = self._units.pop(volume, None)
         if unit is None:
             return
@@ -206,13 +217,16 @@ class UnitTable:
         """The record of a unit. While it cannot be had nobody knows who was locked out of the
         volume: until then everybody is, as if it were damaged. Raises OSError."""
         try:
-            return await Record.load(view.uuid, self.store)
-        except OSError:
+            record = await Record.load(view.uuid, self.store)
+        except OSError as error:
             if view.handle not in self._blank:
                 unknown = self._logical(facts, Reservations.unreadable(), Access(()))
                 gate.parts = unknown.gate
+                self._unread[view.handle] = error
                 await gate.renew()
             raise
+        self._unread.pop(view.handle, None)
+        return record
 
     def _logical(self, facts: Facts, reservations: Reservations, access: Access) -> LogicalUnit:
         return LogicalUnit(facts, reservations, TargetPortGroups(access), self._neighbours)

@@ -52,6 +52,8 @@ class PlainDataPlane:
     tls: TlsMaterial | None = None
     health: dict[int, str] = field(default_factory=dict)
     reason: dict[int, str] = field(default_factory=dict)
+    troubles: dict[int, str] = field(default_factory=dict)
+    waits: dict[str, str] = field(default_factory=dict)
     last: int = 0
 
     async def open_volume(self, spec: VolumeSpec) -> int:
@@ -125,6 +127,12 @@ class PlainDataPlane:
 
     def target_trouble(self, target: str) -> TargetTrouble | None:
         return None
+
+    def unit_trouble(self, handle: int) -> str:
+        return self.troubles.get(handle, "")
+
+    async def unfinished(self, uuid: str) -> str:
+        return self.waits.get(uuid, "")
 
     def access_states(self, target: str) -> Mapping[str, str]:
         return {}

@@ -12,6 +12,7 @@ from blockgate.scsi import Attention
 from blockgate.scsi.task_management import Verdict
 from tests.unit.dataplane.scene import (
     BOB,
+    DISK,
     Site,
     aptpl,
     copy_of_eight_blocks,
@@ -253,6 +254,26 @@ async def test_a_sanitize_operation_goes_on_when_its_volume_is_open_again() -> N
     await settle()
     _, _, parts = gateway.wire.gates[4]
     assert parts is not None and parts.not_ready is None
+
+
+async def test_a_sanitize_operation_goes_on_though_its_unit_could_not_be_had_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("blockgate.dataplane.iscsi.RETRY_SECONDS", 0)
+    gateway = Site()
+    alice, _ = await two_sessions(gateway)
+    gateway.command(alice, BLOCK_ERASE)
+    await settle()
+    await gateway.set_targets({})
+    gateway.iscsi.units.forget(3)
+    gateway.store.fails = True
+    other = "iqn.2024-01.com.example:other"  # its port is a new one
+    await gateway.set_targets({other: replace(target_view({1: lun_view(4)})[DISK], name=other)})
+    assert len(gateway.wire.named("start_job")) == 1
+    gateway.store.fails = False
+    await settle()
+    assert [job[2] for job in gateway.wire.named("start_job")] == [3, 4]
+    gateway.iscsi.stop()
 
 
 async def test_a_job_that_cannot_be_started() -> None:

@@ -230,8 +230,11 @@ async def test_who_needs_no_port_is_bound_before_there_is_a_unit(
         if restarted.store.unreadable
         else Situation.WRITE_EXCLUSIVE_OTHER
     )
+    told = restarted.iscsi.unit_trouble(3)
+    assert "it is tried again by itself" in told if restarted.store.unreadable else not told
     restarted.store.unreadable = restarted.store.fails = False
     await no_trouble(restarted)
+    assert restarted.iscsi.unit_trouble(3) == ""
     parts = restarted.wire.gates[3][2]
     assert parts is not None and parts.default_access is Situation.WRITE_EXCLUSIVE_OTHER
     restarted.iscsi.stop()
