@@ -24,6 +24,7 @@ from blockgate.cli import (
 from blockgate.cli.completion import SCRIPTS
 from blockgate.cli.output import print_json
 from blockgate.cli.session import command, current, report, set_root_options
+from blockgate.cli.stdout import OutputLost, flush_stdout, watch_stdout
 from blockgate.model.errors import InvalidInput
 
 _EPILOG = (
@@ -101,14 +102,25 @@ def completion(
 
 def main() -> NoReturn:
     """The console script; its exit status is documented in ``--help``."""
-    group = typer.main.get_command(app)
+    watch_stdout()
+    as_json = "--json" in sys.argv[1:]
     try:
-        if "--json" in sys.argv[1:]:
-            sys.exit(_main_for_programs(group))
-        group(prog_name="blockgate")
+        try:
+            _run(as_json=as_json)
+        finally:
+            flush_stdout()
+    except OutputLost as lost:
+        lost.end(as_json=as_json)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+def _run(*, as_json: bool) -> None:
+    group = typer.main.get_command(app)
+    if as_json:
+        sys.exit(_main_for_programs(group))
+    group(prog_name="blockgate")
 
 
 def _main_for_programs(group: Any) -> int:

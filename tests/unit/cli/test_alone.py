@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 from rich.console import Console
@@ -24,10 +26,13 @@ ROOT = Path(__file__).parents[3]
 IQN = "iqn.2026-11.org.example:web"
 
 
-def blockgate(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def blockgate(
+    *arguments: str, stdout: IO[bytes] | int = subprocess.PIPE, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "blockgate", *arguments],
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=60,
         env={**os.environ, "NO_COLOR": "1", **environment},
@@ -47,6 +52,27 @@ def test_errors_are_json_when_asked(tmp_path: Path) -> None:
     done = blockgate("--json", "tree", BLOCKGATE_API=f"unix:{tmp_path}/none.sock")
     assert done.returncode == 6
     assert json.loads(done.stderr)["error"]["code"] == "unavailable"
+
+
+PRINTS = (["--help"], ["--version"], ["completion", "bash"], ["completion", "bash", "--json"])
+
+
+@pytest.mark.parametrize("arguments", PRINTS, ids=" ".join)
+def test_output_that_finds_no_room_is_an_error(arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = blockgate(*arguments, stdout=full)
+    assert done.returncode == 7
+    assert "The output cannot be written: No space left on device." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", PRINTS, ids=" ".join)
+def test_output_that_nobody_reads_ends_it_as_it_ends_others(arguments: list[str]) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = blockgate(*arguments, stdout=theirs)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, "")
 
 
 @pytest.mark.parametrize(
