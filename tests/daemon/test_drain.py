@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
 from tests.conformance.nbdclient import Client, Cmd
@@ -73,6 +76,43 @@ def test_a_disk_that_never_answers_does_not_keep_it(
     disk.remove(rule)
     assert gateway.wait() == 0
     client.close()
+
+
+def test_a_change_that_outlasts_a_stop_has_not_failed(
+    start_gateway: Callable[..., Gateway], disk: FaultFS
+) -> None:
+    """Its client is told where to look; after the restart it is carried out."""
+    gateway = start_gateway(drain_seconds=0)
+    gateway.add_volume("64KiB", pool=gateway.add_pool("hang", disk.root), name="source")
+    (disk.root / "source.img").write_bytes(bytes(range(256)) * 256)  # what is no hole is read
+    pool = gateway.add_pool()
+    rule = disk.hang("read", path="*.img")
+    operation = str(uuid.uuid4())
+    copy = {"pool": pool, "name": "copy", "from": "hang/source"}
+
+    def ask() -> httpx.Response:
+        headers = {"Operation-Id": operation}
+        return gateway.client.post("/v1/volumes", json=copy, headers=headers)
+
+    with ThreadPoolExecutor(1) as other:
+        late = other.submit(ask)
+        disk.wait_hung()
+        os.kill(gateway.pid, signal.SIGTERM)
+        answer = late.result()
+    disk.remove(rule)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (503, "stopping")
+    assert operation in error["hint"]
+    assert gateway.wait() == 0
+    assert "Traceback" not in gateway.log()
+
+    gateway.start()
+    wait_until(lambda: gateway.api("GET", f"operations/{operation}")["state"] == "done")
+    assert ask().json()["name"] == "copy"
+    sent_again, cut_off, *_ = gateway.api("GET", "command-log")
+    assert (sent_again["status"], sent_again["result"]) == (201, "ok")
+    assert (cut_off["status"], cut_off["result"]) == (503, "stopping")
+    assert cut_off["operation_id"] == operation
 
 
 def test_a_second_sigterm_ends_it_at_once(

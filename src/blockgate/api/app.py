@@ -9,6 +9,7 @@ from blockgate.api.audit import Audit
 from blockgate.api.bounds import BodyBounds
 from blockgate.api.command_log import Masker
 from blockgate.api.context import ApiContext
+from blockgate.api.cut_off import CutOff
 from blockgate.api.errors import error_responses, install_error_handlers
 from blockgate.api.identify import Identify
 from blockgate.api.requests import harmless_fields, known_fields
@@ -66,4 +67,5 @@ def build_app(context: ApiContext) -> FastAPI:
     )
     app.add_middleware(BodyBounds)
     app.add_middleware(Identify, authenticator=context.authenticator)
+    app.add_middleware(CutOff)
     return app

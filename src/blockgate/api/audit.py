@@ -6,6 +6,7 @@ Reading leaves no entry, monitoring would fill the log; a route that gives secre
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -15,6 +16,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from blockgate.api import cut_off
 from blockgate.api.command_log import CommandEntry, CommandLog, Masker, printable
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ class Audit:
             return
         came = time.time()
         begun = time.monotonic()
-        status = 500  # unless the application answers
+        status = 0  # until it is answered
 
         async def note_status(message: Message) -> None:
             nonlocal status
@@ -48,11 +50,16 @@ class Audit:
 
         try:
             await self._app(scope, receive, note_status)
+        except asyncio.CancelledError:
+            # The answer comes from `CutOff`, further out. What was asked for has not failed.
+            if not status:
+                status, scope["state"]["error_code"] = cut_off.STATUS, cut_off.CODE
+            raise
         finally:
             state = scope["state"]
             if scope["method"] not in _READING or state.get("audited"):
                 took_ms = round((time.monotonic() - begun) * 1000, 3)
-                await self._write(scope, state, came, status, took_ms)
+                await self._write(scope, state, came, status or 500, took_ms)
 
     async def _write(
         self, scope: Scope, state: dict[str, Any], came: float, status: int, took_ms: float

@@ -31,7 +31,11 @@ _READ_BLOCK = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class CommandEntry:
-    """One command. `time` is when it came, in Unix seconds; `result` "ok" or the error's code."""
+    """One command. `time` is when it came, in Unix seconds; `result` "ok" or the error's code.
+
+    With "stopping" it was not answered when the gateway stopped, and may have been carried out
+    since: `operation_id` tells.
+    """
 
     time: float
     identity: str

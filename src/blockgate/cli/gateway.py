@@ -10,6 +10,7 @@ import typer
 
 from blockgate.cli.output import (
     Column,
+    Row,
     console,
     done,
     duration,
@@ -130,6 +131,13 @@ def level(
         done(f"Log level {made['level']}.", made)
 
 
+def _result(row: Row) -> str:
+    """What became of a command; of one that the gateway's stop cut off, where that is told."""
+    if row["result"] == "stopping" and row["operation_id"]:
+        return f"stopping: see `blockgate operation {row['operation_id']}`"
+    return str(row["result"])
+
+
 @command(log, "commands")
 def commands(
     limit: Annotated[
@@ -142,7 +150,7 @@ def commands(
         Column("WHEN", lambda row: when(row["time"])),
         Column("WHO", lambda row: row["identity"] or row["peer"]),
         Column("COMMAND", field("command")),
-        Column("RESULT", field("result")),
+        Column("RESULT", _result),
         Column("TOOK", lambda row: f"{row['duration_ms']:.0f} ms", right=True),
         Column("ARGUMENTS", lambda row: json.dumps(row["arguments"], ensure_ascii=False)),
     )

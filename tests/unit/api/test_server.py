@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from blockgate.api.bounds import BodyBounds
+from blockgate.api.cut_off import CutOff
 from blockgate.api.server import HttpLimits, HttpServer
 from blockgate.process.tls import api_context
 from tests.conformance.nbdclient.certificates import make_certificates
@@ -220,6 +221,38 @@ async def test_the_end_waits_no_longer_than_told(tmp_path: Path) -> None:
         async with asyncio.timeout(NEVER_S):
             await server.stop(0.1)
         await talking
+
+
+async def cut_off(app: Application, text: bytes, tmp_path: Path) -> bytes:
+    """What a client is told whose request `app` has when the time to drain is over."""
+    begun = asyncio.Event()
+
+    async def noting(scope: Any, receive: Any, send: Any) -> None:
+        begun.set()
+        await app(scope, receive, send)
+
+    async with serving(CutOff(noting), tmp_path) as (server, path):
+        talking = asyncio.create_task(talk(path, text))
+        await begun.wait()
+        await server.stop(0)
+        return await talking
+
+
+async def test_a_body_that_is_not_here_when_the_server_ends(tmp_path: Path) -> None:
+    said = await cut_off(BodyBounds(echo), POST + b"Content-Length: 3\r\n\r\na", tmp_path)
+    assert said.startswith(b"HTTP/1.1 503 ") and b'"code": "stopping"' in said
+    assert b"Send the request again" in said
+
+
+async def test_half_an_answer_is_left_at_that_when_the_server_ends(tmp_path: Path) -> None:
+    async def half(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"8")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        await asyncio.sleep(3600)
+
+    said = await cut_off(half, GET, tmp_path)
+    assert said.startswith(b"HTTP/1.1 200 ") and said.endswith(b"half")
 
 
 async def test_a_new_listening_takes_over_without_losing_anybody(tmp_path: Path) -> None:
