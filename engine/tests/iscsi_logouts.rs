@@ -230,6 +230,25 @@ fn a_window_that_the_former_connection_had_closed_is_told_to_be_open() {
     });
 }
 
+/// The peer keeps its ends of them open: the target does not wait for it, nor run out of connections.
+#[test]
+fn a_connection_is_reinstated_as_often_as_its_initiator_likes() {
+    with_limits(&[("linger_ms", 60_000)], |target, _| {
+        let mut current = target.login(&Agreed::session(1));
+        let mut former = Vec::new();
+        for cmd_sn in 1..100 {
+            current.cmd_sn = cmd_sn;
+            let tag = current.ask(0, [0; 16]);
+            assert_eq!(current.answer(tag).1.status(), 0);
+            former.push(std::mem::replace(&mut current, target.login(&Agreed { joins: true, ..Agreed::session(1) })));
+        }
+        for it in &mut former {
+            assert_eq!(target.wait_lost(), "another connection has taken its place");
+            assert!(it.is_closed());
+        }
+    });
+}
+
 #[test]
 fn the_only_connection_of_a_session_is_reinstated() {
     with_limits(&[], |target, _| {

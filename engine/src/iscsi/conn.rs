@@ -96,6 +96,8 @@ pub struct Conn {
     pub logouts: Vec<Logout>,
     /// By a logout: its session's other connections stay.
     pub logged_out: bool,
+    /// Another has its CID: there is nobody to say goodbye to.
+    pub replaced: bool,
     /// Our direction has been closed; so much of what still comes is read and thrown away.
     pub finished: bool,
     pub closing_left: usize,
@@ -135,6 +137,7 @@ impl Conn {
             closing_since_ms: 0,
             logouts: Vec::new(),
             logged_out: false,
+            replaced: false,
             finished: false,
             closing_left: CLOSING_BYTES,
             turn_left: 0,

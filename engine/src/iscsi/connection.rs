@@ -287,9 +287,18 @@ impl Connection {
         };
         let Phase::Login { mut link, .. } = std::mem::replace(&mut self.phase, Phase::Gone) else { return Ok(()) };
         link.out.head(|out| out.extend_from_slice(pdu));
-        let at = session.borrow_mut().join(ctx, *link, &params).ok_or("too many connections in its session")?;
-        self.phase = Phase::Full { session, at };
-        Ok(())
+        let joined = session.borrow_mut().join(ctx, *link, &params);
+        match joined {
+            Ok(at) => {
+                self.phase = Phase::Full { session, at };
+                Ok(())
+            }
+            Err(link) => {
+                // Its socket stays open until nobody watches it any more: its number would be another's.
+                self.phase = Phase::Login { link, asked: true };
+                Err("too many connections in its session".into())
+            }
+        }
     }
 
     /// One of its tasks has ended.

@@ -65,7 +65,7 @@ impl Session {
             let conn = self.conn(at);
             if let Some(why) = &conn.closing {
                 let why = why.clone();
-                if conn.link.has_unsent() || !conn.is_forsaken() {
+                if conn.link.has_unsent() || !(conn.is_forsaken() || conn.replaced) {
                     return Ok(Turn::Over);
                 }
                 return Err(why);

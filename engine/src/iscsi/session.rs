@@ -196,19 +196,19 @@ impl Session {
         Rc::new(RefCell::new(self))
     }
 
-    /// A connection has logged in. `None`: there are too many.
-    pub fn join(&mut self, ctx: &mut Ctx, link: Link, params: &Params) -> Option<TaskHandle> {
+    /// A connection has logged in. `Err`: there are too many.
+    pub fn join(&mut self, ctx: &mut Ctx, link: Link, params: &Params) -> Result<TaskHandle, Box<Link>> {
         let shut = self.window.is_shut();
         self.reinstate(ctx, params.cid);
         let digests = (params.header_digest, params.data_digest);
         let lengths = (params.max_send_data, params.max_recv_data);
         let conn = Conn::new(link, params.cid, digests, lengths, params.stat_sn, ctx.now_ms());
-        let at = self.conns.insert(conn).ok()?;
+        let at = self.conns.insert(conn).map_err(|conn| Box::new(conn.link))?;
         if shut {
             // By commands that ended without a word, it may be.
             self.tell_window(ctx);
         }
-        Some(at)
+        Ok(at)
     }
 
     /// A connection with this CID logs in: that is the logout of the one that has it. Below level 2 its tasks end
@@ -228,7 +228,7 @@ impl Session {
         let now_ms = ctx.now_ms();
         let conn = self.conn(former);
         conn.link.out.discard(&mut ctx.bufs);
-        conn.logged_out = true;
+        (conn.logged_out, conn.replaced) = (true, true);
         conn.close("another connection has taken its place", now_ms);
         self.kick(ctx, former);
     }
