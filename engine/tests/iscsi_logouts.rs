@@ -213,20 +213,66 @@ fn what_was_answered_leaves_before_a_connection_is_ended() {
     });
 }
 
+/// Sessions with a queue depth of four.
+fn of_four(session: u64) -> Agreed {
+    Agreed { queue_depth: 4, ..Agreed::session(session) }
+}
+
+/// Four WRITEs that wait for their data: no more may come.
+fn close_window(it: &mut Initiator) {
+    it.ping();
+    for _ in 0..4 {
+        let bhs = it.command(0xa1, 512, write10(0, 1));
+        it.send(bhs, &[]);
+        assert_eq!(it.recv().opcode(), 0x31);
+    }
+}
+
+/// Without being asked, the target says that four commands may come.
+fn hears_of_window(it: &mut Initiator) {
+    let told = it.recv();
+    assert_eq!((told.opcode(), told.word(32).wrapping_sub(told.word(28))), (0x20, 3), "NOP-In, four credits");
+    it.cmd_sn = told.word(28);
+    it.ping();
+}
+
 #[test]
 fn a_window_that_the_former_connection_had_closed_is_told_to_be_open() {
     with_image(&[], 16 * MIB, |target| {
-        let agreed = Agreed { queue_depth: 4, ..Agreed::session(1) };
-        let mut old = target.login(&agreed);
-        old.ping();
-        for _ in 0..4 {
-            let bhs = old.command(0xa1, 512, write10(0, 1));
-            old.send(bhs, &[]);
-            assert_eq!(old.recv().opcode(), 0x31);
+        let mut old = target.login(&of_four(1));
+        close_window(&mut old);
+        let mut new = target.login(&Agreed { joins: true, ..of_four(1) });
+        hears_of_window(&mut new);
+    });
+}
+
+#[test]
+fn a_window_that_a_connection_had_closed_is_told_to_be_open_when_that_one_logs_out() {
+    with_image(&[], 16 * MIB, |target| {
+        for (session, by_itself) in [(1, true), (2, false)] {
+            let mut one = target.login(&of_four(session));
+            let mut two = target.login(&Agreed { joins: true, cid: 1, ..of_four(session) });
+            close_window(&mut two);
+            let by = if by_itself { &mut two } else { &mut one };
+            let tag = log_out(by, 1, 1);
+            if by_itself {
+                let (conn, closes) = target.wait_logout();
+                target.engine.logout_done(conn, closes);
+                assert_eq!(by.recv().itt(), tag, "who leaves needs no window");
+            }
+            hears_of_window(&mut one);
         }
-        let mut new = target.login(&Agreed { joins: true, ..agreed });
-        let told = new.recv();
-        assert_eq!((told.opcode(), told.word(32).wrapping_sub(told.word(28))), (0x20, 3), "NOP-In, four credits");
+    });
+}
+
+/// SAM-5 5.6: without TAS nobody is told of commands that another initiator has ended.
+#[test]
+fn a_window_is_told_to_be_open_when_what_had_closed_it_was_aborted_by_others() {
+    with_image(&[], 16 * MIB, |target| {
+        let mut one = target.login(&of_four(1));
+        close_window(&mut one);
+        target.engine.abort(AbortOrder { request: 7, volume: target.volume, ..ALL });
+        hears_of_window(&mut one);
     });
 }
 

@@ -156,6 +156,11 @@ impl Conn {
         self.logouts.iter().any(|asked| asked.closes == self.link.id)
     }
 
+    /// Is it being closed, or has it asked for that, by itself or with its session?
+    pub fn is_leaving(&self) -> bool {
+        self.closing.is_some() || self.closes_itself() || self.logouts.iter().any(|asked| asked.cid.is_none())
+    }
+
     /// Bytes behind a data segment of `len`: padding and digest.
     pub fn trailer(&self, len: usize) -> usize {
         padding(len) + if self.data_digest { DIGEST_BYTES } else { 0 }

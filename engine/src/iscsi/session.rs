@@ -95,6 +95,8 @@ pub struct Session {
     pub early_bytes: usize,
     /// There were such at the end of the last turn.
     pub wanted: bool,
+    /// Commands ended without a word while the window was closed: that it is open now has to be told.
+    pub untold: bool,
     pub commands: Slab<Command>,
     pub tags: Tags,
     /// Commands that were delivered and have not ended, immediate ones apart; and those.
@@ -156,6 +158,7 @@ impl Session {
             early: Vec::new(),
             early_bytes: 0,
             wanted: false,
+            untold: false,
             commands: Slab::new(ctx.limits.commands_per_session as usize),
             tags: Tags::default(),
             delivered: 0,
@@ -198,17 +201,11 @@ impl Session {
 
     /// A connection has logged in. `Err`: there are too many.
     pub fn join(&mut self, ctx: &mut Ctx, link: Link, params: &Params) -> Result<TaskHandle, Box<Link>> {
-        let shut = self.window.is_shut();
         self.reinstate(ctx, params.cid);
         let digests = (params.header_digest, params.data_digest);
         let lengths = (params.max_send_data, params.max_recv_data);
         let conn = Conn::new(link, params.cid, digests, lengths, params.stat_sn, ctx.now_ms());
-        let at = self.conns.insert(conn).map_err(|conn| Box::new(conn.link))?;
-        if shut {
-            // By commands that ended without a word, it may be.
-            self.tell_window(ctx);
-        }
-        Ok(at)
+        self.conns.insert(conn).map_err(|conn| Box::new(conn.link))
     }
 
     /// A connection with this CID logs in: that is the logout of the one that has it. Below level 2 its tasks end
@@ -433,6 +430,7 @@ impl Session {
             }
         }
         self.leave_task_set(ctx, handle, &command);
+        self.note_silent_end(ctx);
     }
 
     /// A command has the range that it waited for: it passes the gate again.

@@ -140,8 +140,24 @@ impl Session {
         its.sum::<usize>() <= self.unit_bytes && self.counted_bytes() + taken <= 2 * self.unit_bytes + room
     }
 
-    /// Sees whether the window has closed for want of memory: nothing that ends may be there to open it.
-    pub(super) fn note_window(&mut self, ctx: &Ctx) {
+    /// A command has ended without a word, which would have said that the window is open again.
+    pub(super) fn note_silent_end(&mut self, ctx: &mut Ctx) {
+        if self.window.is_shut() && !self.untold {
+            self.untold = true;
+            let open = self.conns.iter().find(|(_, conn)| !conn.is_leaving()).map(|(at, _)| at);
+            open.into_iter().for_each(|at| self.kick(ctx, at));
+        }
+    }
+
+    /// Tells what nobody has been told meanwhile; and sees whether the window has closed for want of memory: nothing
+    /// that ends may be there to open it.
+    pub(super) fn note_window(&mut self, ctx: &mut Ctx) {
+        if std::mem::take(&mut self.untold) && self.window.is_shut() {
+            self.grant(ctx);
+            if !self.window.is_shut() {
+                self.tell_window(ctx);
+            }
+        }
         let shut = self.window.is_shut() && self.delivered < self.queue_depth as usize && self.luns.are_several();
         self.shut_since_ms = if shut { self.shut_since_ms.or(Some(ctx.now_ms())) } else { None };
     }
@@ -156,7 +172,7 @@ impl Session {
     /// Tells the initiator how far its window is open, where nothing else does (RFC 7143 11.19: a NOP-In that wants no
     /// answer).
     pub(super) fn tell_window(&mut self, ctx: &mut Ctx) {
-        let open = self.conns.iter().filter(|(_, conn)| conn.closing.is_none());
+        let open = self.conns.iter().filter(|(_, conn)| !conn.is_leaving());
         let open: Vec<TaskHandle> = open.map(|(at, _)| at).collect();
         for at in open {
             let numbers = self.numbers(ctx, at);
