@@ -408,6 +408,34 @@ fn an_abort_with_a_status_says_task_aborted() {
     });
 }
 
+/// Python may refuse it. What its task had waited for has come meanwhile, and does not come again.
+#[test]
+fn a_task_that_abort_task_has_stopped_goes_on_when_it_is_not_aborted() {
+    on_all(|target, held| {
+        let (mut it, mut other) = (target.login(&Agreed::session(1)), target.login(&Agreed::session(2)));
+        let before = other.command(0xa1, 512, write10(0, 1));
+        other.send(before, &[1; 512]);
+        target.eventually("it has the blocks", |_| held.count() == 1);
+        let named = it.command(0xa1, 512, write10(0, 1));
+        it.send(named, &[2; 512]);
+        target.eventually("the other one waits for them", |engine| {
+            engine.tasks().iter().any(|task| task.phase == "waiting-range")
+        });
+        let abort = it.manage(1, itt(named), it.cmd_sn - 1);
+        let (function, ..) = target.wait_management();
+        held.finish(Ok(()));
+        assert_eq!(expect(&mut other, itt(before), 0x21).status(), 0);
+        target.eventually("it has them, and is stopped", |engine| {
+            engine.tasks().iter().all(|task| task.phase != "waiting-range")
+        });
+        assert_eq!(held.count(), 0);
+        target.engine.management_done(function, 255);
+        assert_eq!(expect(&mut it, abort, 0x22).bhs[2], 255);
+        target.eventually("it goes on", |_| held.finish(Ok(())) == 1);
+        assert_eq!(expect(&mut it, itt(named), 0x21).status(), 0);
+    });
+}
+
 #[test]
 fn abort_task_has_three_verdicts() {
     on_all(|target, held| {

@@ -232,6 +232,10 @@ impl Reactor {
         let named = self.ctx.iscsi.named.remove(Table::name_of(task));
         if let Some(Named::Management { session, conn, itt, target }) = named {
             self.with_iscsi(session, |session, ctx| session.management_done(ctx, conn, itt, target, response));
+            if target.is_some() {
+                // It has been stopped without a cut, and is still there if it was not aborted.
+                self.restart_stopped();
+            }
         }
         // The cut has the function's number.
         self.release_everywhere(task, None);
@@ -256,6 +260,11 @@ impl Reactor {
         for session in sessions {
             session.borrow_mut().released(&mut self.ctx);
         }
+        self.restart_stopped();
+    }
+
+    /// Tasks that functions had stopped go on, unless others stop them still.
+    fn restart_stopped(&mut self) {
         for handle in std::mem::take(&mut self.stopped) {
             if let Some(request) = self.ctx.tasks.get_mut(handle).and_then(|task| task.stopped.take()) {
                 self.go_on(handle, request);
