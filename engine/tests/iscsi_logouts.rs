@@ -2,7 +2,7 @@
 
 mod support;
 
-use _engine::shard::engine::AbortOrder;
+use _engine::shard::engine::{AbortOrder, Engine};
 use _engine::shard::events::Event;
 use support::iscsi::*;
 
@@ -192,6 +192,42 @@ fn what_comes_for_a_reinstated_connection_waits_for_the_writes_of_the_former() {
         target.eventually("the READ is in the back end", |_| held.count() == 1);
         held.finish(Ok(()));
         assert_eq!(new.answer(tag).1.status(), 0);
+    });
+}
+
+/// RFC 7143 6.3.4: the login "performs the logout function" where that has not been done, whether or not it was asked
+/// for, and by whichever connection.
+#[test]
+fn what_comes_for_a_connection_whose_logout_is_not_over_waits_for_the_writes_of_the_former() {
+    with_limits(&[], |target, held| {
+        for (session, stays, by_itself) in [(1, true, true), (2, true, false), (3, false, false)] {
+            let mut one = target.login(&Agreed::session(session));
+            let mut two = target.login(&Agreed { joins: true, cid: 1, ..Agreed::session(session) });
+            let write = two.command(0xa1, 512, write10(0, 1));
+            two.send(write, &[1; 512]);
+            target.eventually("it is in the back end", |_| held.count() == 1);
+            one.cmd_sn = two.cmd_sn;
+            log_out(if by_itself { &mut two } else { &mut one }, 1, 1);
+            target.wait_logout();
+            let kept = if stays {
+                Some(two)
+            } else {
+                drop(two);
+                target.wait_lost();
+                None
+            };
+            let mut new = target.login(&Agreed { joins: true, cid: 1, ..Agreed::session(session) });
+            new.cmd_sn = one.cmd_sn;
+            let tag = new.ask(512, read10(0, 1));
+            new.ping();
+            let is_held = |engine: &Engine| engine.tasks().iter().any(|task| task.phase == "held");
+            assert!(is_held(&target.engine), "{session}");
+            held.finish(Ok(()));
+            target.eventually("the READ is in the back end", |_| held.count() == 1);
+            held.finish(Ok(()));
+            assert_eq!(new.answer(tag).1.status(), 0);
+            drop(kept);
+        }
     });
 }
 

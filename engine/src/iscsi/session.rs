@@ -213,14 +213,12 @@ impl Session {
     /// them ends by itself, and is not to end behind what comes for the same volume now.
     fn reinstate(&mut self, ctx: &mut Ctx, cid: u16) {
         let named = |conn: &Conn| conn.cid == cid && !conn.logged_out;
-        let Some((former, _)) = self.conns.iter().find(|(_, conn)| named(conn)) else { return };
-        self.forget_early(ctx, former);
-        let of = self.conn(former).link.handle;
-        let its = ctx.tasks.iter().filter(|(_, task)| task.conn == of && task.asked.op != Op::Read);
-        let arrivals = ctx.iscsi.arrivals;
-        let terminated =
-            |(task, it): (_, &Task)| Terminated { task, volume: it.attachment.entry.volume.id(), arrivals };
-        self.terminated.extend(its.map(terminated));
+        let former = self.conns.iter().find(|(_, conn)| named(conn)).map(|(at, _)| at);
+        if let Some(former) = former {
+            self.forget_early(ctx, former);
+        }
+        self.note_terminated(ctx, cid);
+        let Some(former) = former else { return };
         self.drop_commands(ctx, former);
         let now_ms = ctx.now_ms();
         let conn = self.conn(former);
@@ -228,6 +226,21 @@ impl Session {
         (conn.logged_out, conn.replaced) = (true, true);
         conn.close("another connection has taken its place", now_ms);
         self.kick(ctx, former);
+    }
+
+    /// What the volumes have of connections with this CID has an end to be waited for: of the one that is replaced, and
+    /// of one whose logout has not been answered, which may be gone by now.
+    fn note_terminated(&mut self, ctx: &Ctx, cid: u16) {
+        let asked = self.conns.iter().flat_map(|(_, conn)| &conn.logouts).filter(|asked| asked.cid == Some(cid));
+        let there = self.conns.iter().filter(|(_, conn)| conn.cid == cid).map(|(_, conn)| conn.link.id);
+        let former: Vec<u64> = asked.map(|asked| asked.closes).chain(there).collect();
+        let its = |task: &Task| former.contains(&task.conn_id) && task.asked.op != Op::Read;
+        let arrivals = ctx.iscsi.arrivals;
+        let terminated = ctx.tasks.iter().filter(|(_, task)| its(task)).map(|(task, it)| {
+            let volume = it.attachment.entry.volume.id();
+            Terminated { task, volume, arrivals }
+        });
+        self.terminated.extend(terminated);
     }
 
     /// A connection that is known to be there.
