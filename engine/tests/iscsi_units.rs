@@ -89,6 +89,27 @@ fn a_unit_whose_disk_hangs_does_not_take_the_memory_for_another_ones_reads() {
     });
 }
 
+#[test]
+fn a_nexus_that_is_held_back_at_one_unit_has_the_others() {
+    with_two_disks(&[], &asked(1), |target, it, held, sound| {
+        map_both(target, sound);
+        let nexus = Agreed::session(1).nexus;
+        target.engine.hold(target.volume, nexus);
+        target.engine.attend(1, None, 0); // comes behind the hold, and is waited for
+        let held_back = read_from(it, LUN_1, 0, 1);
+        let tag = read_from(it, LUN_2, 0, 1);
+        assert_eq!(it.answer(tag).1.status(), 0);
+        target.engine.let_go(target.volume, nexus + 1);
+        target.engine.let_go(sound, nexus);
+        it.ping();
+        assert_eq!((held.count(), target.engine.tasks()[0].phase), (0, "held"));
+        target.engine.let_go(target.volume, nexus);
+        target.eventually("it goes on", |_| held.count() == 1);
+        held.finish(Ok(()));
+        assert_eq!(it.answer(held_back).1.status(), 0);
+    });
+}
+
 /// A unit that is busy has its share, and what waits for a part of that gets the next one.
 #[test]
 fn what_waits_for_its_unit_s_share_has_it_before_what_comes_later() {

@@ -811,6 +811,14 @@ class Engine:
     def management_done(self, task: int, response: int) -> None:
         """Answers a `TaskManagement` (RFC 7143 11.6.1) and lets go what was held back by it."""
 
+    def hold(self, volume: int, nexus: int) -> None:
+        """Holds back what comes from a nexus for a volume, as behind a `TaskManagement`, until
+        `let_go`. In force for a session, or LUNs, that come after it (`login_done`, `set_luns`).
+        """
+
+    def let_go(self, volume: int, nexus: int) -> None:
+        """What was held back goes on. A hold that there is not is no error."""
+
     def async_message(
         self,
         session: int,

@@ -69,6 +69,15 @@ pub enum Order {
         message: Message,
     },
     Hold(Arc<Cut>),
+    /// Python's own, until it says otherwise: nothing of a nexus is started at a volume.
+    HoldNexus {
+        volume: u64,
+        nexus: u64,
+    },
+    LetGo {
+        volume: u64,
+        nexus: u64,
+    },
     /// One volume of a function is over.
     UnitDone {
         task: u64,

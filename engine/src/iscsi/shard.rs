@@ -1,7 +1,7 @@
 //! What a shard knows of iSCSI: its sessions, the names by which Python knows tasks, and what is held back.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -52,6 +52,9 @@ pub struct Table {
     /// How often a header was put off, its data having no room: every try counts.
     pub put_off: u64,
     cuts: Vec<Held>,
+    /// What Python holds back, by nexus and volume. Most often nothing; where a disk hangs that many hosts have, it may
+    /// be much, for long.
+    holds: HashSet<(u64, u64)>,
 }
 
 impl Table {
@@ -68,6 +71,7 @@ impl Table {
             outgoing: Vec::new(),
             put_off: 0,
             cuts: Vec::new(),
+            holds: HashSet::new(),
         }
     }
 
@@ -100,9 +104,20 @@ impl Table {
         self.cuts.push(Held { cut, since: self.arrivals + 1, over: Vec::new() });
     }
 
-    /// Does a cut keep back what `nexus` has for `volume`?
+    /// From now on nothing is started that `nexus` has for `volume`.
+    pub fn hold_nexus(&mut self, volume: u64, nexus: u64) {
+        self.holds.insert((nexus, volume));
+    }
+
+    /// That ends.
+    pub fn let_go(&mut self, volume: u64, nexus: u64) {
+        self.holds.remove(&(nexus, volume));
+    }
+
+    /// Does a cut, or Python, keep back what `nexus` has for `volume`?
     pub fn is_held(&self, volume: u64, nexus: u64) -> bool {
         self.cuts.iter().any(|held| held.holds(volume, nexus))
+            || !self.holds.is_empty() && self.holds.contains(&(nexus, volume))
     }
 
     /// The session whose function a cut was made for, if it is on this shard.

@@ -224,6 +224,14 @@ impl Engine {
         self.0.management_done(task, response);
     }
 
+    fn hold(&self, volume: u64, nexus: u64) {
+        self.0.hold(volume, nexus);
+    }
+
+    fn let_go(&self, volume: u64, nexus: u64) {
+        self.0.let_go(volume, nexus);
+    }
+
     #[pyo3(signature = (session, lun, event, parameter1 = 0, parameter2 = 0, parameter3 = 0, sense = Vec::new()))]
     #[allow(clippy::too_many_arguments)]
     fn async_message(

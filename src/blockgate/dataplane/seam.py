@@ -73,6 +73,12 @@ class EngineWire:
     def management_done(self, task: int, response: int) -> None:
         self._engine.management_done(task, response)
 
+    def hold(self, volume: int, nexus: int) -> None:
+        self._engine.hold(volume, nexus)
+
+    def let_go(self, volume: int, nexus: int) -> None:
+        self._engine.let_go(volume, nexus)
+
     def abort(
         self,
         request: int,

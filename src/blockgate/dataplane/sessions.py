@@ -1,8 +1,9 @@
 """Sessions in full feature phase: opened, ended, and what they see when targets change.
 
-A session is a nexus. None begins before its predecessor's commands have drained (the same initiator
-port logging in again, RFC 7143 6.3.5), so that a write of the old one cannot land after a read of
-the new one. All of it runs on the event loop.
+A session is a nexus. One that takes the place of another (the same initiator port logging in again,
+RFC 7143 6.3.5) meets nothing of it: most often that has drained before this one begins, and units
+where it has not keep this one waiting (see :mod:`~blockgate.dataplane.departures`). All of it runs
+on the event loop.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Final
 from blockgate.control import ports
 from blockgate.dataplane import targets as convert
 from blockgate.dataplane.aborts import Aborts
+from blockgate.dataplane.departures import Departures
 from blockgate.dataplane.units import Seat, Unit
 from blockgate.dataplane.wire import FIRST_NEXUS, Attending, FullFeature, Wire
 from blockgate.iscsi import (
@@ -38,8 +40,10 @@ log = logging.getLogger(__name__)
 # How long an initiator has for its logout once it has been asked to go (RFC 7143 11.9.1, event 1).
 LOGOUT_SECONDS: Final = 3
 # How long a login waits for the end of sessions that its initiator has left behind. It is a matter
-# of milliseconds, unless a disk hangs: then their other sessions must not suffer for it.
+# of milliseconds, unless a disk hangs: then other disks and other sessions must not suffer for it.
 LEFT_BEHIND_SECONDS: Final = 1.0
+# The part of that after which each unit of such a session is seen to by itself.
+TOGETHER: Final = 0.5
 # Sessions that are looked at before the loop gets its turn again.
 SESSIONS_AT_ONCE: Final = 32
 
@@ -84,7 +88,8 @@ class Sessions:
         self._find_unit = find_unit
         self._active: dict[int, Active] = {}
         self._ports: dict[str, int] = {}
-        self._ending: dict[Port, asyncio.Task[None]] = {}
+        self._departures = Departures(wire)
+        self._ending: dict[asyncio.Task[None], Port] = {}
         self._turns: weakref.WeakValueDictionary[Port, asyncio.Lock] = weakref.WeakValueDictionary()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -103,11 +108,16 @@ class Sessions:
         return active.session.port.target if active is not None else ""
 
     def neighbours(self, nexus: Nexus) -> Iterable[Neighbour]:
-        """What the session of a nexus reaches now, for copies within and between units."""
+        """What the session of a nexus reaches now, for copies within and between units. Where it
+        is held back, its copies must not go either."""
         active = self._active.get(nexus.number - FIRST_NEXUS)
-        for unit in active.units.values() if active is not None else ():
-            if (seat := unit.seats.get(nexus.number)) is not None:
-                yield Neighbour(unit.logical, seat.nexus, seat.read_only)
+        if active is None:
+            return
+        for volume, unit in active.units.items():
+            seat = unit.seats.get(nexus.number)
+            if seat is None or self._departures.holds(active.session.port, volume, nexus.number):
+                continue
+            yield Neighbour(unit.logical, seat.nexus, seat.read_only)
 
     def port_number(self, name: str) -> int:
         """The engine's number of a target port."""
@@ -126,8 +136,8 @@ class Sessions:
             return self._open_discovery(agreed, conn, pdu)
         turn = self._turns.setdefault(agreed.port, asyncio.Lock())
         async with turn:  # of several logins of one port each takes the place of the one before
-            await self._reinstate(agreed.port)
-            await self._see_off_others(agreed.port)
+            self._reinstate(agreed.port)
+            await self._see_off(agreed.port)
             self._check(agreed, still_there)
             return await self._open_normal(agreed, conn, pdu, still_there)
 
@@ -148,26 +158,23 @@ class Sessions:
         grant = self._grant(agreed.port)
         return grant.authentication if grant is not None else None
 
-    async def _reinstate(self, port: Port) -> None:
-        """Ends the session that has this port, and waits for the commands of its predecessor."""
+    def _reinstate(self, port: Port) -> None:
+        """Ends the session that has this port: its initiator has lost it, and comes again."""
         former = self.table.of_port(port)
         if former is not None:
             log.info("iscsi: session %d is reinstated by %s", former.number, port.initiator)
-            conns = list(former.connections.values())
-            self.ended(former)
-            for conn in conns:
-                await self._wire.disconnect(conn)
-        ending = self._ending.get(port)
-        if ending is not None:
-            await asyncio.shield(ending)
+            self.ended(former, closes=former.connections.values())
 
-    async def _see_off_others(self, port: Port) -> None:
-        """An initiator that closes its connection and comes back by another ISID has lost the
-        former nexus (SAM-5 6.3.4): what that one prevented or reserved is not to stand in its way.
-        But that connection is another shard's, which may not have looked at it yet."""
+    async def _see_off(self, port: Port) -> None:
+        """Waits, for a bounded time, until what this initiator has left behind is over: at units
+        where it is not by then the session will have to wait.
+
+        That may have been by another ISID. Who closes a connection and comes back by another one
+        has lost the former nexus (SAM-5 6.3.4): what that one prevented or reserved is not to stand
+        in its way. But that connection is another shard's, which may not have looked at it yet."""
         if self.table.knows(port):
             await self._wire.settle()
-        ending = [task for one, task in self._ending.items() if one.names == port.names]
+        ending = [task for task, one in self._ending.items() if one.names == port.names]
         if ending:
             await asyncio.wait(ending, timeout=LEFT_BEHIND_SECONDS)
 
@@ -250,8 +257,7 @@ class Sessions:
         if active is not None and active.session.has_others(closes):
             ending = self._spawn(self._drain(active, closes))
         elif active is not None:
-            self.ended(active.session)
-            ending = self._ending.get(active.session.port)
+            ending = self.ended(active.session)
         if ending is None:
             self._wire.logout_done(conn, closes)
         else:
@@ -266,33 +272,63 @@ class Sessions:
             for unit in list(active.units.values()):
                 await unit.overtaken(nexuses=(active.nexus,))
 
-    def ended(self, session: Session) -> None:
-        """A session is over. Its nexus is lost when its commands have drained."""
+    def ended(self, session: Session, *, closes: Iterable[int] = ()) -> asyncio.Task[None] | None:
+        """A session is over, with what it still has of connections (``closes``). Its nexus is lost
+        when its commands have drained: then the task is done. None: there is nothing to wait for,
+        or it was over before."""
         active = self._active.pop(session.number, None)
         if active is None:
-            return
+            return None
         active.over.set()
+        closes = tuple(closes)
         self.table.close(session)
         if session.discovery:
-            return
-        port = session.port
-        task = asyncio.get_running_loop().create_task(self._wind_up(active))
-        self._ending[port] = task
-        task.add_done_callback(lambda done: self._forget(port, done))
+            return None
+        for volume in active.units:
+            self._departures.begin(session.port, volume, active.nexus)
+        task = asyncio.get_running_loop().create_task(self._wind_up(active, closes))
+        self._ending[task] = session.port
+        task.add_done_callback(self._wound_up)
+        return task
 
-    def _forget(self, port: Port, task: asyncio.Task[None]) -> None:
-        if self._ending.get(port) is task:
-            del self._ending[port]
+    def _wound_up(self, task: asyncio.Task[None]) -> None:
+        del self._ending[task]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("iscsi: the end of a session: %s", error)
 
-    async def _wind_up(self, active: Active) -> None:
+    async def _wind_up(self, active: Active, closes: Iterable[int]) -> None:
+        """The nexus is lost, at each unit by itself where it takes its time: one that hangs keeps
+        back no other. Where nothing hangs one abort for all of them is much less work."""
+        whole = self._spawn(self._end_commands(active.nexus, closes))
+        await asyncio.wait([whole], timeout=LEFT_BEHIND_SECONDS * TOGETHER)
+        drained = whole.done()
+        await asyncio.gather(
+            *(
+                self._leave(active, volume, unit, drained=drained)
+                for volume, unit in active.units.items()
+            )
+        )
+        await whole
+        active.units.clear()
+
+    async def _end_commands(self, nexus: int, closes: Iterable[int]) -> None:
+        """What would still come by connections that are there must not come behind the abort."""
         try:
-            await self._aborts.abort(0, active.nexus)
+            for conn in closes:
+                await self._wire.disconnect(conn)
         finally:
-            # A copy of one unit may hang: what the nexus had at the others ends all the same.
-            await asyncio.gather(*(unit.detach(active.nexus) for unit in active.units.values()))
-            active.units.clear()
+            await self._aborts.abort(0, nexus)
+
+    async def _leave(self, active: Active, volume: int, unit: Unit, *, drained: bool) -> None:
+        """A nexus that is lost leaves one unit."""
+        try:
+            if not drained:
+                await self._aborts.abort(volume, active.nexus)
+        finally:
+            try:
+                await unit.detach(active.nexus)
+            finally:
+                self._departures.end(active.session.port, volume, active.nexus, left=True)
 
     async def end_sessions_of(self, target: str) -> None:
         """TARGET COLD RESET: closes every session of a target."""
@@ -310,7 +346,7 @@ class Sessions:
 
     def stop(self) -> None:
         """Gives up what is under way: the engine has been stopped."""
-        for task in (*self._ending.values(), *self._background):
+        for task in (*self._ending, *self._background):
             task.cancel()
 
     # What sessions see.
@@ -342,6 +378,11 @@ class Sessions:
             if unit is None:
                 continue
             active.units[volume] = unit
+            if self._departures.hold(active.session.port, volume, active.nexus):
+                log.warning(
+                    "iscsi: session %d has to wait at %s: a former one's commands are not over yet",
+                    *(active.session.number, unit.record.uuid),
+                )
             seat = _seat_at(unit, active, its)
             if active.nexus in unit.seats:
                 await unit.reseat(seat)
@@ -391,7 +432,8 @@ class Sessions:
         for volume in set(active.units) - reached:
             unit = active.units.pop(volume)
             if (seat := unit.seats.get(active.nexus)) is not None:
-                self._spawn(self._unseat(unit, seat))
+                self._departures.begin(active.session.port, volume, active.nexus)
+                self._spawn(self._unseat(active.session.port, unit, seat))
 
     def _last_map(
         self, active: Active, luns: Mapping[int, ports.LunView], switched: Container[int]
@@ -406,14 +448,18 @@ class Sessions:
                 last[number] = lun
         return last
 
-    async def _unseat(self, unit: Unit, seat: Seat) -> None:
+    async def _unseat(self, port: Port, unit: Unit, seat: Seat) -> None:
         """A unit that is not mapped any more: what was begun is over before its nexus is lost. On a
         disk that hangs that takes its time; the nexus of one that is mapped again by then has a new
         seat, and is not lost."""
         nexus = seat.nexus.number
-        await self._aborts.abort(unit.volume, nexus)
-        if unit.seats.get(nexus) is seat:
-            await unit.detach(nexus)
+        try:
+            await self._aborts.abort(unit.volume, nexus)
+            if unit.seats.get(nexus) is seat:
+                await unit.detach(nexus)
+        finally:
+            left = nexus not in unit.seats
+            self._departures.end(port, unit.volume, nexus, left=left)
 
     async def dismiss(self, numbers: Iterable[int]) -> None:
         """These sessions are not to go on. On return they have logged out, or have had

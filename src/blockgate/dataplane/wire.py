@@ -76,6 +76,10 @@ class Wire(Protocol):
 
     def management_done(self, task: int, response: int) -> None: ...
 
+    def hold(self, volume: int, nexus: int) -> None: ...
+
+    def let_go(self, volume: int, nexus: int) -> None: ...
+
     def abort(
         self,
         request: int,

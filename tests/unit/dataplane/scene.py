@@ -34,7 +34,7 @@ class FakeWire:
     iscsi: Iscsi = field(init=False)
     calls: list[tuple[str, Any]] = field(default_factory=list)
     hold_aborts: bool = False
-    held: list[int] = field(default_factory=list)
+    held: dict[int, int] = field(default_factory=dict)  # aborts that do not drain yet: volumes
     gates: dict[int, tuple[int, ports.Gate, GateParts | None]] = field(default_factory=dict)
     pause_gates: asyncio.Event | None = None
 
@@ -74,6 +74,12 @@ class FakeWire:
     def management_done(self, task: int, response: int) -> None:
         self.note("management_done", task, response)
 
+    def hold(self, volume: int, nexus: int) -> None:
+        self.note("hold", volume, nexus)
+
+    def let_go(self, volume: int, nexus: int) -> None:
+        self.note("let_go", volume, nexus)
+
     def abort(
         self,
         request: int,
@@ -89,14 +95,16 @@ class FakeWire:
         of_conn = (conn,) if conn else ()
         self.note("abort", volume, nexus, task, except_task, status, cut, *of_conn)
         if self.hold_aborts:
-            self.held.append(request)
+            self.held[request] = volume
         else:
             asyncio.get_running_loop().call_soon(self.iscsi.aborts.aborted, request)
 
-    def drain(self) -> None:
-        for request in self.held:
-            self.iscsi.aborts.aborted(request)
-        self.held.clear()
+    def drain(self, only: int | None = None) -> None:
+        """What was aborted is over: everything, or aborts of ``only`` this volume."""
+        for request, volume in list(self.held.items()):
+            if only in (None, volume):
+                del self.held[request]
+                self.iscsi.aborts.aborted(request)
 
     def start_job(self, number: int, job: Job, source: int, destination: int) -> None:
         self.note("start_job", number, job, source, destination)
@@ -129,6 +137,7 @@ class FakeWire:
         self.note("settle")
 
     async def disconnect(self, conn: int) -> bool:
+        await asyncio.sleep(0)  # what does not wait for shards is there before
         self.note("disconnect", conn)
         asyncio.get_running_loop().call_soon(self.iscsi.connections.lost, conn, "disconnected")
         return True

@@ -25,6 +25,12 @@ from tests.unit.dataplane.scene import (
 OTHER = "22345678-1234-1234-1234-123456789abc"
 
 
+@pytest.fixture(autouse=True)
+def _nobody_loses_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login waits for what its initiator has left behind as long as it takes."""
+    monkeypatch.setattr("blockgate.dataplane.sessions.LEFT_BEHIND_SECONDS", 600)
+
+
 async def site() -> Site:
     made = Site()
     await made.set_targets()
@@ -58,6 +64,8 @@ async def test_a_successor_waits_until_its_predecessor_has_drained() -> None:
     # The old connection is closed, its commands are aborted; nothing is answered yet.
     assert gateway.wire.named("disconnect") == [(1,)]
     assert gateway.wire.named("abort") == [(0, FIRST_NEXUS + first, None, 0, None, 0)]
+    ends = [name for name in gateway.wire.names() if name in ("disconnect", "abort")]
+    assert ends == ["disconnect", "abort"], "nothing comes behind the abort"
     assert len(gateway.wire.named("login_done")) == 1
     gateway.wire.drain()
     await settle()

@@ -177,6 +177,17 @@ impl Engine {
         post(self.shared.mailbox_of_task(task), Order::ManagementDone { task, response });
     }
 
+    /// From now on nothing is started that a nexus has for a volume. Every shard is told: the nexus's session is
+    /// not there yet, and may be on its way to any of them.
+    pub fn hold(&self, volume: u64, nexus: u64) {
+        self.shared.mailboxes.iter().for_each(|mailbox| post(Some(mailbox), Order::HoldNexus { volume, nexus }));
+    }
+
+    /// Ends such a hold.
+    pub fn let_go(&self, volume: u64, nexus: u64) {
+        self.shared.mailboxes.iter().for_each(|mailbox| post(Some(mailbox), Order::LetGo { volume, nexus }));
+    }
+
     /// Sends an Asynchronous Message.
     pub fn async_message(&self, session: u64, message: Message) {
         post(self.shared.mailbox_of_session(session), Order::Message { session, message });

@@ -66,6 +66,8 @@ impl Reactor {
             Order::Abort(abort) => self.abort(abort),
             Order::ManagementDone { task, response } => self.management_done(task, response),
             Order::Hold(cut) => self.ctx.iscsi.hold(cut),
+            Order::HoldNexus { volume, nexus } => self.ctx.iscsi.hold_nexus(volume, nexus),
+            Order::LetGo { volume, nexus } => self.let_go(volume, nexus),
             Order::UnitDone { task, volume } => self.release_everywhere(task, Some(volume)),
             Order::Release { cut, volume } => self.release(cut, volume),
         }
@@ -269,6 +271,15 @@ impl Reactor {
             if let Some(request) = self.ctx.tasks.get_mut(handle).and_then(|task| task.stopped.take()) {
                 self.go_on(handle, request);
             }
+        }
+    }
+
+    /// What was held back of a nexus at a volume goes on: none of it has been started.
+    fn let_go(&mut self, volume: u64, nexus: u64) {
+        self.ctx.iscsi.let_go(volume, nexus);
+        let its = self.ctx.iscsi.sessions.values().filter(|session| session.borrow().nexus == nexus);
+        for session in its.cloned().collect::<Vec<_>>() {
+            session.borrow_mut().released(&mut self.ctx);
         }
     }
 

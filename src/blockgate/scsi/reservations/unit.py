@@ -88,10 +88,13 @@ class Reservations:
 
     def nexus_lost(self, nexus: Nexus) -> tuple[Effect, ...]:
         """A session has ended. Registrations and a persistent reservation stay (SPC-4 5.12.1); a
-        RESERVE ends with its nexus (SPC-2 5.5.1). A session that takes the place of another by
-        the same name (RFC 7143 6.3.5) is attached after this."""
+        RESERVE ends with its nexus (SPC-2 5.5.1). Of two sessions by one name the later has taken
+        the place of the earlier (RFC 7143 6.3.5), and does nothing before the loss of that one is
+        known here: so a RESERVE is the earlier one's."""
         self._live.pop(nexus.number, None)
-        if self.state.legacy != canonical(nexus.name):
+        name = canonical(nexus.name)
+        earlier = any(n < nexus.number for n, live in self._live.items() if live == name)
+        if self.state.legacy != name or earlier:
             return ()
         return self._become(replace(self.state, legacy=None))
 
