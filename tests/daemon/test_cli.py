@@ -292,10 +292,10 @@ def test_bash_completes_names_with_colons(
 
 
 def on_a_terminal(
-    gateway: Gateway, typed: str, *arguments: str, seen: Callable[[str], None] | None = None
+    gateway: Gateway, typed: str, *arguments: str, seen: Callable[[str], str | None] | None = None
 ) -> tuple[int, str]:
     """Run a command on a pseudo-terminal, type `typed`, and give status and what was shown; `seen`
-    has what is shown so far each time that there is more."""
+    has what is shown so far each time that there is more, and may say what to type then."""
     main, side = pty.openpty()
     process = subprocess.Popen(
         [str(BLOCKGATE), *arguments],
@@ -315,7 +315,7 @@ def on_a_terminal(
             except OSError:  # EIO: nobody has it open any more
                 break
             if seen is not None:
-                seen(shown.decode(errors="replace"))
+                os.write(main, (seen(shown.decode(errors="replace")) or "").encode())
     os.close(main)
     return process.wait(60), shown.decode()
 
@@ -330,6 +330,25 @@ def test_on_a_terminal_it_asks_before_it_destroys(gateway: Gateway) -> None:
     assert gateway.cli("volume", "list") == []
 
 
+def test_apply_does_what_it_has_shown_or_nothing(gateway: Gateway, tmp_path: Path) -> None:
+    name = gateway.serve("1MiB", name="one")
+    file = tmp_path / "c.yaml"
+    file.write_text(text(gateway, "config", "export").replace("read_only: false", "read_only: yes"))
+
+    def removed_meanwhile(shown: str) -> str | None:
+        if "[y/N]" not in shown or not gateway.cli("export", "list"):
+            return None
+        assert f"~ update export {name}" in shown, "with --json as well: it is what is asked about"
+        gateway.cli("export", "remove", name)
+        return "y\n"
+
+    status, shown = on_a_terminal(
+        gateway, "", "apply", "-f", str(file), "--json", seen=removed_meanwhile
+    )
+    assert (status, "not what it was when it was shown" in shown) == (4, True), shown
+    assert gateway.cli("export", "list") == []
+
+
 def test_a_table_on_a_terminal(gateway: Gateway) -> None:
     gateway.add_volume("1MiB", name="v")
     status, shown = on_a_terminal(gateway, "", "volume", "list")
@@ -342,9 +361,10 @@ def test_a_long_change_shows_how_far_it_is(gateway: Gateway) -> None:
         pool = gateway.add_pool("slow", disk.root)
         rule = disk.hang("fallocate")
 
-        def release(shown: str) -> None:
+        def release(shown: str) -> str | None:
             if "prepare data" in shown and disk.hung():
                 disk.remove(rule)
+            return None
 
         words = ("volume", "create", f"{pool}/v", "--size", "8MiB", "--prealloc")
         status, shown = on_a_terminal(gateway, "", *words, seen=release)

@@ -195,11 +195,15 @@ class ExportUpdate(Request):
     force: StrictBool = False
 
 
+EXPECT = "the digest of the difference that was shown; 409 if it is another by now"
+
+
 class ConfigRestore(Request):
     """The number of a configuration from the history."""
 
     number: Annotated[StrictInt, BeforeValidator(history_number)]
     force: StrictBool = False
+    expect: Annotated[str, Field(max_length=64, description=EXPECT)] | None = None
 
 
 class PskAdd(Request):

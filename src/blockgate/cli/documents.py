@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -63,13 +63,23 @@ def apply(
         _show_diff(diff)
         return
     _ask(diff, "Apply this?", yes=yes)
-    made = change("POST", "apply", body=document, force="true" if force else None)
+    made = change(
+        "POST",
+        "apply",
+        body=document,
+        force="true" if force else None,
+        expect=diff["digest"],
+    )
     done(f"Applied: {_count(made)}.", made)
 
 
 def _ask(diff: Any, question: str, *, yes: bool) -> None:
+    """Show what would change, and ask. With --json stdout is for the answer alone, and who is
+    not asked has not to be shown anything."""
     if not current().json:
-        _show_diff(diff)
+        _print_diff(diff, sys.stdout)
+    elif not yes and sys.stdin.isatty():
+        _print_diff(diff, sys.stderr)
     confirm(question, yes=yes)
 
 
@@ -81,16 +91,20 @@ def _count(diff: Any) -> str:
 def _show_diff(diff: Any) -> None:
     if current().json:
         print_json(diff)
-        return
+    else:
+        _print_diff(diff, sys.stdout)
+
+
+def _print_diff(diff: Any, file: TextIO) -> None:
     if not diff["entries"]:
-        print("Nothing to change.")
+        print("Nothing to change.", file=file)
     for entry in diff["entries"]:
         sign = _SIGNS.get(entry["action"], "?")
-        print(plain(f"{sign} {entry['action']} {entry['kind']} {entry['name']}"))
+        print(plain(f"{sign} {entry['action']} {entry['kind']} {entry['name']}"), file=file)
         for one in entry["changes"]:
             before, after = _value(one["old"]), _value(one["new"])
             text = f"{before} -> {after}" if entry["action"] == "update" else after
-            print(plain(f"    {one['field']}: {text}"))
+            print(plain(f"    {one['field']}: {text}"), file=file)
 
 
 def _value(value: Any) -> str:
@@ -185,7 +199,6 @@ def restore(
         _show_diff(would)
         return
     _ask(would, f"Restore configuration {number}?", yes=yes)
-    made = change(
-        "POST", "config", "restore", body={"number": history_number(number), "force": force}
-    )
+    body = {"number": history_number(number), "force": force, "expect": would["digest"]}
+    made = change("POST", "config", "restore", body=body)
     done(f"Configuration {number} restored: {_count(made)}.", made)

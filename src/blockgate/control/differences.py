@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+import json
+from collections.abc import Container, Sequence
+from hashlib import sha256
 from typing import Any
 
 from blockgate.control.draft import Draft
 from blockgate.control.state import DISCOVERY, EXPORTS, GROUPS, POOLS, TARGETS, VOLUMES
-from blockgate.control.views import Diff, DiffEntry, FieldChange
+from blockgate.control.views import Diff, DiffEntry, FieldChange, plain
 from blockgate.model.config import Configuration
 
 _KINDS = {
@@ -29,11 +31,13 @@ def diff_of(
     missing: tuple[str, ...] = (),
     users: Container[str] = (),
     chap_users: Container[str] = (),
+    drawn: Container[str] = (),
 ) -> Diff:
     """What the draft changes of `config`.
 
     `missing` are volumes that cannot come back; `users` the TLS PSK users that there are, and
-    `chap_users` those of CHAP.
+    `chap_users` those of CHAP. `drawn` are UUIDs that were drawn for this draft alone: they are
+    left out, for the next draft of the same change has others.
     """
     before, after = draft.before(config), draft.after()
     known = {volume.uuid for volume in draft.registered}
@@ -56,7 +60,8 @@ def diff_of(
             fields = _fields(old, {**(new or {}), "ref": name})
             entries.append(DiffEntry("rename", kind, name, fields))
         else:
-            entries.append(DiffEntry(_action(kind, old, new, known), kind, name, _fields(old, new)))
+            fields = tuple(f for f in _fields(old, new) if f.field != "uuid" or f.new not in drawn)
+            entries.append(DiffEntry(_action(kind, old, new, known), kind, name, fields))
     for kind, secrets, known_users in (
         ("tls-psk", draft.psk, users),
         ("chap", draft.chap, chap_users),
@@ -65,7 +70,15 @@ def diff_of(
             change = "update" if user in known_users else "create"
             entries.append(DiffEntry("remove" if stored is None else change, kind, user))
     entries += [DiffEntry("missing", "volume", name) for name in missing]
-    return Diff(tuple(sorted(entries, key=lambda e: (_ORDER.index(e.kind), e.name))))
+    ordered = sorted(entries, key=lambda e: (_ORDER.index(e.kind), e.name))
+    return Diff(tuple(ordered), _digest(ordered))
+
+
+def _digest(entries: Sequence[DiffEntry]) -> str:
+    """The same for the same difference, whenever it is made: what else the configuration holds
+    does not matter, so that changes of other things leave it alone."""
+    text = json.dumps([plain(entry) for entry in entries], sort_keys=True)
+    return sha256(text.encode()).hexdigest()
 
 
 def _action(

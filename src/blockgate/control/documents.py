@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from blockgate.control.views import Diff, HistoryEntry, plain
 from blockgate.model.callers import Caller, Role
 from blockgate.model.config import Configuration, Pool, Volume
 from blockgate.model.document import Document, parse_document, render_document
-from blockgate.model.errors import InUse, InvalidInput, Refused
+from blockgate.model.errors import Conflict, InUse, InvalidInput, Refused
 from blockgate.model.names import ExportName, PoolName, VolumeRef
 
 
@@ -46,7 +46,13 @@ class Documents:
     # Apply
 
     async def apply(
-        self, caller: Caller, operation_id: str, document: Any, dry_run: bool, force: bool
+        self,
+        caller: Caller,
+        operation_id: str,
+        document: Any,
+        dry_run: bool,
+        force: bool,
+        expect: str | None,
     ) -> Diff:
         """Make the configuration hold what the document says."""
         caller.require(Role.VIEW if dry_run else Role.ADMINISTER)
@@ -59,7 +65,9 @@ class Documents:
 
             def build(config: Configuration) -> Draft:
                 draft = replace(resolve(parsed, config, facts), psk=psk, chap=chap)
-                return replace(draft, answer=plain(self._diff(draft, config)))
+                diff = self._diff(draft, config, drawn=facts.new_uuids.values())
+                _check_expected(diff, expect)
+                return replace(draft, answer=plain(diff))
 
             await self._check(await asyncio.to_thread(build, self._core.config), force)
             return build
@@ -70,8 +78,8 @@ class Documents:
             after = draft.apply_to(config)
             users = {**self._core.desired.chap, **{u: s for u, s in draft.chap.items() if s}}
             await asyncio.to_thread(guard_users, self._core, after, users, draft.chap_concerns)
-            return self._diff(draft, config)
-        arguments = {"document": _for_digest(document), "force": force}
+            return views.diff(draft.answer)
+        arguments = _arguments(expect, document=_for_digest(document), force=force)
         things = [f"pool {pool.name}" for pool in parsed.pools]
         things += [f"volume {entry.ref}" for entry in parsed.volumes]
         things += [f"export {entry.name}" for entry in parsed.exports]
@@ -86,9 +94,15 @@ class Documents:
         )
         return views.diff(answer)
 
-    def _diff(self, draft: Draft, config: Configuration, missing: tuple[str, ...] = ()) -> Diff:
+    def _diff(
+        self,
+        draft: Draft,
+        config: Configuration,
+        missing: tuple[str, ...] = (),
+        drawn: Container[str] = (),
+    ) -> Diff:
         desired = self._core.desired
-        return diff_of(draft, config, missing, users=desired.psk, chap_users=desired.chap)
+        return diff_of(draft, config, missing, desired.psk, desired.chap, drawn)
 
     async def _facts(self, document: Document) -> Facts:
         """Look up what the document's new volumes find in their pools."""
@@ -225,7 +239,9 @@ class Documents:
         draft, missing = restore(number, target, config, facts, leave_out=True)
         return self._diff(draft, config, missing)
 
-    async def restore(self, caller: Caller, operation_id: str, number: int, force: bool) -> Diff:
+    async def restore(
+        self, caller: Caller, operation_id: str, number: int, force: bool, expect: str | None
+    ) -> Diff:
         """Bring a former configuration back."""
 
         async def prepare() -> Build:
@@ -234,12 +250,14 @@ class Documents:
 
             def build(config: Configuration) -> Draft:
                 draft, missing = restore(number, target, config, facts, leave_out=force)
-                return replace(draft, answer=plain(self._diff(draft, config, missing)))
+                diff = self._diff(draft, config, missing)
+                _check_expected(diff, expect)
+                return replace(draft, answer=plain(diff))
 
             await self._check(await asyncio.to_thread(build, self._core.config), force)
             return build
 
-        arguments = {"number": number, "force": force}
+        arguments = _arguments(expect, number=number, force=force)
         answer = await self._changes.run(
             Request(caller, operation_id, "config-restore", arguments, ["configuration"], prepare)
         )
@@ -252,6 +270,22 @@ class Documents:
         gone = [v for v in target.volumes.values() if v.uuid not in have]
         await self._look_up_labels(facts, (target.pools.get(v.pool) for v in gone))
         return facts
+
+
+def _check_expected(diff: Diff, expect: str | None) -> None:
+    """Refuse to do what nobody was shown. This is asked last under the commit lock, where nobody
+    changes the configuration any more."""
+    if expect is not None and diff.digest != expect:
+        raise Conflict(
+            "What this would change is not what it was when it was shown.",
+            "Others changed the configuration meanwhile. Look at what it would change now.",
+            code="not-as-shown",
+        )
+
+
+def _arguments(expect: str | None, **arguments: Any) -> dict[str, Any]:
+    """What tells requests of one operation id apart; without `expect` as in earlier versions."""
+    return arguments if expect is None else {**arguments, "expect": expect}
 
 
 def _all_of(works: list[Callable[[PoolBackstore], None]]) -> Callable[[PoolBackstore], None]:

@@ -315,13 +315,15 @@ class Control(TargetControl):
         *,
         dry_run: bool = False,
         force: bool = False,
+        expect: str | None = None,
     ) -> Diff:
         """Make the configuration hold what `document` (a mapping, or YAML or JSON text) says.
 
         All of it or nothing. Nothing is removed unless the document says `prune: true`, and no
-        volume's data is ever destroyed. `force` allows shrinking and ending sessions.
+        volume's data is ever destroyed. `force` allows shrinking and ending sessions. `expect`
+        is the digest of the difference that was shown: a `Conflict` if it is another by now.
         """
-        return await self._documents.apply(caller, operation_id, document, dry_run, force)
+        return await self._documents.apply(caller, operation_id, document, dry_run, force, expect)
 
     async def config_export(self, caller: Caller, *, secrets: bool = False) -> dict[str, Any]:
         """The configuration as a document for `apply`."""
@@ -340,14 +342,21 @@ class Control(TargetControl):
         return await self._documents.diff(caller, number)
 
     async def config_restore(
-        self, caller: Caller, operation_id: str, number: int, *, force: bool = False
+        self,
+        caller: Caller,
+        operation_id: str,
+        number: int,
+        *,
+        force: bool = False,
+        expect: str | None = None,
     ) -> Diff:
         """Bring back the configuration after change `number`.
 
         Volumes that it does not hold are forgotten, not deleted. Volumes that were deleted since
         cannot come back: refused, unless `force`, which leaves them and their exports out.
+        `expect` is as in `apply`.
         """
-        return await self._documents.restore(caller, operation_id, number, force)
+        return await self._documents.restore(caller, operation_id, number, force, expect)
 
     # TLS pre-shared keys
 

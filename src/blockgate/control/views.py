@@ -57,7 +57,8 @@ def diff(values: dict[str, Any]) -> Diff:
                 tuple(FieldChange(**change) for change in e["changes"]),
             )
             for e in values["entries"]
-        )
+        ),
+        values.get("digest", ""),  # none in records of earlier versions
     )
 
 
@@ -336,9 +337,14 @@ class DiffEntry:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What a change makes of the configuration, in the order in which people read it."""
+    """What a change makes of the configuration, in the order in which people read it.
+
+    `digest` tells one difference from another: a change that names it as `expect` is carried
+    out only if it is still the one that was shown.
+    """
 
     entries: tuple[DiffEntry, ...]
+    digest: str = ""
 
     def __bool__(self) -> bool:
         return bool(self.entries)

@@ -49,6 +49,42 @@ async def test_a_document_becomes_true_and_stays_so(lab: Lab) -> None:
     assert lab.plane.exports["main/a"].size == 3 << 20
 
 
+async def test_what_is_done_is_what_was_shown(lab: Lab) -> None:
+    await apply(lab.control, DOCUMENT)
+    wish = {"exports": [{"volume": "main/b", "name": "bee", "read_only": False}]}
+    shown = await lab.control.apply(ADMIN, new_id(), wish, dry_run=True)
+    await lab.control.export_remove(ADMIN, new_id(), "bee")
+    with pytest.raises(Conflict, match="when it was shown") as refused:
+        await lab.control.apply(ADMIN, new_id(), wish, expect=shown.digest)
+    assert refused.value.code == "not-as-shown"
+    assert set(lab.plane.exports) == {"main/a"}, "nothing was made anew"
+
+    wish["volumes"] = [{"name": "main/c", "size": "1M"}]
+    again = await lab.control.apply(ADMIN, new_id(), wish, dry_run=True)
+    volume = next(entry for entry in again.entries if entry.kind == "volume")
+    assert "uuid" not in {change.field for change in volume.changes}, "it is not that of the made"
+    await lab.control.volume_create(ADMIN, new_id(), "main/other", 1 << 20)
+    operation = new_id()
+    made = await lab.control.apply(ADMIN, operation, wish, expect=again.digest)
+    assert made == again, "what others do elsewhere does not matter"
+    assert await lab.control.apply(ADMIN, operation, wish, expect=again.digest) == made
+
+
+async def test_what_comes_back_is_what_was_shown(lab: Lab) -> None:
+    await apply(lab.control, DOCUMENT)
+    number = (await lab.control.config_history(ADMIN))[0].number
+    await lab.control.export_remove(ADMIN, new_id(), "bee")
+    shown = await lab.control.config_diff(ADMIN, number)
+    await lab.control.export_remove(ADMIN, new_id(), "main/a")
+    with pytest.raises(Conflict, match="when it was shown"):
+        await lab.control.config_restore(ADMIN, new_id(), number, expect=shown.digest)
+    assert not lab.plane.exports
+    shown = await lab.control.config_diff(ADMIN, number)
+    done = await lab.control.config_restore(ADMIN, new_id(), number, expect=shown.digest)
+    assert done == shown
+    assert set(lab.plane.exports) == {"main/a", "bee"}
+
+
 async def test_all_or_nothing(lab: Lab) -> None:
     (lab.pool / "c.img").write_bytes(b"precious")
     for extra in (

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Body, Request
+from fastapi import Body, Query, Request
 
 from blockgate.api.context import Administer, View
 from blockgate.api.errors import error_responses
-from blockgate.api.requests import ConfigRestore, NumberPart
+from blockgate.api.requests import EXPECT, ConfigRestore, NumberPart
 from blockgate.api.route_table import RouteTable
 from blockgate.control.views import Diff, HistoryEntry
 from blockgate.model.callers import Role
@@ -25,6 +25,7 @@ async def apply(
     ],
     dry_run: bool = False,
     force: bool = False,
+    expect: Annotated[str | None, Query(max_length=64, description=EXPECT)] = None,
 ) -> Diff:
     """Make the configuration hold what the document says: all of it or nothing.
 
@@ -32,7 +33,7 @@ async def apply(
     document says ``prune: true``.
     """
     return await call.control.apply(
-        call.caller, call.operation_id, document, dry_run=dry_run, force=force
+        call.caller, call.operation_id, document, dry_run=dry_run, force=force, expect=expect
     )
 
 
@@ -67,5 +68,5 @@ async def config_diff(call: View, number: NumberPart) -> Diff:
 async def restore(call: Administer, body: ConfigRestore) -> Diff:
     """Bring back a configuration of the history."""
     return await call.control.config_restore(
-        call.caller, call.operation_id, body.number, force=body.force
+        call.caller, call.operation_id, body.number, force=body.force, expect=body.expect
     )
