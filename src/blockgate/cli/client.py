@@ -72,7 +72,12 @@ class Endpoint:
 
 def endpoint_of(text: str) -> Endpoint:
     """``unix:/PATH``, ``/PATH`` or ``https://HOST:PORT``, as in BLOCKGATE_API."""
-    if text.startswith(("https://", "http://")):
+    if text.startswith("http://"):
+        raise InvalidInput(
+            f"{shown(text)} would send all that is said, secrets too, in the clear.",
+            "Write https://HOST:PORT for a TLS listener, or use the Unix socket: --socket PATH.",
+        )
+    if text.startswith("https://"):
         if not _names_host(text):
             raise _no_place(text)
         return Endpoint(socket=None, url=text.rstrip("/"))
@@ -209,8 +214,6 @@ def _client(endpoint: Endpoint) -> httpx.Client:
         return httpx.Client(transport=transport, base_url="http://blockgate", trust_env=False)
     headers = {}
     if endpoint.token_file is not None:
-        if not endpoint.url.startswith("https://"):
-            raise InvalidInput("A token is sent over TLS only.", "Write https:// in the URL.")
         headers["Authorization"] = f"Bearer {_read_token(endpoint.token_file)}"
     context = _tls(endpoint)
     try:

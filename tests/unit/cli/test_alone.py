@@ -109,7 +109,7 @@ def test_output_that_nobody_reads_ends_it_as_it_ends_others(arguments: list[str]
         (["apply", "-f", "/nonexistent"], "Cannot read"),
         (["tree", "--socket", "/a", "--url", "https://b"], "exclude"),
         (["tree", "--url", "ftp://b"], "where an API can be"),
-        (["tree", "--url", "http://127.0.0.1:1", "--token-file", "/dev/null"], "over TLS only"),
+        (["chap", "set", "u", "--generate", "--url", "http://127.0.0.1:1"], "in the clear"),
         (["frobnicate"], "No such command"),
         (["completion", "tcsh"], "tcsh"),
         (["volume", "delete", "a/b"], "--yes"),
@@ -179,7 +179,7 @@ def test_where_the_api_is() -> None:
     [
         "h:1",
         "https://",
-        "http://[",
+        "https://[",
         "https://[::1",
         "https://127.0.0.1:x",
         "https://h:70000",
