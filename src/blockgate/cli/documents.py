@@ -14,6 +14,7 @@ from blockgate.cli import names
 from blockgate.cli.output import Column, done, field, plain, print_json, show_table, when
 from blockgate.cli.progress import change
 from blockgate.cli.session import command, confirm, current
+from blockgate.model.actions import Action
 from blockgate.model.errors import InvalidInput
 from blockgate.model.names import history_number
 from blockgate.model.notation import read_notation
@@ -22,8 +23,6 @@ from blockgate.model.showing import counted
 app = typer.Typer(no_args_is_help=True, help="The configuration as a document, and its history.")
 
 MAX_DOCUMENT_BYTES = 8 << 20
-
-_SIGNS = {"create": "+", "adopt": "+", "update": "~", "remove": "-", "forget": "-"}
 
 NumberArgument = Annotated[
     str, typer.Argument(metavar="N", help="From the history.", autocompletion=names.history)
@@ -99,11 +98,11 @@ def _print_diff(diff: Any, file: TextIO) -> None:
     if not diff["entries"]:
         print("Nothing to change.", file=file)
     for entry in diff["entries"]:
-        sign = _SIGNS.get(entry["action"], "?")
-        print(plain(f"{sign} {entry['action']} {entry['kind']} {entry['name']}"), file=file)
+        action = Action(entry["action"])
+        print(plain(f"{action.sign} {action} {entry['kind']} {entry['name']}"), file=file)
         for one in entry["changes"]:
             before, after = _value(one["old"]), _value(one["new"])
-            text = f"{before} -> {after}" if entry["action"] == "update" else after
+            text = f"{before} -> {after}" if action.replaces else after
             print(plain(f"    {one['field']}: {text}"), file=file)
 
 

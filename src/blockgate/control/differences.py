@@ -10,6 +10,7 @@ from typing import Any
 from blockgate.control.draft import Draft
 from blockgate.control.state import DISCOVERY, EXPORTS, GROUPS, POOLS, TARGETS, VOLUMES
 from blockgate.control.views import Diff, DiffEntry, FieldChange, plain
+from blockgate.model.actions import Action
 from blockgate.model.config import Configuration
 
 _KINDS = {
@@ -58,7 +59,7 @@ def diff_of(
         if origin is not None and origin != key:
             old = {**(before[origin] or {}), "ref": origin.removeprefix(prefix)}
             fields = _fields(old, {**(new or {}), "ref": name})
-            entries.append(DiffEntry("rename", kind, name, fields))
+            entries.append(DiffEntry(Action.RENAME, kind, name, fields))
         else:
             fields = tuple(f for f in _fields(old, new) if f.field != "uuid" or f.new not in drawn)
             entries.append(DiffEntry(_action(kind, old, new, known), kind, name, fields))
@@ -67,9 +68,9 @@ def diff_of(
         ("chap", draft.chap, chap_users),
     ):
         for user, stored in secrets.items():
-            change = "update" if user in known_users else "create"
-            entries.append(DiffEntry("remove" if stored is None else change, kind, user))
-    entries += [DiffEntry("missing", "volume", name) for name in missing]
+            change = Action.UPDATE if user in known_users else Action.CREATE
+            entries.append(DiffEntry(Action.REMOVE if stored is None else change, kind, user))
+    entries += [DiffEntry(Action.MISSING, "volume", name) for name in missing]
     ordered = sorted(entries, key=lambda e: (_ORDER.index(e.kind), e.name))
     return Diff(tuple(ordered), _digest(ordered))
 
@@ -83,14 +84,14 @@ def _digest(entries: Sequence[DiffEntry]) -> str:
 
 def _action(
     kind: str, old: dict[str, Any] | None, new: dict[str, Any] | None, known: set[str]
-) -> str:
+) -> Action:
     if new is None:
-        return "forget" if kind == "volume" else "remove"
+        return Action.FORGET if kind == "volume" else Action.REMOVE
     if old is not None:
-        return "update"
+        return Action.UPDATE
     if kind == "volume" and new["uuid"] in known:
-        return "register"
-    return "adopt" if new.get("adopted") else "create"
+        return Action.REGISTER
+    return Action.ADOPT if new.get("adopted") else Action.CREATE
 
 
 def _fields(old: dict[str, Any] | None, new: dict[str, Any] | None) -> tuple[FieldChange, ...]:

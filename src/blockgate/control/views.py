@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from blockgate.model.actions import Action
+
 
 def plain(view: Any) -> Any:
     """A view, or a list of views, as plain values."""
@@ -51,7 +53,7 @@ def diff(values: dict[str, Any]) -> Diff:
     return Diff(
         tuple(
             DiffEntry(
-                e["action"],
+                Action(e["action"]),
                 e["kind"],
                 e["name"],
                 tuple(FieldChange(**change) for change in e["changes"]),
@@ -323,13 +325,9 @@ class FieldChange:
 
 @dataclass(frozen=True, slots=True)
 class DiffEntry:
-    """One thing that changes.
+    """One thing that changes. Something renamed is named as it is called from then on."""
 
-    `action`: "create", "adopt", "register" (data and label are there), "update", "rename",
-    "remove", "forget" (data and label stay), or "missing" (its data cannot come back).
-    """
-
-    action: str
+    action: Action
     kind: str
     name: str
     changes: tuple[FieldChange, ...] = ()
