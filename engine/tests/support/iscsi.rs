@@ -537,6 +537,7 @@ impl Initiator {
                 Ok(0) => return true,
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return true,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => return false,
             }
         }

@@ -12,6 +12,7 @@ import pytest
 from tests.conformance.iscsi.client import Session
 from tests.conformance.iscsi.scenarios import cdbs
 from tests.lab.processes import PORTALS, CliError, Gateway, Target, add_target
+from tests.lab.site import wait_until
 
 CHANGED: Final = (6, 0x2A, 0x06)  # ASYMMETRIC ACCESS STATE CHANGED
 INQUIRY_CHANGED: Final = (6, 0x3F, 0x03)
@@ -212,7 +213,7 @@ def test_states_outlive_a_kill(start_gateway: Callable[..., Gateway], log_in: Lo
     assert [lun["access_state"] for lun in shown] == ["unavailable", "active-optimized"]
     assert_enforced(beside, "active-optimized")
     assert reported(beside)[group_of(path)] == (CODES["unavailable"], EXPLICIT)
-    assert "initiators have set access states" in gateway.log()
+    wait_until(lambda: "initiators have set access states" in gateway.log())
     set_state(paths[0], "standby")
     assert beside.command(cdbs.TEST_UNIT_READY).sense_code == CHANGED
     gateway.kill()

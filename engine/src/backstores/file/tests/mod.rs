@@ -118,9 +118,15 @@ pub type Told = Arc<Mutex<Vec<String>>>;
 
 pub fn open(spec: &VolumeSpec) -> (Arc<Volume>, Told) {
     let told = Told::default();
-    let sink = told.clone();
-    let volume = Volume::open(1, spec.clone(), Box::new(move |why| sink.lock().unwrap().push(why.into()))).unwrap();
-    (volume, told)
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let sink = told.clone();
+        match Volume::open(1, spec.clone(), Box::new(move |why| sink.lock().unwrap().push(why.into()))) {
+            // A child that another test starts has what was open, and its locks, until it is losetup.
+            Err(error) if error.errno == libc::EBUSY && Instant::now() < deadline => thread::yield_now(),
+            opened => return (opened.unwrap(), told),
+        }
+    }
 }
 
 /// Plays one shard: runs requests one after another and waits for each.
