@@ -90,8 +90,17 @@ def test_files_and_functions_that_are_named_exist(page: Path) -> None:
     for path, name in named:
         assert (TOP / path).exists(), f"{page.name} names {path}"
         if name:
-            text = (TOP / path).read_text()
-            assert re.search(rf"\b{name}\b", text), f"{page.name} names {name} in {path}"
+            assert name in defined(TOP / path), f"{page.name} places {name} in {path}"
+
+
+def defined(file: Path) -> set[str]:
+    """What a source file defines; a name that it only uses has its place elsewhere."""
+    kinds = {
+        ".py": r"(?:def|class)\s+(\w+)|^(\w+)(?=:? .*=)",
+        ".rs": r"(?:fn|struct|enum|trait|const|static|type|mod|macro_rules!)\s+(\w+)()",
+    }
+    pattern = rf"^\s*(?:pub\S*\s+|async\s+|const\s+|unsafe\s+)*(?:{kinds[file.suffix]})"
+    return {name for found in re.findall(pattern, file.read_text(), re.M) for name in found}
 
 
 def install_blocks() -> list[str]:

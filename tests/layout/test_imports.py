@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,20 @@ def test_imports_run_one_way(file: Path) -> None:
     allowed = MAY_IMPORT[room] | {room} | PACKAGE
     wrong = {name: line for name, line in imported_rooms(file).items() if name not in allowed}
     assert not wrong, f"{file.name} imports from {wrong}"
+
+
+def test_the_design_has_the_same_table() -> None:
+    """ARCHITECTURE.md says of each room what it may import; of two in a row `a; b`."""
+    design = (SOURCE.parents[1] / "ARCHITECTURE.md").read_text()
+    said: dict[str, set[str]] = {}
+    row = r"^\| (`src/blockgate/.*?) \|.*\|\s*([^|]*?)\s*\|$"
+    for rooms, allowed in re.findall(row, design, re.M):
+        names = re.findall(r"src/blockgate/(\w+)", rooms)
+        for name, words in zip(names, allowed.split(";"), strict=True):
+            said[name] = set(re.findall(r"\w+", words)) & {*MAY_IMPORT, "_engine"}
+    assert said.pop("daemon") == set(), "everything"
+    assert said == {name: MAY_IMPORT[name] for name in MAY_IMPORT if name in said}
+    assert set(MAY_IMPORT) - set(said) == {"daemon", "__main__"}
 
 
 def test_the_table_has_no_cycle() -> None:
