@@ -77,7 +77,7 @@ def test_from_a_pool_to_a_session_and_back(gateway: Gateway) -> None:
 
     assert gateway.cli("session", "list") == []
     assert "No client" in text(gateway, "session", "list")
-    assert gateway.cli("tasks") == []
+    assert gateway.cli("tasks") == {"tasks": [], "operations": []}
     assert "Nothing is in flight" in text(gateway, "tasks")
     fails(gateway, 3, "session", "disconnect", "12345")
 

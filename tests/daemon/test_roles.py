@@ -71,6 +71,7 @@ NEEDED = {
     ("DELETE", "/v1/sessions/{session}"): "operate",
     ("GET", "/v1/tasks"): "view",
     ("GET", "/v1/tree"): "view",
+    ("GET", "/v1/operations"): "view",
     ("GET", "/v1/operations/{operation}"): "view",
     ("POST", "/v1/apply"): "administer",
     ("GET", "/v1/config"): "view",

@@ -105,6 +105,11 @@ def test_progress_is_told_and_the_source_stays(slow: tuple[Gateway, FaultFS]) ->
     assert (state["state"], state["phase"]) == ("running", "CopyData")
     assert state["total_bytes"] == 24 * MIB
     assert 4 * MIB <= state["done_bytes"] <= 24 * MIB
+    (running,) = gateway.cli("tasks")["operations"]
+    assert (running["id"], running["kind"]) == (number, "volume-copy")
+    assert (running["things"], running["phase"]) == (["volume lab/b"], "CopyData")
+    shown = gateway.run_cli("tasks").stdout
+    assert all(words in shown for words in (number, "volume lab/b", "copy data", "of 24MiB"))
     writable = gateway.run_cli("export", "add", "lab/a")
     assert (writable.returncode, "being copied" in writable.stderr) == (4, True)
     assert gateway.run_cli("export", "add", "lab/a", "--read-only").returncode == 0
@@ -112,6 +117,7 @@ def test_progress_is_told_and_the_source_stays(slow: tuple[Gateway, FaultFS]) ->
     fs.remove()
     thread.join(30)
     assert answers[0].status_code == 201, answers[0].text
+    assert gateway.api("GET", "operations") == []
     root = fs.root / "lab"
     assert (root / "b.img").read_bytes() == (root / "a.img").read_bytes()
 

@@ -15,6 +15,7 @@ from blockgate.cli.output import (
     duration,
     field,
     in_words,
+    print_json,
     show_facts,
     show_table,
     size,
@@ -25,6 +26,8 @@ from blockgate.cli.session import command, current
 from blockgate.model.names import operation_id as checked_operation_id
 from blockgate.model.names import session_id
 from blockgate.model.sizes import format_size
+
+THINGS_SHOWN = 3
 
 app = typer.Typer(no_args_is_help=True, help="Sessions: connections of clients.")
 
@@ -66,7 +69,23 @@ def disconnect(
 
 
 def list_tasks() -> None:
-    """List the commands in flight, the oldest first: where, since when, in which phase."""
+    """List what is in flight or stuck, the oldest first: where, since when, in which phase.
+
+    Commands of clients, and changes that the gateway is at work on.
+    """
+    api = current().api
+    commands, changes = api.get("tasks"), api.get("operations")
+    if current().json:
+        print_json({"tasks": commands, "operations": changes})
+    elif not commands and not changes:
+        print("Nothing is in flight.")
+    else:
+        _show_commands(commands)
+        print()
+        _show_changes(changes)
+
+
+def _show_commands(commands: list[Row]) -> None:
     columns = (
         Column("AGE", lambda row: f"{row['age_us'] / 1e6:.3f} s", right=True),
         Column("PHASE", field("phase")),
@@ -77,7 +96,39 @@ def list_tasks() -> None:
         Column("EXPORT", field("export")),
         Column("SESSION", field("session"), right=True),
     )
-    show_table(current().api.get("tasks"), columns, "Nothing is in flight.")
+    show_table(commands, columns, "No command of a client is in flight.")
+
+
+def _show_changes(changes: list[Row]) -> None:
+    now = time.time()
+    columns = (
+        Column("OPERATION", field("id")),
+        Column("KIND", field("kind")),
+        Column("WORKS ON", _works_on),
+        Column("FOR", lambda row: duration(now - row["started"]), right=True),
+        Column("PHASE", _phase_of_change),
+        Column("DONE", _done),
+        Column("CALLER", field("caller")),
+    )
+    show_table(changes, columns, "No change is going on.")
+
+
+def _works_on(one: Row) -> str:
+    """The first few things: a document may name thousands."""
+    more = len(one["things"]) - THINGS_SHOWN
+    shown = ", ".join(one["things"][:THINGS_SHOWN])
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _phase_of_change(one: Row) -> str:
+    phase = in_words(one["phase"])
+    return f"{phase} (to undo it)" if one["state"] == "undoing" else phase
+
+
+def _done(one: Row) -> str:
+    """Bytes of those to be allocated, where that is what takes its time."""
+    total = one["total_bytes"]
+    return f"{format_size(one['done_bytes'])} of {format_size(total)}" if total else ""
 
 
 def operation(
@@ -85,17 +136,17 @@ def operation(
 ) -> None:
     """Show how far a change is, or how it ended."""
     one = current().api.get("operations", checked_operation_id(operation_id))
-    total = one["total_bytes"]
     error = one["error"] or {}
     show_facts(
         one,
         (
             ("Operation", one["id"]),
             ("Kind", one["kind"]),
+            ("Works on", _works_on(one)),
             ("Caller", one["caller"]),
             ("State", one["state"]),
             ("Phase", in_words(one["phase"])),
-            ("Done", f"{format_size(one['done_bytes'])} of {format_size(total)}" if total else ""),
+            ("Done", _done(one)),
             ("Started", when(one["started"])),
             ("Error", error.get("message", "")),
             ("Hint", error.get("hint", "")),

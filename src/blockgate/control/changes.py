@@ -28,7 +28,7 @@ from blockgate.control.draft import Draft
 from blockgate.control.ledger import Ledger
 from blockgate.control.locks import Locks
 from blockgate.control.operations import DONE, FAILED, KEPT_MAX, UNDOING, Operation
-from blockgate.control.progress import Progress
+from blockgate.control.progress import PREPARING, WAITING, Progress
 from blockgate.control.reconciler import Outcome, Reconciler, lock_name
 from blockgate.control.sources import guard_sources
 from blockgate.control.state import OPERATIONS, POOLS
@@ -147,6 +147,12 @@ class Changes:
             )
         return _info(Operation.decode(entry.value), Progress())
 
+    def operations(self, caller: Caller) -> list[OperationInfo]:
+        """Every change that has not ended, also one that waits for another, the oldest first."""
+        caller.require(Role.VIEW)
+        oldest_first = sorted(self._running.values(), key=lambda one: one.operation.started)
+        return [_info(one.operation, one.progress) for one in oldest_first]
+
     async def digest(self, data: bytes) -> str:
         """A keyed digest of something secret, which may be kept and shown."""
         return digest(await self._ledger.digest_key(), data)
@@ -161,9 +167,12 @@ class Changes:
     # The life of a change
 
     async def _perform(self, operation: Operation, request: Request) -> None:
+        progress = self._running[operation.id].progress
         try:
             operation.locks = sorted(set(request.things))
+            progress.begin(WAITING)
             await self._locks.take(operation.locks, operation.id)
+            progress.begin(PREPARING)
             draft = await self._begin(operation, await request.prepare())
         except BaseException:
             await self._locks.release(operation.locks, operation.id)
@@ -204,6 +213,7 @@ class Changes:
                         await self._locks.release(sources, operation.id)
                     return draft
             # Somebody is at work there. Wait without the commit lock, then look again.
+            self._running[operation.id].progress.begin(WAITING)
             await self._locks.take(missing, operation.id)
             operation.locks = sorted({*operation.locks, *missing})
         raise Conflict("What this changes is changed by others all the time.", "Try again.")
@@ -404,5 +414,11 @@ def _info(operation: Operation, progress: Progress) -> OperationInfo:
         total_bytes=progress.total_bytes,
         started=operation.started,
         error=operation.error,
-        result=operation.result,
+        result=operation.result if operation.ended_already else None,
+        things=_things(operation),
     )
+
+
+def _things(operation: Operation) -> tuple[str, ...]:
+    """What a running operation has to itself, by name. Volumes are locked by UUID as well."""
+    return tuple(n for n in operation.locks if not n.startswith("volume ") or "/" in n)

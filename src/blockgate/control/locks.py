@@ -34,10 +34,12 @@ class Locks:
                 await self._released.wait_for(lambda: self.try_take(wanted, owner))
         except TimeoutError:
             name = next((n for n in sorted(wanted) if n in self._held), "it")
-            holder = self._held.get(name, "another change")
+            holder = self._held.get(name)
             raise Conflict(
-                f"Another change is at work on {name} ({holder}).",
-                f"Try again when it has ended: GET /v1/operations/{holder}.",
+                f"Another change is at work on {name}{f' ({holder})' if holder else ''}.",
+                f"Try again when it has ended: `blockgate operation {holder}` tells how far it is."
+                if holder
+                else "Try again.",
                 code="busy",
             ) from None
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from blockgate.backstores import base
 
+WAITING = "WaitForOthers"
+"""Another change is at work on the same thing."""
+PREPARING = "Prepare"
+"""Looking at pools and data, before anything is changed. The phases after it are steps."""
+
 
 class Progress:
     """The phase, and the bytes allocated of those to be; written by worker threads."""

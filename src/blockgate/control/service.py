@@ -389,6 +389,10 @@ class Control(TargetControl):
 
     # Operations
 
+    async def operations(self, caller: Caller) -> list[OperationInfo]:
+        """Every change that has not ended, the oldest first."""
+        return self._changes.operations(caller)
+
     async def operation(self, caller: Caller, operation_id: str) -> OperationInfo:
         """How far an operation is, or how it ended."""
         return await self._changes.operation(caller, operation_id)

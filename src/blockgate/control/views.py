@@ -364,8 +364,9 @@ class HistoryEntry:
 class OperationInfo:
     """A change, running or ended.
 
-    `state`: "running", "undoing", "done" or "failed". `phase` is the step that it is in;
-    `done_bytes` of `total_bytes` (0: not known) are allocated. `error` has code, message, hint.
+    `state`: "running", "undoing", "done" or "failed". `phase` is the step that it is in, before
+    the first one "WaitForOthers" or "Prepare"; `done_bytes` of `total_bytes` (0: not known) are
+    allocated. `error` has code, message, hint. `things` is what it is at work on, until it ends.
     """
 
     id: str
@@ -378,6 +379,7 @@ class OperationInfo:
     started: float
     error: dict[str, str] | None
     result: Any
+    things: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

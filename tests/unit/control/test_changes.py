@@ -82,7 +82,19 @@ async def test_a_change_goes_on_without_its_caller(
     with pytest.raises(Conflict) as caught:
         await lab.control.volume_resize(ADMIN, new_id(), "main/a", "2M")
     assert caught.value.code == "busy" and number in caught.value.hint
+    monkeypatch.setattr(locks_module, "WAIT_S", 3600)
+    waiting = asyncio.create_task(lab.control.volume_resize(ADMIN, new_id(), "main/a", "2M"))
+    running = await lab.control.operations(Caller("v", Role.VIEW))
+    while len(running) < 2 or not running[1].phase:
+        await asyncio.sleep(0)
+        running = await lab.control.operations(ADMIN)
+    assert [(one.phase, one.things) for one in running] == [
+        ("PrepareData", ("volume main/a",)),
+        ("WaitForOthers", ("volume main/a",)),
+    ]
     go.set()
+    assert (await waiting).size == 2 << 20
+    assert await lab.control.operations(ADMIN) == []
     assert (await lab.control.volume_create(ADMIN, number, "main/a", "1M")).state == "ready"
 
 

@@ -36,6 +36,12 @@ async def tree(call: View) -> TreeDocument:
     return tree_document(call.context.gateway(), await call.control.tree(call.caller))
 
 
+@router.get("/operations")
+async def list_operations(call: View) -> list[OperationInfo]:
+    """Every change that has not ended, the oldest first: what it is at work on, in which phase."""
+    return await call.control.operations(call.caller)
+
+
 @router.get("/operations/{operation}", responses=error_responses(404))
 async def operation(call: View, operation: OperationPart) -> OperationInfo:
     """How far a change is, or how it ended."""
