@@ -350,10 +350,13 @@ def test_apply_does_what_it_has_shown_or_nothing(gateway: Gateway, tmp_path: Pat
 
 
 def test_a_table_on_a_terminal(gateway: Gateway) -> None:
-    gateway.add_volume("1MiB", name="v")
+    name = "a-volume-with-a-name-of-forty-characters"
+    gateway.add_volume("1MiB", name=name)
     status, shown = on_a_terminal(gateway, "", "volume", "list")
     assert status == 0
     assert "VOLUME" in shown
+    assert f"lab/{name} " in shown, "in one piece, though it is no more than 80 columns wide"
+    assert "Left out" in shown
 
 
 def test_a_long_change_shows_how_far_it_is(gateway: Gateway) -> None:

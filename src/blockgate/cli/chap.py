@@ -94,7 +94,7 @@ def list_users() -> None:
     columns = (
         Column("USER", field("user")),
         Column("SECRET", lambda row: row["reference"] or "kept encrypted"),
-        Column("USED BY", lambda row: ", ".join(row["used_by"])),
+        Column("USED BY", lambda row: ", ".join(row["used_by"]), prose=True),
     )
     empty = "There is no CHAP user. Make one: blockgate chap set USER --generate"
     show_table(current().api.get("chap"), columns, empty)

@@ -173,8 +173,8 @@ def history(
         Column("N", field("number"), right=True),
         Column("WHEN", lambda row: when(row["when"])),
         Column("CALLER", field("caller")),
-        Column("KIND", field("kind")),
-        Column("SUMMARY", field("summary")),
+        Column("KIND", field("kind"), spare=1),
+        Column("SUMMARY", field("summary"), prose=True),
     )
     show_table(current().api.get("config", "history"), columns, "Nothing has been changed yet.")
 

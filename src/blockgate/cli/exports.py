@@ -73,10 +73,10 @@ def list_exports() -> None:
     columns = (
         Column("EXPORT", field("name")),
         Column("VOLUME", field("volume")),
-        Column("SIZE", size("size"), right=True),
-        Column("CLIENTS", _clients),
-        Column("SESSIONS", field("sessions"), right=True),
-        Column("STATE", lambda row: "ready" if row["ready"] else row["reason"]),
+        Column("SIZE", size("size"), right=True, spare=2),
+        Column("CLIENTS", _clients, prose=True),
+        Column("SESSIONS", field("sessions"), right=True, spare=1),
+        Column("STATE", lambda row: "ready" if row["ready"] else row["reason"], prose=True),
         Column("", flags(read_only="read-only", tls_required="TLS")),
     )
     empty = "Nothing is exported. Export a volume: blockgate export add POOL/VOLUME"

@@ -151,7 +151,9 @@ def commands(
         Column("WHO", lambda row: row["identity"] or row["peer"]),
         Column("COMMAND", field("command")),
         Column("RESULT", _result),
-        Column("TOOK", lambda row: f"{row['duration_ms']:.0f} ms", right=True),
-        Column("ARGUMENTS", lambda row: json.dumps(row["arguments"], ensure_ascii=False)),
+        Column("TOOK", lambda row: f"{row['duration_ms']:.0f} ms", right=True, spare=1),
+        Column(
+            "ARGUMENTS", lambda row: json.dumps(row["arguments"], ensure_ascii=False), prose=True
+        ),
     )
     show_table(current().api.get("command-log", limit=limit), columns, "No command has come yet.")

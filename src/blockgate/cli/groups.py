@@ -43,7 +43,7 @@ def list_groups() -> None:
     columns = (
         Column("GROUP", field("name")),
         Column("INITIATORS", lambda row: str(len(row["initiators"])), right=True),
-        Column("TARGETS", lambda row: ", ".join(row["targets"])),
+        Column("TARGETS", lambda row: ", ".join(row["targets"]), prose=True),
     )
     empty = "There is no group. Make one: blockgate group create GROUP --initiator NAME"
     show_table(current().api.get("groups"), columns, empty)

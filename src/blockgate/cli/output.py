@@ -1,7 +1,8 @@
 """What commands print: JSON as the API gave it, or tables and trees for people.
 
 Rich is imported when a table or tree is drawn.  Output that does not go to a terminal is never cut
-to a width.
+to a width.  On a narrow one a table does without the columns that say least, and tells which; a
+name or a number is never broken.
 """
 
 from __future__ import annotations
@@ -21,17 +22,26 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _UNCUT = 100_000
+_GAP = 2
+_PROSE_MIN = 30
+"""What text is left of the width, where others take too much."""
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: its title, and what it shows of a row."""
+    """A column of a table: its title, and what it shows of a row.
+
+    `spare`: where the terminal is narrow, columns with a number are left out, the highest first.
+    `prose` may be broken into lines.
+    """
 
     title: str
     show: Callable[[Row], str]
     right: bool = False
+    spare: int = 0
+    prose: bool = False
 
 
 def console() -> Console:
@@ -64,20 +74,55 @@ def show_table(rows: Sequence[Row], columns: Sequence[Column], empty: str) -> No
     if not rows:
         print(empty)
         return
+    _draw({column: [plain(column.show(row)) for row in rows] for column in columns})
+
+
+def _draw(cells: dict[Column, list[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    screen = console()
+    cells = {column: texts for column, texts in cells.items() if column.title or any(texts)}
+    left_out = _spared(cells, screen.width)
+    shown = {column: texts for column, texts in cells.items() if column not in left_out}
+    # What is wider all the same goes on at the beginning of the terminal's next line.
+    screen.width = max(screen.width, _least_width(shown))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
+    for column in shown:
         table.add_column(
             column.title,
             justify="right" if column.right else "left",
-            no_wrap=column.right,
+            no_wrap=not column.prose,
             overflow="fold",
         )
-    for row in rows:
-        table.add_row(*(Text(plain(column.show(row))) for column in columns))
-    console().print(table)
+    for row in zip(*shown.values(), strict=True):
+        table.add_row(*map(Text, row))
+    screen.print(table)
+    if left_out:
+        names = ", ".join(column.title for column in cells if column in left_out and column.title)
+        screen.print(f"Left out for want of room: {names}. --json has all.", soft_wrap=True)
+
+
+def _spared(cells: dict[Column, list[str]], width: int) -> set[Column]:
+    """The columns to leave out, so that the others have room."""
+    spared: set[Column] = set()
+    for column in sorted((one for one in cells if one.spare), key=lambda one: -one.spare):
+        kept = {one: texts for one, texts in cells.items() if one not in spared}
+        if _least_width(kept) <= width:
+            break
+        spared.add(column)
+    return spared
+
+
+def _least_width(cells: dict[Column, list[str]]) -> int:
+    """How wide a table is at least, if nothing but prose is broken."""
+    from rich.cells import cell_len
+
+    widths = []
+    for column, texts in cells.items():
+        whole = max(map(cell_len, (column.title, *texts)))
+        widths.append(min(whole, _PROSE_MIN) if column.prose else whole)
+    return sum(widths) + _GAP * (len(widths) - 1)
 
 
 def show_facts(document: Row, facts: Iterable[tuple[str, str]]) -> None:

@@ -64,12 +64,14 @@ def list_pools() -> None:
     """List all pools."""
     columns = (
         Column("NAME", field("name")),
-        Column("KIND", field("kind")),
-        Column("VOLUMES", field("volumes"), right=True),
+        Column("KIND", field("kind"), spare=2),
+        Column("VOLUMES", field("volumes"), right=True, spare=1),
         Column("SIZE", size("total_bytes"), right=True),
         Column("FREE", size("free_bytes"), right=True),
         Column("PATH", field("path")),
-        Column("STATE", lambda row: "ok" if row["reachable"] else f"away: {row['reason']}"),
+        Column(
+            "STATE", lambda row: "ok" if row["reachable"] else f"away: {row['reason']}", prose=True
+        ),
     )
     empty = "There is no pool. Add one: blockgate pool add NAME --directory DIR"
     show_table(current().api.get("pools"), columns, empty)
@@ -122,8 +124,8 @@ def scan(
     columns = (
         Column("VOLUME", lambda row: f"{row['pool']}/{row['name']}"),
         Column("SIZE", size("size"), right=True),
-        Column("WWN", field("wwn")),
+        Column("WWN", field("wwn"), spare=1),
         Column("STATUS", field("status")),
-        Column("REASON", field("reason")),
+        Column("REASON", field("reason"), prose=True),
     )
     show_table(found, columns, f"Pool {pool} holds no labelled volume.")

@@ -45,13 +45,13 @@ def list_sessions() -> None:
         Column("CLIENT", field("peer")),
         Column("EXPORT OR TARGET", lambda row: row["export"] or row["target"] or _phase(row)),
         Column("AS", lambda row: row["initiator"] or row["tls"] or "-"),
-        Column("FOR", lambda row: duration(now - row["since"]), right=True),
-        Column("READS", field("reads"), right=True),
-        Column("READ", size("read_bytes"), right=True),
-        Column("WRITES", field("writes"), right=True),
-        Column("WRITTEN", size("written_bytes"), right=True),
+        Column("FOR", lambda row: duration(now - row["since"]), right=True, spare=1),
+        Column("READS", field("reads"), right=True, spare=5),
+        Column("READ", size("read_bytes"), right=True, spare=3),
+        Column("WRITES", field("writes"), right=True, spare=4),
+        Column("WRITTEN", size("written_bytes"), right=True, spare=2),
         Column("IN FLIGHT", field("in_flight"), right=True),
-        Column("UNSENT", size("unsent_bytes"), right=True),
+        Column("UNSENT", size("unsent_bytes"), right=True, spare=6),
     )
     show_table(current().api.get("sessions"), columns, "No client is connected.")
 

@@ -56,7 +56,7 @@ def list_acls(target: TargetArgument) -> None:
     one = current().api.get("targets", target_name(target))
     columns = (
         Column("INITIATOR", field("subject")),
-        Column("LUNS", lambda row: _luns(row["luns"])),
+        Column("LUNS", lambda row: _luns(row["luns"]), prose=True),
         Column("CHAP", lambda row: row["chap"] or "-"),
         Column("MUTUAL", lambda row: row["mutual_chap"] or "-"),
         Column("", flags(read_only="read-only")),

@@ -122,11 +122,11 @@ def list_targets() -> None:
     """List all targets."""
     columns = (
         Column("TARGET", field("name")),
-        Column("LUNS", lambda row: str(len(row["luns"])), right=True),
-        Column("ACLS", lambda row: str(len(row["acls"])), right=True),
+        Column("LUNS", lambda row: str(len(row["luns"])), right=True, spare=1),
+        Column("ACLS", lambda row: str(len(row["acls"])), right=True, spare=2),
         Column("ACCESS", field("access")),
         Column("SESSIONS", field("sessions"), right=True),
-        Column("STATE", lambda row: row["reason"] or "ready"),
+        Column("STATE", lambda row: row["reason"] or "ready", prose=True),
     )
     empty = "There is no target. Create one: blockgate target create TARGET --lun POOL/VOLUME"
     show_table(current().api.get("targets"), columns, empty)
@@ -263,8 +263,8 @@ def parameters() -> None:
     columns = (
         Column("PARAMETER", field("name")),
         Column("DEFAULT", lambda row: _plain(row["default"])),
-        Column("TAKES", field("takes")),
-        Column("ABOUT", field("about")),
+        Column("TAKES", field("takes"), prose=True),
+        Column("ABOUT", field("about"), prose=True),
     )
     show_table(rows, columns, "")
 

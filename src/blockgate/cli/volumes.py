@@ -190,15 +190,15 @@ def list_volumes(
     columns = (
         Column("VOLUME", lambda row: f"{row['pool']}/{row['name']}"),
         Column("SIZE", size("size"), right=True),
-        Column("BLOCK", field("block_size"), right=True),
-        Column("CACHE", field("cache")),
-        Column("IO", field("io")),
+        Column("BLOCK", field("block_size"), right=True, spare=6),
+        Column("CACHE", field("cache"), spare=4),
+        Column("IO", field("io"), spare=5),
         Column("STATE", field("state")),
         Column("HEALTH", field("health")),
-        Column("EXPORTS", lambda row: str(len(row["exports"])), right=True),
-        Column("TARGETS", lambda row: str(len(row["targets"])), right=True),
+        Column("EXPORTS", lambda row: str(len(row["exports"])), right=True, spare=1),
+        Column("TARGETS", lambda row: str(len(row["targets"])), right=True, spare=2),
         Column("SESSIONS", field("sessions"), right=True),
-        Column("", flags(adopted="adopted", prealloc="preallocated")),
+        Column("", flags(adopted="adopted", prealloc="preallocated"), spare=3),
     )
     empty = "There is no volume. Create one: blockgate volume create POOL/VOLUME --size SIZE"
     show_table(

@@ -312,21 +312,52 @@ def test_a_document_s_aliases_are_not_followed() -> None:
         parse_document("pools: &a []\nvolumes: *a\n", "x.yaml")
 
 
-def test_a_long_name_is_folded_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a narrow terminal every character of a name is there, and numbers stay in one piece."""
-    long = "n" * 200
+def on_a_terminal(width: int, row: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines of a table of one row; the first number in a title tells how spare it is, and a
+    dot that it is prose."""
     shown = io.StringIO()
     monkeypatch.setattr(output, "current", lambda: Session(Api(Endpoint())))
-    monkeypatch.setattr(output, "console", lambda: Console(file=shown, width=80))
-    columns = (
-        output.Column("VOLUME", output.field("name")),
-        output.Column("SIZE", output.field("size"), right=True),
-        output.Column("STATE", output.field("state")),
-    )
-    output.show_table([{"name": long, "size": 1234567890, "state": "ready"}], columns, "")
-    assert shown.getvalue().count("n") == 200
-    assert "1234567890" in shown.getvalue()
-    assert "ready" in shown.getvalue()
+    monkeypatch.setattr(output, "console", lambda: Console(file=shown, width=width))
+    columns = [
+        output.Column(
+            title,
+            output.field(title),
+            spare=int(title[-1]) if title[-1:].isdigit() else 0,
+            prose=title.endswith("."),
+        )
+        for title in row
+    ]
+    output.show_table([row], columns, "")
+    return [line.rstrip() for line in shown.getvalue().splitlines()]
+
+
+def test_a_narrow_terminal_does_without_what_says_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"NAME": "p/" + "n" * 20, "A2": "aaaaaaaa", "B3": "bbbbbbbb", "STATE": "ready", "C1": "c"}
+    head, line = on_a_terminal(80, row, monkeypatch)
+    assert head.split() == list(row) and line.split() == list(row.values())
+    head, line, told = on_a_terminal(45, row, monkeypatch)
+    assert head.split() == ["NAME", "A2", "STATE", "C1"]
+    assert line.split() == [row["NAME"], "aaaaaaaa", "ready", "c"]
+    assert told == "Left out for want of room: B3. --json has all."
+    head, line, told = on_a_terminal(31, row, monkeypatch)
+    assert (head.split(), line.split()) == (["NAME", "STATE"], [row["NAME"], "ready"])
+    assert told == "Left out for want of room: A2, B3, C1. --json has all."
+
+
+def test_a_name_is_never_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However narrow the terminal is; what is text is broken between words."""
+    long = "n" * 200
+    row = {"NAME": long, "SIZE": "1234567890", "REASON.": "it is away " * 10}
+    lines = on_a_terminal(80, row, monkeypatch)
+    assert lines[1].split()[:2] == [long, "1234567890"]
+    assert " ".join(" ".join(lines[1:]).split()[2:]) == row["REASON."].strip()
+
+
+def test_a_column_without_a_word_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert on_a_terminal(11, {"NAME": "p/v", "STATE": "ready", "": ""}, monkeypatch) == [
+        "NAME  STATE",
+        "p/v   ready",
+    ]
 
 
 def test_plurals() -> None:
