@@ -189,7 +189,10 @@ def test_whatever_finds_a_thin_pool_full_warns_first(
                 session.clear_attentions(lun)
             fill(disk)
             for lun, (cdb, data) in enumerate(writes, 1):
-                assert session.command(cdb, lun=lun, write=data).sense_code == SOFT_THRESHOLD
+                warned = session.command(cdb, lun=lun, write=data)
+                assert warned.sense_code == SOFT_THRESHOLD
+                # INFORMATION: where the mode page has the threshold's descriptor (SBC-3 4.7.3.7)
+                assert (warned.sense[0], warned.sense[3:7]) == (0xF0, bytes((0, 0, 0, 16)))
                 refused = session.command(cdb, lun=lun, write=data).sense_code
                 assert refused == SPACE_ALLOCATION_FAILED
             ended = [copied(session, lun=5)]

@@ -4,6 +4,11 @@ use super::row::AttentionRow;
 use super::sense::{key, Sense};
 use super::table::ATTENTIONS;
 
+const SOFT_THRESHOLD: (u8, u8) = (0x38, 0x07);
+/// Which threshold it is says INFORMATION: the one whose descriptor begins at this byte of the Logical Block
+/// Provisioning mode page (SBC-3 4.7.3.7), which is the only one.
+const THRESHOLD_DESCRIPTOR: u64 = 16;
+
 /// The attention of a word that is reported first, if any: its bit's mask, and its sense.
 pub fn first(word: u64) -> Option<(u64, Sense)> {
     let row: &AttentionRow = ATTENTIONS.iter().find(|row| word & mask(row) != 0)?;
@@ -23,7 +28,7 @@ pub fn reported_luns() -> u64 {
 
 /// THIN PROVISIONING SOFT THRESHOLD REACHED, which comes before a pool is full: its bit's mask, and its sense.
 pub fn soft_threshold() -> Option<(u64, Sense)> {
-    let row = ATTENTIONS.iter().find(|row| (row.asc, row.ascq) == (0x38, 0x07))?;
+    let row = ATTENTIONS.iter().find(|row| (row.asc, row.ascq) == SOFT_THRESHOLD)?;
     Some((mask(row), sense(row)))
 }
 
@@ -32,7 +37,11 @@ fn mask(row: &AttentionRow) -> u64 {
 }
 
 fn sense(row: &AttentionRow) -> Sense {
-    Sense::new(key::UNIT_ATTENTION, row.asc, row.ascq)
+    let sense = Sense::new(key::UNIT_ATTENTION, row.asc, row.ascq);
+    match (row.asc, row.ascq) {
+        SOFT_THRESHOLD => sense.with_information(THRESHOLD_DESCRIPTOR),
+        _ => sense,
+    }
 }
 
 #[cfg(test)]
@@ -46,6 +55,13 @@ mod tests {
         // POWER ON, RESET, OR BUS DEVICE RESET before CAPACITY DATA HAS CHANGED.
         assert_eq!(first(1 << 12 | 1), Some((1, Sense::new(0x6, 0x29, 0x00))));
         assert_eq!(first(1 << 12), Some((1 << 12, Sense::new(0x6, 0x2a, 0x09))));
+    }
+
+    #[test]
+    fn a_threshold_is_told_with_the_place_of_its_descriptor() {
+        let (bit, sense) = soft_threshold().unwrap();
+        assert_eq!(sense, Sense::new(0x6, 0x38, 0x07).with_information(16));
+        assert_eq!(first(bit), Some((bit, sense)));
     }
 
     #[test]
