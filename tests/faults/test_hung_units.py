@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,7 +11,7 @@ import httpx
 import pytest
 
 from tests.conformance import nbdclient as nbd
-from tests.conformance.iscsi.client import Session, pdu
+from tests.conformance.iscsi.client import Answer, Session, pdu
 from tests.conformance.iscsi.scenarios import cdbs
 from tests.conformance.iscsi.scenarios.copies import extended_copy
 from tests.lab.faultfs import FaultFS
@@ -22,6 +23,7 @@ PARAMETERS = {"nop_interval": 0}
 REGISTER, RESERVE, RELEASE = 0, 1, 2
 UNIT_ATTENTION = 6
 SOON_S = 60.0  # what hangs does so until the test ends it
+FLUSH_IMMED = bytes.fromhex("35 02 00000000 00 0000 00")  # SYNCHRONIZE CACHE(10) (SBC-3 5.26)
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +150,37 @@ def test_a_cold_reset_ends_all_sessions_though_the_one_that_asked_has_gone(
         close(asks, target)
         frail.remove()
         other.connection.wait_closed()
+
+
+def test_an_immediate_flush_does_not_wait_for_its_disk(gateway: Gateway, frail: FaultFS) -> None:
+    """That it has failed, the next command tells (SPC-4 4.5.5)."""
+    volume = gateway.add_volume("1MiB", pool=POOL)
+    target = add_target(gateway, {1: volume}, parameters=PARAMETERS)
+    with closing(log_in(target, "a", 1)) as session:
+
+        def flush() -> None:
+            write = session.command(cdbs.write10(0, 1), write=b"\x55" * cdbs.BLOCK)
+            assert write.status == cdbs.GOOD
+            assert session.command(FLUSH_IMMED, timeout_s=SOON_S).status == cdbs.GOOD
+
+        frail.hang("sync", path=image(volume))
+        flush()
+        frail.wait_hung()
+        frail.remove()
+        wait_until(lambda: not gateway.api("GET", "tasks"))
+        assert session.command(bytes(6)).status == cdbs.GOOD
+        frail.fail("sync", errno.EIO, path=image(volume))
+        flush()
+        told: list[Answer] = []
+
+        def failed() -> bool:
+            told.append(session.command(bytes(6)))
+            return told[-1].status != cdbs.GOOD
+
+        wait_until(failed)
+        # Deferred, fixed format: MEDIUM ERROR, WRITE ERROR
+        assert (told[-1].sense[0], told[-1].sense_code) == (0x71, (3, 0x0C, 0))
+        assert session.command(bytes(6)).status == cdbs.GOOD
 
 
 def test_targets_change_while_a_copy_hangs_whose_session_has_gone(

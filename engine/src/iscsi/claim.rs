@@ -41,7 +41,7 @@ impl Session {
                 self.carry_out(ctx, handle);
             }
             Submitted::Refused => self.carry_out(ctx, handle),
-            Submitted::Pending | Submitted::Fenced => {}
+            Submitted::Pending(_) | Submitted::Fenced => {}
         }
         // What there was to do has been done.
         false

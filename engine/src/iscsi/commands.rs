@@ -380,11 +380,17 @@ impl Session {
             }
         }
         let row = found?;
+        if row.attention == OnAttention::Report {
+            if let Some(sense) = lun.take_deferred() {
+                return Err(Answer::check(sense));
+            }
+        }
         check::admit(gate, scsi, row, cdb, self.nexus, self.port)?;
-        if let (Some((bit, sense)), OnAttention::Sense) = (pending, row.attention) {
-            lun.attentions.set(lun.attentions.get() & !bit);
-            // DESC: descriptor format is asked for (SPC-4 6.39).
-            return Ok(Verdict::Sense(sense, cdb[1] & 1 != 0, allocation(row, cdb)));
+        if row.attention == OnAttention::Sense {
+            if let Some(sense) = lun.take_sense() {
+                // DESC: descriptor format is asked for (SPC-4 6.39).
+                return Ok(Verdict::Sense(sense, cdb[1] & 1 != 0, allocation(row, cdb)));
+            }
         }
         if command.attribute == attribute::ACA {
             // No ACA is ever established here (NORMACA is 0): such a task has nothing to belong to.

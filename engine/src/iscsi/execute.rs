@@ -48,7 +48,8 @@ pub(super) fn way(media: &Media) -> Way {
 /// What came of giving a request to the volume.
 pub(super) enum Submitted {
     Done(Request, Result<(), Errno>),
-    Pending,
+    /// It ends with this task.
+    Pending(TaskHandle),
     /// The gate would not have it any more: the command's plan says so now.
     Refused,
     /// The lease has lapsed: the command ends without a status, and its connection after it.
@@ -117,7 +118,7 @@ impl Session {
             let request = Request::with_buf(Op::Read, media.flags, media.offset + u64::from(started), buf);
             match self.submit(ctx, handle, request) {
                 Submitted::Done(request, result) => self.request_ended(ctx, handle, request, result),
-                Submitted::Pending => {}
+                Submitted::Pending(_) => {}
                 Submitted::Refused => return self.carry_out(ctx, handle),
                 Submitted::Fenced => return,
             }
@@ -200,7 +201,7 @@ impl Session {
             let request = Request { claim, ..Request::with_buf(media.op, media.flags, offset, buf) };
             match self.submit(ctx, handle, request) {
                 Submitted::Done(request, result) => self.request_ended(ctx, handle, request, result),
-                Submitted::Pending => {}
+                Submitted::Pending(_) => {}
                 Submitted::Refused => return self.carry_out(ctx, handle),
                 Submitted::Fenced => return,
             }
@@ -243,7 +244,8 @@ impl Session {
         };
         match self.submit(ctx, handle, request) {
             Submitted::Done(request, result) => self.request_ended(ctx, handle, request, result),
-            Submitted::Pending | Submitted::Fenced => {}
+            Submitted::Pending(task) => self.is_under_way(ctx, handle, media, task),
+            Submitted::Fenced => {}
             Submitted::Refused => self.carry_out(ctx, handle),
         }
     }
@@ -352,7 +354,7 @@ impl Session {
                 return self.ring_refused(ctx, handle, task, errno);
             }
         }
-        Submitted::Pending
+        Submitted::Pending(ring_task.or(made).expect("one of them has been made"))
     }
 
     /// The ring did not take a task's I/O.
@@ -396,7 +398,10 @@ impl Session {
                 self.request_ended(ctx, handle, request, result);
                 self.advance(ctx, handle);
             }
-            None => drop_request(ctx, request, task.cost),
+            None => {
+                self.note_deferred(ctx, &task, result);
+                drop_request(ctx, request, task.cost);
+            }
         }
         self.current = None;
         self.count_ended(ctx);

@@ -6,9 +6,11 @@ use std::rc::Rc;
 use super::order::TaskSet;
 use super::params::LunMap;
 use super::session::Session;
+use crate::block::command::Errno;
 use crate::scsi::attention;
 use crate::scsi::canned::Canned;
 use crate::shard::context::{Attachment, Ctx};
+use crate::shard::tasks::TaskHandle;
 
 /// One logical unit of one session: an I_T_L nexus.
 pub struct Lun {
@@ -19,6 +21,10 @@ pub struct Lun {
     pub read_only: Cell<bool>,
     /// Unit attentions that are to be reported; bits as in the opcode table.
     pub attentions: Cell<u64>,
+    /// The last flush that was answered before it ended, see `deferred.rs`; stale: it has ended.
+    pub flush: Cell<Option<TaskHandle>>,
+    /// How one of those has failed, and is to be reported; 0: none.
+    pub deferred: Cell<Errno>,
     pub tasks: RefCell<TaskSet>,
     /// Capacity of the buffers that its commands have in the volume, or back from there and not sent.
     pub lent: Cell<usize>,
@@ -71,7 +77,7 @@ impl Luns {
         }
     }
 
-    /// Puts a map in force. A LUN that stays, with the same volume, keeps its attentions and its tasks.
+    /// Puts a map in force. A LUN that stays, with the same volume, keeps its attentions, its deferred error and its tasks.
     /// One whose volume has no gate (it is being closed) is not there.
     pub fn replace(&mut self, ctx: &mut Ctx, map: LunMap, target: &str) {
         let mut all = Vec::with_capacity(map.luns.len());
@@ -90,6 +96,8 @@ impl Luns {
                     attachment,
                     read_only: Cell::new(mapped.read_only),
                     attentions: Cell::new(mapped.attentions),
+                    flush: Cell::default(),
+                    deferred: Cell::default(),
                     tasks: RefCell::default(),
                     lent: Cell::new(0),
                 }),

@@ -4,8 +4,8 @@
 //! in login, whose PDUs are Python's to judge, and then a `conn` of its `session`. There `intake` takes
 //! PDUs in, `commands` orders and judges SCSI commands by the opcode table, `data` collects what they bring,
 //! with `room` made by those who are slow to send, `execute` gives them to their volume (`claim` as one what is many
-//! requests), `handed` to Python, and `answer` ends them, those that found a pool full by way of `full`. `management`
-//! and `scope` stop and abort, `requests` has all the other PDUs.
+//! requests), `handed` to Python, and `answer` ends them, those that found a pool full by way of `full`, those that
+//! are not to be waited for by `deferred`. `management` and `scope` stop and abort, `requests` has all the other PDUs.
 
 pub mod ahs;
 mod answer;
@@ -15,6 +15,7 @@ mod commands;
 pub mod conn;
 pub mod connection;
 mod data;
+mod deferred;
 pub mod digest;
 pub mod execute;
 mod full;

@@ -89,6 +89,8 @@ pub struct Media {
     pub data_in: u64,
     /// Bytes that come from it.
     pub data_out: u64,
+    /// IMMED: the status is not to wait for it.
+    pub immediate: bool,
 }
 
 /// `Media` of a CDB whose row's action [`is_media`](Action::is_media). `size`: of the volume, bytes.
@@ -120,6 +122,8 @@ fn out_of_range(lba: u64, capacity: u64) -> Sense {
 const PROTECT: u8 = 0xe0;
 const FUA: u8 = 0x08;
 const BYTCHK: u8 = 0x06;
+/// SYNCHRONIZE CACHE.
+const IMMED: u8 = 0x02;
 /// WRITE SAME.
 const ANCHOR: u8 = 0x10;
 const UNMAP: u8 = 0x08;
@@ -221,6 +225,7 @@ impl Cdb<'_> {
             len: self.bytes_of(blocks),
             data_in: 0,
             data_out: 0,
+            immediate: false,
         })
     }
 
@@ -268,13 +273,13 @@ impl Cdb<'_> {
         Ok(Media { flags: Flags::default(), ..self.transfer(op)? })
     }
 
-    /// SYNCHRONIZE CACHE and PRE-FETCH: 0 blocks mean all up to the end (SBC-3 5.21, 5.11). With IMMED, too, the
-    /// status comes when it is done: an error that came after GOOD could be told by deferred sense alone.
+    /// SYNCHRONIZE CACHE and PRE-FETCH: 0 blocks mean all up to the end (SBC-3 5.26, 5.11). (Nobody ever waits for
+    /// what PRE-FETCH asks for, IMMED or not.)
     fn hint(&self, op: Op) -> Result<Media, Sense> {
         let (lba, blocks) = (self.lba(), self.length_field().of(self.bytes));
         self.check_range(lba, blocks)?;
         let blocks = if blocks == 0 { self.capacity - lba } else { blocks };
-        self.range(op, lba, blocks, false)
+        Ok(Media { immediate: op == Op::Flush && self.has(IMMED), ..self.range(op, lba, blocks, false)? })
     }
 
     /// SBC-3 5.35. The ranges come with the data, see [`unmap_spans`].

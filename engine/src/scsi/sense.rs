@@ -37,6 +37,8 @@ pub struct Sense {
     pub ascq: u8,
     pub information: Option<u64>,
     pub specific: Option<Specific>,
+    /// Of an earlier command, which had ended GOOD by then (SPC-4 4.5.5).
+    pub deferred: bool,
 }
 
 macro_rules! senses {
@@ -71,7 +73,7 @@ senses! {
 impl Sense {
     /// With nothing but its key and codes.
     pub const fn new(key: u8, asc: u8, ascq: u8) -> Self {
-        Sense { key, asc, ascq, information: None, specific: None }
+        Sense { key, asc, ascq, information: None, specific: None, deferred: false }
     }
 
     /// Pointing at a field of the CDB that is whole bytes.
@@ -101,6 +103,12 @@ impl Sense {
         self
     }
 
+    /// As that of an earlier command.
+    pub const fn deferred(mut self) -> Self {
+        self.deferred = true;
+        self
+    }
+
     /// What a back end's error means for a command that the engine executes. (`ENOMEM` has no sense: it
     /// is a BUSY status, see [`Answer::of_errno`](super::command::Answer::of_errno).)
     pub fn of_errno(op: Op, errno: Errno) -> Self {
@@ -108,11 +116,13 @@ impl Sense {
             libc::EILSEQ => Sense::MISCOMPARE_DURING_VERIFY,
             // SBC-3 4.7.3.6: a thin pool that is full; the write may be tried again once it is not.
             libc::ENOSPC | libc::EDQUOT | libc::EFBIG if op.is_write() => Sense::SPACE_ALLOCATION_FAILED,
+            // What has been acknowledged is lost, and its place is none that an initiator has asked for.
+            libc::EIO | libc::ENOSPC | libc::EDQUOT if op == Op::Flush => Sense::WRITE_ERROR,
             libc::EROFS | libc::EPERM | libc::EACCES if op.is_write() => Sense::WRITE_PROTECTED,
             libc::ESHUTDOWN => Sense::NOT_READY,
             // The gate has let it through, the storage has become smaller since.
             libc::ENOSPC | libc::EINVAL => Sense::LBA_OUT_OF_RANGE,
-            libc::EIO if op.is_write() || op == Op::Flush => Sense::WRITE_ERROR,
+            libc::EIO if op.is_write() => Sense::WRITE_ERROR,
             libc::EIO => Sense::UNRECOVERED_READ_ERROR,
             _ => Sense::INTERNAL_TARGET_FAILURE,
         }
@@ -129,7 +139,7 @@ impl Sense {
 
     /// Fixed format (SPC-4 4.5.3), 18 bytes. An INFORMATION that does not fit is left out, as VALID says.
     fn encode_fixed(&self, out: &mut [u8; SENSE_BYTES]) -> usize {
-        out[0] = 0x70;
+        out[0] = 0x70 | u8::from(self.deferred);
         if let Some(Ok(information)) = self.information.map(u32::try_from) {
             out[0] |= 0x80;
             out[3..7].copy_from_slice(&information.to_be_bytes());
@@ -146,7 +156,7 @@ impl Sense {
 
     /// Descriptor format (SPC-4 4.5.2): a header and a descriptor for what there is.
     fn encode_descriptors(&self, out: &mut [u8; SENSE_BYTES]) -> usize {
-        out[..4].copy_from_slice(&[0x72, self.key, self.asc, self.ascq]);
+        out[..4].copy_from_slice(&[0x72 | u8::from(self.deferred), self.key, self.asc, self.ascq]);
         let mut len = 8;
         if let Some(information) = self.information {
             // Type 00h, ADDITIONAL LENGTH 0Ah, VALID.
@@ -235,10 +245,18 @@ mod tests {
     }
 
     #[test]
+    fn of_an_earlier_command() {
+        let lost = Sense::WRITE_ERROR.deferred();
+        assert_eq!((fixed(lost)[0], descriptors(lost)[0]), (0x71, 0x73));
+        assert_eq!(fixed(lost.with_information(7))[0], 0xf1);
+    }
+
+    #[test]
     fn errors_of_the_storage() {
         assert_eq!(Sense::of_errno(Op::Read, libc::EIO), Sense::UNRECOVERED_READ_ERROR);
         assert_eq!(Sense::of_errno(Op::Write, libc::EIO), Sense::WRITE_ERROR);
         assert_eq!(Sense::of_errno(Op::Flush, libc::EIO), Sense::WRITE_ERROR);
+        assert_eq!(Sense::of_errno(Op::Flush, libc::ENOSPC), Sense::WRITE_ERROR);
         assert_eq!(Sense::of_errno(Op::WriteZeroes, libc::ENOSPC), Sense::SPACE_ALLOCATION_FAILED);
         assert_eq!(Sense::of_errno(Op::Read, libc::EINVAL), Sense::LBA_OUT_OF_RANGE);
         assert_eq!(Sense::of_errno(Op::Write, libc::EROFS), Sense::WRITE_PROTECTED);

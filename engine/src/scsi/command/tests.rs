@@ -30,12 +30,12 @@ fn moves(cdb: &[u8]) -> (Op, u64, u64, u64, u64) {
 /// INVALID FIELD IN CDB, pointing at a bit or at a byte.
 fn wrong_bit(byte: u16, bit: u8) -> Result<Media, Sense> {
     let specific = Some(crate::scsi::sense::Specific::Field { in_cdb: true, byte, bit: Some(bit) });
-    Err(Sense { key: 0x5, asc: 0x24, ascq: 0, information: None, specific })
+    Err(Sense { specific, ..Sense::new(0x5, 0x24, 0) })
 }
 
 fn wrong_byte(byte: u16) -> Result<Media, Sense> {
     let specific = Some(crate::scsi::sense::Specific::Field { in_cdb: true, byte, bit: None });
-    Err(Sense { key: 0x5, asc: 0x24, ascq: 0, information: None, specific })
+    Err(Sense { specific, ..Sense::new(0x5, 0x24, 0) })
 }
 
 fn codes(result: Result<Media, Sense>) -> (u8, u8, u8) {
@@ -146,6 +146,8 @@ fn synchronize_cache_and_pre_fetch() {
     assert_eq!(moves(&[0x34, 0, 0, 0, 0, 1, 0, 0, 2, 0]), (Op::Cache, 1, 2, 0, 0));
     let to_the_end = [0x91, 0x02, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     assert_eq!(moves(&to_the_end), (Op::Flush, 1, CAPACITY - 1, 0, 0));
+    let immediate = |cdb: &[u8]| decoded(cdb).unwrap().immediate;
+    assert!(immediate(&to_the_end) && !immediate(&[0x35, 0, 0, 0, 0, 1, 0, 0, 2, 0]));
     let beyond = [0x90, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(codes(decoded(&beyond)), OUT_OF_RANGE);
     assert_eq!(codes(decoded(&[0x91, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0])), OUT_OF_RANGE);
