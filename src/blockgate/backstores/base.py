@@ -75,12 +75,16 @@ class Location:
 class Found:
     """A label that a scan came across; `problem` says what stands against using it.
 
-    `label` is None where it cannot be read; `name` is then what its file name suggests.
+    `label` is None where it cannot be read. `name` is what the label's file name suggests, and ""
+    where it has none. `flaw` says what is wrong with the data of a sound label: it is known whose
+    data that is all the same. `hint` says what to do about either.
     """
 
     name: str
     label: Label | None
     problem: str = ""
+    flaw: str = ""
+    hint: str = ""
 
 
 class FlawKind(StrEnum):

@@ -37,6 +37,8 @@ from blockgate.model.config import Pool, Volume
 from blockgate.model.errors import Conflict, Failed, InUse, InvalidInput, Refused, Unavailable
 from blockgate.model.origin import Origin
 
+_ADOPT_IT = "Adopt the device to use it as it is."
+
 
 class BlockBackstore(PoolBackstore):
     """One volume on the device `pool.path`. `labels_directory` is for an adopted device's label."""
@@ -78,7 +80,8 @@ class BlockBackstore(PoolBackstore):
             try:
                 label = read()
             except LabelError as error:
-                return [Found(self.pool.name, None, f"its label cannot be used: {error}")]
+                problem = f"its label cannot be used: {error}"
+                return [Found("", None, problem, hint=_ADOPT_IT)]
             if label is not None:
                 return [self._examine(label)]
         return []
@@ -86,8 +89,8 @@ class BlockBackstore(PoolBackstore):
     def _examine(self, label: Label) -> Found:
         volume, room = label.volume, self._room(label.volume.adopted)
         if volume.size > room or (volume.adopted and volume.size != room):
-            problem = f"its label says {volume.size} bytes, and the device has room for {room}"
-            return Found(volume.name, label, problem)
+            flaw = f"its label says {volume.size} bytes, and the device has room for {room}"
+            return Found(volume.name, label, flaw=flaw, hint="Make the device as large as it was.")
         return Found(volume.name, label)
 
     def _open(self, flags: int) -> int:
@@ -156,7 +159,7 @@ class BlockBackstore(PoolBackstore):
         except LabelError as error:
             raise Failed(
                 f"The label of {self.pool.path} cannot be used: {error}.",
-                "Adopt the device to use it as it is.",
+                _ADOPT_IT,
                 code="label-damaged",
             ) from error
 

@@ -103,18 +103,47 @@ class DirectoryBackstore(PoolBackstore):
         try:
             label = self._read(path)
         except (OSError, LabelError) as error:
-            return Found(name, None, f"its label cannot be used: {error}")
+            adopt = f"blockgate volume adopt {self.pool.name}/{name} --path {name}.img"
+            return Found(
+                name,
+                None,
+                f"its label cannot be used: {error}",
+                hint=f"Restore {path} from a backup. Or move it away and adopt the data, which is "
+                f"another disk for clients then: {adopt}.",
+            )
         if label is None:
             return Found(name, None, "its label has just gone")
-        try:
-            size = self.real_size(label.volume)
-        except OSError as error:
-            return Found(name, label, f"its data cannot be used: {error.strerror}")
-        if size != label.volume.size:
+        volume = label.volume
+        if volume.name != name:
             return Found(
-                name, label, f"its data has {size} bytes and its label says {label.volume.size}"
+                name,
+                label,
+                f"its label is that of volume {volume.ref}, and out of place",
+                hint=f"If it is a copy, move {path} away and adopt the copied data: blockgate "
+                f"volume adopt {self.pool.name}/{name} --path FILE. If it was renamed, rename it "
+                "back.",
             )
-        return Found(name, label)
+        return self._examine_data(label)
+
+    def _examine_data(self, label: Label) -> Found:
+        volume = label.volume
+        try:
+            size = self.real_size(volume)
+        except OSError as error:
+            return Found(
+                volume.name,
+                label,
+                f"its data cannot be used: {error.strerror}",
+                hint=f"Bring {self._data_path(volume)} back; if it is gone for good, remove "
+                f"{self._label_path(volume)}.",
+            )
+        if size < volume.size:
+            flaw = self._short(volume, size)
+            return Found(volume.name, label, flaw=flaw.text, hint=flaw.hint)
+        if size > volume.size:
+            flaw_text = f"its data has {size} bytes, of which it uses the first {volume.size}"
+            return Found(volume.name, label, flaw=flaw_text)
+        return Found(volume.name, label)
 
     def _must_be_directory(self) -> None:
         try:
@@ -338,7 +367,7 @@ class DirectoryBackstore(PoolBackstore):
         if path is None:
             raise InvalidInput(
                 "Adopting needs the file's path.",
-                f"For example: blockgate volume adopt {self.pool.name}/disk "
+                f"For example: blockgate volume adopt {self.pool.name}/disk --path "
                 f"{self.pool.path}/disk.raw",
             )
         root = os.path.realpath(self.pool.path)

@@ -10,6 +10,7 @@ import typer
 from blockgate.cli import names
 from blockgate.cli.output import (
     Column,
+    Row,
     done,
     field,
     show_facts,
@@ -122,10 +123,14 @@ def scan(
     """
     found = change("POST", "pools", pool_name(pool), "scan", body={"dry_run": dry_run})
     columns = (
-        Column("VOLUME", lambda row: f"{row['pool']}/{row['name']}"),
-        Column("SIZE", size("size"), right=True),
+        Column("VOLUME", lambda row: f"{row['pool']}/{row['name'] or '?'}"),
+        Column("SIZE", lambda row: format_size(row["size"]) if row["uuid"] else "-", right=True),
         Column("WWN", field("wwn"), spare=1),
         Column("STATUS", field("status")),
-        Column("REASON", field("reason"), prose=True),
+        Column("REASON", _reason, prose=True),
     )
     show_table(found, columns, f"Pool {pool} holds no labelled volume.")
+
+
+def _reason(row: Row) -> str:
+    return f"{row['reason']}. {row['hint']}" if row["hint"] else str(row["reason"])

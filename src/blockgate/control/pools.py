@@ -93,14 +93,15 @@ class Pools:
         if dry_run:
             caller.require(Role.VIEW)
             found = await self._labels(self._reading.find_pool(name))
-            return [item for item, _ in _judge(found, self._core.config, "found")]
+            judged = _judge(found, pool_name(name), self._core.config, "found")
+            return [item for item, _ in judged]
 
         async def prepare() -> Build:
             pool = self._reading.find_pool(name)
             found = await self._labels(pool)
 
             def build(config: Configuration) -> Draft:
-                judged = _judge(found, config, "registered")
+                judged = _judge(found, pool.name, config, "registered")
                 new = [volume for _, volume in judged if volume is not None]
                 return Draft(
                     f"scan of pool {pool.name}: {len(new)} registered",
@@ -138,7 +139,7 @@ def pool_from_arguments(name: str, directory: str | None, device: str | None) ->
 
 
 def _judge(
-    found: list[Found], config: Configuration, fit: str
+    found: list[Found], pool: PoolName, config: Configuration, fit: str
 ) -> list[tuple[FoundVolume, Volume | None]]:
     """What to say of each label; with the volume to register where it is fit for that."""
     uuids = {volume.uuid: ref for ref, volume in config.volumes.items()}
@@ -147,34 +148,40 @@ def _judge(
     judged: list[tuple[FoundVolume, Volume | None]] = []
     for item in found:
         if item.label is None:
-            judged.append((FoundVolume("", item.name, "", "", 0, "problem", item.problem), None))
+            unknown = FoundVolume(pool, item.name, "", "", 0, "problem", item.problem, item.hint)
+            judged.append((unknown, None))
             continue
         volume = item.label.volume
-        status, reason = fit, item.problem
+        status, reason, hint = fit, item.problem or item.flaw, item.hint
         known = uuids.get(volume.uuid)
-        if known == volume.ref:
+        if known == volume.ref and item.name == volume.name:
             status = "known"
         elif item.problem:
             status = "problem"
         elif known is not None:
             status, reason = "problem", f"its UUID is that of volume {known}"
+            hint = "Keep one of the two labels: they are one disk to clients."
         elif volume.ref in config.volumes or volume.path in paths:
             status, reason = "problem", "another volume of the configuration has its place"
+            verb = "Rename" if volume.ref in config.volumes else "Forget"
+            hint = f"{verb} that one, and scan again."
         elif volume.unit.wwid in wwids:
             same = wwids[volume.unit.wwid]
             status, reason = "problem", f"its vendor and ScsiId are those of volume {same}"
+            hint = f"Give that one another: blockgate volume set {same} --scsi-id ID. Scan again."
         new = volume if status == fit else None
         if new is not None:
             uuids[volume.uuid] = volume.ref
             if volume.unit.wwid:
                 wwids[volume.unit.wwid] = volume.ref
-        judged.append((_found(volume, status, reason), new))
+        judged.append((_found(volume, item.name, status, reason, hint), new))
     return judged
 
 
-def _found(volume: Volume, status: str, reason: str) -> FoundVolume:
+def _found(volume: Volume, name: str, status: str, reason: str, hint: str) -> FoundVolume:
+    """`name`: where the label is; under another name than its volume's it is out of place."""
     return FoundVolume(
-        volume.pool, volume.name, volume.uuid, volume.wwn, volume.size, status, reason
+        volume.pool, name, volume.uuid, volume.wwn, volume.size, status, reason, hint
     )
 
 

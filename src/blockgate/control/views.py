@@ -302,7 +302,9 @@ class FoundVolume:
     """What a scan found in a pool.
 
     `status`: "known"; "registered" (was not known and is now); "found" (a dry run left it);
-    "problem" (`reason` says what stands against it).
+    "problem" (`reason` says what stands against it). `reason` of another status is what is wrong
+    with its data; `hint` says what to do. Of a label that cannot be read nothing is known but a
+    name from that of its file.
     """
 
     pool: str
@@ -312,6 +314,7 @@ class FoundVolume:
     size: int
     status: str
     reason: str
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

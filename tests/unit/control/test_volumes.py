@@ -279,19 +279,45 @@ async def test_what_was_forgotten_is_found_again(lab: Lab) -> None:
 
 
 async def test_a_scan_says_what_is_wrong(lab: Lab) -> None:
-    for name in ("short", "gone", "spoilt", "moved"):
+    for name in ("short", "gone", "spoilt", "moved", "longer"):
         await lab.control.volume_create(ADMIN, new_id(), f"main/{name}", "1M")
         await lab.control.volume_forget(ADMIN, new_id(), f"main/{name}")
     os.truncate(lab.pool / "short.img", 512)
+    os.truncate(lab.pool / "longer.img", 2 * MIB)
     (lab.pool / "gone.img").unlink()
     labels = lab.pool / ".blockgate"
     (labels / "spoilt.json").write_text((labels / "spoilt.json").read_text().replace("1", "2"))
     found = {f.name: f for f in await lab.control.pool_scan(ADMIN, new_id(), "main")}
     assert found["moved"].status == "registered"
-    assert "has 512 bytes and its label says 1048576" in found["short"].reason
-    assert "No such file" in found["gone"].reason
+    assert "has 512 bytes and must have 1048576" in found["short"].reason
+    assert "volume resize main/short --size 512 --force" in found["short"].hint
+    assert found["short"].status == found["longer"].status == "registered", (
+        "it is known whose it is"
+    )
+    assert "No such file" in found["gone"].reason and "gone.img back" in found["gone"].hint
     assert "label cannot be used" in found["spoilt"].reason
-    assert [v.name for v in await lab.control.volume_list(ADMIN)] == ["moved"]
+    assert (found["spoilt"].pool, found["spoilt"].status) == ("main", "problem")
+    assert "volume adopt main/spoilt --path spoilt.img" in found["spoilt"].hint
+    listed = await lab.control.volume_list(ADMIN)
+    assert [v.name for v in listed] == ["longer", "moved", "short"]
+
+
+async def test_a_copied_label_is_told_from_the_volume_s_own(lab: Lab) -> None:
+    """`cp` of a volume's two files, before and after the state is lost."""
+    made = await lab.control.volume_create(ADMIN, new_id(), "main/b", "1M")
+    labels = lab.pool / ".blockgate"
+    (labels / "a.json").write_bytes((labels / "b.json").read_bytes())
+    (lab.pool / "a.img").write_bytes((lab.pool / "b.img").read_bytes())
+    for own in ("known", "registered"):
+        copy, original = await lab.control.pool_scan(ADMIN, new_id(), "main")
+        assert (original.name, original.status, original.reason) == ("b", own, "")
+        assert (copy.name, copy.status, copy.uuid) == ("a", "problem", made.uuid)
+        assert "that of volume main/b, and out of place" in copy.reason
+        assert "volume adopt main/a --path" in copy.hint
+        await lab.control.volume_forget(ADMIN, new_id(), "main/b")
+    (labels / "a.json").unlink()
+    adopted = await lab.control.volume_adopt(ADMIN, new_id(), "main/a", "a.img")
+    assert adopted.uuid != made.uuid, "what the hint says works"
 
 
 async def test_a_scsi_id_is_that_of_one_volume(lab: Lab) -> None:
