@@ -16,7 +16,7 @@ import typer
 from blockgate import __version__
 from blockgate.cli.completion import SCRIPTS
 from blockgate.cli.main import app
-from blockgate.cli.session import SHARED
+from blockgate.cli.session import SHARED, SHARED_BY_CHANGES
 from blockgate.cluster.secrets import KEY_FILE_NAME
 from blockgate.process.flags import build_parser
 from blockgate.process.listeners import ROLES
@@ -109,7 +109,7 @@ def cli_page() -> str:
         "A volume is named by its pool and its name: pool/volume.",
         ".SH OPTIONS OF EVERY COMMAND",
     ]
-    shared = set(SHARED)
+    shared = {*SHARED, *SHARED_BY_CHANGES}
     first = next(iter(root.commands["pool"].commands.values()))
     for parameter in first.params:
         if parameter.name in shared:
@@ -121,7 +121,8 @@ def cli_page() -> str:
     lines += [
         ".SH JSON",
         "With \\fB\\-\\-json\\fR a command prints one JSON document on standard output: what the "
-        "API answers (its /openapi.json describes each), or {} where there is nothing to say.",
+        "API answers (its /openapi.json describes each), or {} where there is nothing to say; the "
+        "object that a change prints has the operation's id in it, as operation_id.",
         "An error is one JSON object on standard error: "
         '{"error": {"code": ..., "message": ..., "hint": ...}}.',
         "Fields are added in later versions, and none is renamed or removed.",

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -92,7 +93,9 @@ def test_from_a_pool_to_a_session_and_back(gateway: Gateway) -> None:
 
     fails(gateway, 4, "volume", "delete", "main/web", "--yes")
     fails(gateway, 4, "pool", "remove", "main")
-    assert gateway.cli("export", "remove", "web") == {}
+    removed = gateway.cli("export", "remove", "web")
+    assert list(removed) == ["operation_id"]
+    assert gateway.cli("operation", removed["operation_id"])["kind"] == "export-remove"
     assert gateway.cli("volume", "reopen", "main/web")["name"] == "web"
     assert gateway.cli("volume", "rename", "main/web", "site")["name"] == "site"
     gateway.cli("volume", "forget", "main/site")
@@ -101,7 +104,7 @@ def test_from_a_pool_to_a_session_and_back(gateway: Gateway) -> None:
     assert "site" in text(gateway, "pool", "scan", "main")
     assert gateway.cli("volume", "info", "main/site")["uuid"] == volume["uuid"]
     gateway.cli("volume", "delete", "main/site", "--yes")
-    assert gateway.cli("pool", "remove", "main") == {}
+    assert list(gateway.cli("pool", "remove", "main")) == ["operation_id"]
 
 
 def test_adopting_a_file(gateway: Gateway) -> None:
@@ -188,7 +191,7 @@ def test_keys_never_stand_on_the_command_line(gateway: Gateway, tmp_path: Path) 
     shown = text(gateway, "tls", "psk", "list")
     assert key not in shown and hexdigits not in shown
     gateway.cli("tls", "rotate-key")
-    assert gateway.cli("tls", "psk", "remove", "b") == {}
+    assert list(gateway.cli("tls", "psk", "remove", "b")) == ["operation_id"]
     fails(gateway, 3, "tls", "psk", "remove", "b")
     assert key not in json.dumps(gateway.cli("log", "commands"))
     assert key in json.dumps(gateway.cli("config", "export", "--secrets"))
@@ -378,6 +381,43 @@ def test_a_long_change_shows_how_far_it_is(gateway: Gateway) -> None:
         gateway.cli("pool", "remove", pool)
 
 
+def interruptible() -> None:
+    """Who starts the tests in the background may have them started with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["for people", "for programs"])
+def test_who_interrupts_is_told_the_operation(gateway: Gateway, options: tuple[str, ...]) -> None:
+    """It goes on; the same command with its id waits for it, and does nothing a second time."""
+    with FaultFS() as disk:
+        pool = gateway.add_pool("slow", disk.root)
+        rule = disk.hang("fallocate")
+        words = ("volume", "create", f"{pool}/v", "--size", "1MiB", "--prealloc")
+        begun = subprocess.Popen(
+            [str(BLOCKGATE), *words, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "BLOCKGATE_API": f"unix:{gateway.api_socket}"},
+            preexec_fn=interruptible,
+        )
+        disk.wait_hung()
+        begun.send_signal(signal.SIGINT)
+        said, told = begun.communicate(timeout=60)
+        assert (begun.returncode, said) == (130, "")
+        (running,) = gateway.cli("tasks")["operations"]
+        hint = json.loads(told)["error"]["hint"] if options else told
+        assert f"`blockgate operation {running['id']}`" in hint
+        disk.remove(rule)
+        made = gateway.cli(*words, "--operation", running["id"])
+        assert (made["name"], made["operation_id"]) == ("v", running["id"])
+        other = ("volume", "delete", f"{pool}/v", "--yes", "--operation", running["id"])
+        assert "was used for something else" in fails(gateway, 4, *other)
+        gateway.cli("volume", "delete", f"{pool}/v", "--yes")
+        gateway.cli("pool", "remove", pool)
+
+
 def test_what_became_of_an_operation(gateway: Gateway) -> None:
     gateway.add_volume("1MiB", name="v")
     done = gateway.cli("log", "commands", "--limit", "1")[0]
@@ -403,4 +443,4 @@ def test_without_a_terminal_deleting_takes_yes(gateway: Gateway) -> None:
     gateway.add_volume("1MiB", name="v")
     assert "--yes" in fails(gateway, 2, "volume", "delete", "lab/v")
     assert gateway.cli("volume", "list")
-    assert gateway.cli("volume", "delete", "lab/v", "--yes") == {}
+    assert list(gateway.cli("volume", "delete", "lab/v", "--yes")) == ["operation_id"]

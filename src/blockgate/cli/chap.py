@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from blockgate.cli import names
-from blockgate.cli.output import Column, done, field, print_json, show_table
+from blockgate.cli.output import Column, done, field, show_table
 from blockgate.cli.progress import change
 from blockgate.cli.secrets import read_secret
-from blockgate.cli.session import command, current
+from blockgate.cli.session import changing, command, current
 from blockgate.model.errors import InvalidInput
 from blockgate.model.names import chap_user
 
@@ -49,15 +49,10 @@ def _body(secret_file: str | None, reference: str | None, generate: bool) -> dic
 
 
 def _tell(made: Any, sentence: str) -> None:
-    if current().json:
-        print_json(made)
-    elif made["secret"]:
-        print(f"{made['user']}:{made['secret']}")
-    else:
-        print(sentence)
+    done(f"{made['user']}:{made['secret']}" if made["secret"] else sentence, made)
 
 
-@command(app, "set")
+@changing(app, "set")
 def set_user(
     user: UserArgument,
     secret_file: FileOption = None,
@@ -74,7 +69,7 @@ def set_user(
     _tell(made, f"CHAP user {name} has this secret now.")
 
 
-@command(app, "rotate")
+@changing(app, "rotate")
 def rotate(
     user: UserArgument,
     secret_file: FileOption = None,
@@ -100,7 +95,7 @@ def list_users() -> None:
     show_table(current().api.get("chap"), columns, empty)
 
 
-@command(app, "remove")
+@changing(app, "remove")
 def remove(user: UserArgument) -> None:
     """Forget a user that no target, ACL or discovery asks for."""
     change("DELETE", "chap", chap_user(user))

@@ -18,7 +18,7 @@ from blockgate.cli.output import (
     yes_no,
 )
 from blockgate.cli.progress import change
-from blockgate.cli.session import command, current
+from blockgate.cli.session import changing, command, current
 from blockgate.model.errors import InvalidInput
 from blockgate.model.names import VolumeRef, export_name
 from blockgate.model.sizes import format_size
@@ -36,7 +36,7 @@ AllowOption = Annotated[
 ForceOption = Annotated[bool, typer.Option("--force", help="End the sessions that use it.")]
 
 
-@command(app, "add")
+@changing(app, "add")
 def add(
     volume: Annotated[
         str,
@@ -104,7 +104,7 @@ def info(export: ExportArgument) -> None:
     )
 
 
-@command(app, "set")
+@changing(app, "set")
 def set_export(
     export: ExportArgument,
     read_only: Annotated[
@@ -136,7 +136,7 @@ def set_export(
     done(f"Export {export} changed.", made)
 
 
-@command(app, "remove")
+@changing(app, "remove")
 def remove(export: ExportArgument, force: ForceOption = False) -> None:
     """Export no longer; the volume stays. Refused while it is used, unless --force."""
     change("DELETE", "exports", export_name(export), force=force or None)

@@ -21,7 +21,6 @@ from blockgate.cli.output import (
     show_table,
     when,
 )
-from blockgate.cli.progress import change
 from blockgate.cli.session import command, current
 from blockgate.model.showing import counted
 from blockgate.model.sizes import format_size
@@ -127,7 +126,7 @@ def level(
         found = current().api.get("log-level")
         done(found["level"], found)
     else:
-        made = change("PUT", "log-level", body={"level": new})
+        made = current().api.change("PUT", "log-level", body={"level": new})
         done(f"Log level {made['level']}.", made)
 
 

@@ -9,7 +9,7 @@ import typer
 from blockgate.cli import names
 from blockgate.cli.output import Column, done, field, show_facts, show_table
 from blockgate.cli.progress import change
-from blockgate.cli.session import command, current
+from blockgate.cli.session import changing, command, current
 from blockgate.model.errors import InvalidInput
 from blockgate.model.names import group_name, initiator_name
 
@@ -24,7 +24,7 @@ def _initiators(given: list[str] | None) -> list[str]:
     return [initiator_name(name) for name in given or []]
 
 
-@command(app, "create")
+@changing(app, "create")
 def create(
     group: Annotated[str, typer.Argument(metavar="GROUP", help="Its name.")],
     initiator: Annotated[
@@ -63,7 +63,7 @@ def info(group: GroupArgument) -> None:
     )
 
 
-@command(app, "set")
+@changing(app, "set")
 def set_group(
     group: GroupArgument,
     add: Annotated[
@@ -86,7 +86,7 @@ def set_group(
     done(f"Group {name} changed.", change("PATCH", "groups", name, body=body))
 
 
-@command(app, "remove")
+@changing(app, "remove")
 def remove_group(group: GroupArgument) -> None:
     """Forget a group that no target lets in."""
     change("DELETE", "groups", group_name(group))

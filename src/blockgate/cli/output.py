@@ -59,9 +59,12 @@ def print_json(document: Any) -> None:
 
 
 def done(sentence: str, document: Any = None) -> None:
-    """The end of a change: a sentence for people, with --json the document, or ``{}``."""
-    if current().json:
-        print_json({} if document is None else document)
+    """The end of a change: a sentence for people, with --json the document, or ``{}``; and with
+    the operation's id, if it left one."""
+    session = current()
+    if session.json:
+        number = {"operation_id": session.operation} if session.operation else {}
+        print_json({**number, **({} if document is None else document)})
     else:
         print(sentence)
 

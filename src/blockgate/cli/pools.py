@@ -19,7 +19,7 @@ from blockgate.cli.output import (
     yes_no,
 )
 from blockgate.cli.progress import change
-from blockgate.cli.session import command, current
+from blockgate.cli.session import changing, command, current
 from blockgate.model.errors import InvalidInput
 from blockgate.model.names import pool_name
 from blockgate.model.sizes import format_size
@@ -31,7 +31,7 @@ PoolArgument = Annotated[
 ]
 
 
-@command(app, "add")
+@changing(app, "add")
 def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name from now on.")],
     directory: Annotated[
@@ -103,14 +103,14 @@ def _bytes(value: int | None) -> str:
     return "" if value is None else f"{format_size(value)} ({value} bytes)"
 
 
-@command(app, "remove")
+@changing(app, "remove")
 def remove(pool: PoolArgument) -> None:
     """Forget a pool that holds no volume; nothing in it is touched."""
     change("DELETE", "pools", pool_name(pool))
     done(f"Pool {pool} removed.")
 
 
-@command(app, "scan")
+@changing(app, "scan")
 def scan(
     pool: PoolArgument,
     dry_run: Annotated[

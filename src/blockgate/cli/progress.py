@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from blockgate.cli.client import Api, new_operation_id
 from blockgate.cli.output import in_words
-from blockgate.cli.session import current
+from blockgate.cli.session import current, report
 from blockgate.model.errors import BlockgateError
 
 PATIENCE_S = 1.0
@@ -20,31 +21,41 @@ POLL_S = 0.25
 def change(method: str, *path: str | int, body: Any = None, **query: Any) -> Any:
     """Carry out a change; `Api.change` describes the arguments."""
     session = current()
-    operation_id = new_operation_id()
-    if session.json or not sys.stderr.isatty():
-        return session.api.change(method, *path, body=body, operation_id=operation_id, **query)
+    number = session.operation = session.operation or new_operation_id()
+
+    def send() -> Any:
+        return session.api.change(method, *path, body=body, operation_id=number, **query)
+
+    try:
+        if session.json or not sys.stderr.isatty():
+            return send()
+        return _watched(send, Api(session.api.endpoint), number)
+    except KeyboardInterrupt:
+        report(_interrupted(number), as_json=session.json)
+        raise
+
+
+def _interrupted(operation_id: str) -> BlockgateError:
+    message = "Interrupted. What the gateway has begun, it goes on with."
+    hint = f"`blockgate operation {operation_id}` tells how far it is."
+    return BlockgateError(message, hint, code="interrupted")
+
+
+def _watched(send: Callable[[], Any], api: Api, operation_id: str) -> Any:
+    """Have it sent in a thread, and show how far it is."""
     outcome: dict[str, Any] = {}
 
     def carry_out() -> None:
         try:
-            outcome["result"] = session.api.change(
-                method, *path, body=body, operation_id=operation_id, **query
-            )
+            outcome["result"] = send()
         except BaseException as error:
             outcome["error"] = error
 
     worker = threading.Thread(target=carry_out, daemon=True)
     worker.start()
     worker.join(PATIENCE_S)
-    try:
-        if worker.is_alive():
-            _watch(worker, Api(session.api.endpoint), operation_id)
-    except KeyboardInterrupt:
-        print(
-            f"The gateway goes on with it; `blockgate operation {operation_id}` tells how far.",
-            file=sys.stderr,
-        )
-        raise
+    if worker.is_alive():
+        _watch(worker, api, operation_id)
     if "error" in outcome:
         raise outcome["error"]
     return outcome["result"]

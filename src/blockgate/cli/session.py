@@ -21,6 +21,7 @@ import typer
 
 from blockgate.cli.client import Api, Endpoint, endpoint_of
 from blockgate.model.errors import BlockgateError, InvalidInput
+from blockgate.model.names import operation_id
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -82,6 +83,16 @@ KeyOption = Annotated[
     ),
 ]
 
+OperationOption = Annotated[
+    str | None,
+    typer.Option(
+        "--operation",
+        metavar="ID",
+        help="The change's operation id; the same again is the same change.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
 SHARED: dict[str, tuple[Any, Any]] = {
     "json_output": (JsonOption, False),
     "socket": (SocketOption, None),
@@ -93,12 +104,18 @@ SHARED: dict[str, tuple[Any, Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+SHARED_BY_CHANGES: dict[str, tuple[Any, Any]] = {"operation": (OperationOption, None)}
+"""What those commands take as well that change something."""
+
+
+@dataclass(slots=True)
 class Session:
-    """One run of the CLI."""
+    """One run of the CLI. `operation` is the id of the change that it makes: chosen with
+    --operation, or else by whoever sends the change."""
 
     api: Api
     json: bool = False
+    operation: str | None = None
 
 
 _current: ContextVar[Session] = ContextVar("session")
@@ -137,21 +154,24 @@ def endpoint_from(options: dict[str, Any]) -> Endpoint:
 
 
 def command(
-    app: typer.Typer, name: str | None = None, **settings: Any
+    app: typer.Typer, name: str | None = None, *, changes: bool = False, **settings: Any
 ) -> Callable[[_Function], _Function]:
     """Register a function as a command of `app`, with the shared options. A parameter that is a
     dataclass stands for its fields: each is an option."""
+    shared = {**SHARED, **SHARED_BY_CHANGES} if changes else SHARED
 
     def register(function: _Function) -> _Function:
         @functools.wraps(function)
         def run(**arguments: Any) -> None:
-            options = {key: arguments.pop(key) or _root.get(key) for key in SHARED}
+            options = {key: arguments.pop(key) or _root.get(key) for key in shared}
             for key, group in groups.items():
                 said = {one.name: arguments.pop(one.name) for one in fields(group)}
                 arguments[key] = group(**said)
             as_json = bool(options["json_output"])
             try:
-                session = Session(Api(endpoint_from(options)), as_json)
+                operation = options.get("operation")
+                chosen = operation_id(operation) if operation is not None else None
+                session = Session(Api(endpoint_from(options)), as_json, chosen)
                 _current.set(session)
                 function(**arguments)
             except BlockgateError as error:
@@ -166,13 +186,18 @@ def command(
                 parameters += _options_of(groups[one.name])
             else:
                 parameters.append(_option(one.name, hints[one.name], one.default))
-        parameters += [_option(key, *described) for key, described in SHARED.items()]
+        parameters += [_option(key, *described) for key, described in shared.items()]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in parameters}
         app.command(name, no_args_is_help=False, **settings)(run)
         return function
 
     return register
+
+
+def changing(app: typer.Typer, name: str) -> Callable[[_Function], _Function]:
+    """`command` for one that makes a change which has an operation id."""
+    return command(app, name, changes=True)
 
 
 def _options_of(group: Any) -> list[inspect.Parameter]:

@@ -21,7 +21,6 @@ from blockgate.cli.output import (
     size,
     when,
 )
-from blockgate.cli.progress import change
 from blockgate.cli.session import command, current
 from blockgate.model.names import operation_id as checked_operation_id
 from blockgate.model.names import session_id
@@ -64,7 +63,7 @@ def disconnect(
     ],
 ) -> None:
     """Close one client's connection; a client may come back at once."""
-    change("DELETE", "sessions", session_id(session))
+    current().api.change("DELETE", "sessions", session_id(session))
     done(f"Session {session} disconnected.")
 
 

@@ -8,7 +8,7 @@ import typer
 
 from blockgate.cli.output import Column, done, field, flags, show_table
 from blockgate.cli.progress import change
-from blockgate.cli.session import command, current
+from blockgate.cli.session import changing, command, current
 from blockgate.cli.target_words import (
     ChapOption,
     ForceOption,
@@ -27,7 +27,7 @@ from blockgate.model.targets import Subject
 app = typer.Typer(no_args_is_help=True, help="ACLs: whom a target lets in.")
 
 
-@command(app, "add")
+@changing(app, "add")
 def add(
     target: TargetArgument,
     initiator: SubjectArgument,
@@ -74,7 +74,7 @@ def _luns(luns: Any) -> str:
     return ", ".join(f"{lun['lun']}={lun['volume']}" for lun in luns) or "none"
 
 
-@command(app, "set")
+@changing(app, "set")
 def set_acl(
     target: TargetArgument,
     initiator: SubjectArgument,
@@ -109,7 +109,7 @@ def set_acl(
     done(f"The ACL of {subject} is changed.", made)
 
 
-@command(app, "remove")
+@changing(app, "remove")
 def remove(target: TargetArgument, initiator: SubjectArgument, force: ForceOption = False) -> None:
     """Let an initiator or a group in no longer. Refused under live sessions, unless --force."""
     name, subject = target_name(target), str(Subject.parse(initiator))

@@ -9,7 +9,7 @@ import typer
 from blockgate.cli import names
 from blockgate.cli.output import done
 from blockgate.cli.progress import change
-from blockgate.cli.session import command
+from blockgate.cli.session import changing
 from blockgate.cli.target_words import AclOption, ForceOption, TargetArgument
 from blockgate.model.names import VolumeRef, lun_number, target_name
 from blockgate.model.targets import Subject
@@ -17,7 +17,7 @@ from blockgate.model.targets import Subject
 app = typer.Typer(no_args_is_help=True, help="LUNs: volumes under their numbers.")
 
 
-@command(app, "add")
+@changing(app, "add")
 def add(
     target: TargetArgument,
     volume: Annotated[
@@ -50,7 +50,7 @@ def add(
     done(f"Volume {ref} is LUN {number} of {name}.", made)
 
 
-@command(app, "remove")
+@changing(app, "remove")
 def remove(
     target: TargetArgument,
     lun: Annotated[str, typer.Argument(metavar="LUN", help="Its number.")],

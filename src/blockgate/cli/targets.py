@@ -12,13 +12,12 @@ from blockgate.cli.output import (
     Row,
     done,
     field,
-    print_json,
     show_facts,
     show_table,
     yes_no,
 )
 from blockgate.cli.progress import change
-from blockgate.cli.session import command, current
+from blockgate.cli.session import changing, command, current
 from blockgate.cli.target_words import (
     ChapOption,
     ForceOption,
@@ -62,7 +61,7 @@ ParameterOption = Annotated[
 ]
 
 
-@command(app, "create")
+@changing(app, "create")
 def create(
     target: Annotated[
         str, typer.Argument(metavar="TARGET", help="Its name: iqn.YYYY-MM.DOMAIN:NAME, eui., naa.")
@@ -191,7 +190,7 @@ def _describe(acl: Row) -> str:
     return f"{acl['subject']} ({'; '.join(words)})" if words else str(acl["subject"])
 
 
-@command(app, "set")
+@changing(app, "set")
 def set_target(
     target: TargetArgument,
     open_access: Annotated[
@@ -244,7 +243,7 @@ def set_target(
     done(f"Target {name} changed.", made)
 
 
-@command(app, "remove")
+@changing(app, "remove")
 def remove(target: TargetArgument, force: ForceOption = False) -> None:
     """Let nobody log in any more; the volumes stay. Refused while it is used, unless --force."""
     name = target_name(target)
@@ -273,7 +272,7 @@ def _plain(value: Any) -> str:
     return yes_no(value) if isinstance(value, bool) else str(value)
 
 
-@command(app, "discovery")
+@changing(app, "discovery")
 def discovery(
     chap: ChapOption = None, mutual_chap: MutualOption = None, no_chap: NoChapOption = False
 ) -> None:
@@ -281,7 +280,4 @@ def discovery(
     stays."""
     body = chap_of(chap, mutual_chap, no_chap)
     one = change("PUT", "discovery", body=body) if body else current().api.get("discovery")
-    if current().json:
-        print_json(one)
-    else:
-        print(_chap(one) or "Discovery asks for no CHAP.")
+    done(_chap(one) or "Discovery asks for no CHAP.", one)

@@ -12,7 +12,7 @@ from blockgate.cli import names
 from blockgate.cli.output import Column, done, field, print_json, show_table
 from blockgate.cli.progress import change
 from blockgate.cli.secrets import read_secret
-from blockgate.cli.session import command, current
+from blockgate.cli.session import changing, command, current
 from blockgate.model.errors import InvalidInput
 from blockgate.model.names import user_name
 from blockgate.model.showing import shown
@@ -22,7 +22,7 @@ psk = typer.Typer(no_args_is_help=True, help="Pre-shared keys of NBD clients.")
 app.add_typer(psk, name="psk")
 
 
-@command(psk, "add")
+@changing(psk, "add")
 def add(
     user: Annotated[str, typer.Argument(metavar="USER", help="The client's PSK identity.")],
     key_file: Annotated[
@@ -55,12 +55,7 @@ def add(
             key_file, what="key", option="--key-file", prompt="Key (hex digits)"
         )
     made = change("POST", "tls", "psk", body=body)
-    if current().json:
-        print_json(made)
-    elif made["key"]:
-        print(f"{user}:{made['key']}")
-    else:
-        print(f"User {user} added.")
+    done(f"{user}:{made['key']}" if made["key"] else f"User {user} added.", made)
 
 
 @command(psk, "list")
@@ -74,7 +69,7 @@ def list_users() -> None:
     show_table(current().api.get("tls", "psk"), columns, empty)
 
 
-@command(psk, "remove")
+@changing(psk, "remove")
 def remove(
     user: Annotated[
         str, typer.Argument(metavar="USER", help="The user.", autocompletion=names.psk_users)
@@ -85,7 +80,7 @@ def remove(
     done(f"User {user} removed.")
 
 
-@command(app, "rotate-key")
+@changing(app, "rotate-key")
 def rotate_key() -> None:
     """Make a new master key on the gateway and encrypt every secret with it."""
     change("POST", "secrets", "rotate-key")

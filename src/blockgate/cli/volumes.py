@@ -20,7 +20,7 @@ from blockgate.cli.output import (
     yes_no,
 )
 from blockgate.cli.progress import change
-from blockgate.cli.session import command, confirm, current
+from blockgate.cli.session import changing, command, confirm, current
 from blockgate.cli.volume_words import NOTHING_SAID, ScsiOptions, parse_block_size
 from blockgate.model.errors import InvalidInput
 from blockgate.model.names import VolumeRef, pool_name, volume_name
@@ -80,7 +80,7 @@ def _face(one: Any) -> str:
     return ", ".join(words)
 
 
-@command(app, "create")
+@changing(app, "create")
 def create(
     volume: NewVolumeArgument,
     size: Annotated[
@@ -144,7 +144,7 @@ def create(
     done(f"Volume {volume} created: {format_size(made['size'])}, WWN {made['wwn']}.", made)
 
 
-@command(app, "set")
+@changing(app, "set")
 def set_volume(
     volume: VolumeArgument,
     cache: Annotated[
@@ -238,14 +238,14 @@ def info(volume: VolumeArgument) -> None:
     )
 
 
-@command(app, "resize")
+@changing(app, "resize")
 def resize(volume: VolumeArgument, size: SizeOption, force: ForceOption = False) -> None:
     """Grow a volume, also while it is in use; to shrink it takes --force."""
     made = change("POST", "volumes", *_at(volume), "resize", body={"size": size, "force": force})
     done(f"Volume {volume} has {format_size(made['size'])} now.", made)
 
 
-@command(app, "rename")
+@changing(app, "rename")
 def rename(
     volume: VolumeArgument,
     new_name: Annotated[str, typer.Argument(metavar="NEW", help="The new name, without pool.")],
@@ -257,7 +257,7 @@ def rename(
     done(f"Volume {volume} is {made['pool']}/{made['name']} now.", made)
 
 
-@command(app, "delete")
+@changing(app, "delete")
 def delete(volume: VolumeArgument, force: ForceOption = False, yes: YesOption = False) -> None:
     """Destroy a volume and its data. Refused while it is exported.
 
@@ -269,7 +269,7 @@ def delete(volume: VolumeArgument, force: ForceOption = False, yes: YesOption = 
     done(f"Volume {volume} deleted.")
 
 
-@command(app, "adopt")
+@changing(app, "adopt")
 def adopt(
     volume: NewVolumeArgument,
     path: Annotated[
@@ -295,14 +295,14 @@ def adopt(
     done(f"Volume {volume} adopted: {format_size(made['size'])}, WWN {made['wwn']}.", made)
 
 
-@command(app, "forget")
+@changing(app, "forget")
 def forget(volume: VolumeArgument) -> None:
     """Know a volume no longer; its data stays where it is."""
     change("POST", "volumes", *_at(volume), "forget")
     done(f"Volume {volume} forgotten; its data is where it was.")
 
 
-@command(app, "reopen")
+@changing(app, "reopen")
 def reopen(volume: VolumeArgument) -> None:
     """Close and open a volume again, which ends its sessions and clears a degraded state."""
     made = change("POST", "volumes", *_at(volume), "reopen")
