@@ -328,6 +328,8 @@ def test_on_a_terminal_it_asks_before_it_destroys(gateway: Gateway) -> None:
     status, shown = on_a_terminal(gateway, "n\n", "volume", "delete", "lab/v")
     assert (status, "Destroy the data of lab/v?" in shown) == (0, True)
     assert gateway.cli("volume", "list")
+    status, shown = on_a_terminal(gateway, "\x04", "volume", "delete", "lab/v")
+    assert (status, "no answer" in shown) == (2, True), shown
     status, shown = on_a_terminal(gateway, "y\n", "volume", "delete", "lab/v")
     assert "deleted" in shown
     assert gateway.cli("volume", "list") == []

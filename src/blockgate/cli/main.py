@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -117,28 +118,41 @@ def main() -> NoReturn:
 
 
 def _run(*, as_json: bool) -> None:
-    group = typer.main.get_command(app)
-    if as_json:
-        sys.exit(_main_for_programs(group))
-    group(prog_name="blockgate")
-
-
-def _main_for_programs(group: Any) -> int:
-    """Run with ``--json``: a command line that makes no sense is an error like any other."""
+    group: Any = typer.main.get_command(app)
+    # They print other scripts than `completion` does, which know nothing of names with colons.
+    surplus = {"--install-completion", "--show-completion"}
+    group.params = [one for one in group.params if surplus.isdisjoint(one.opts)]
     try:
         status = group.main(prog_name="blockgate", standalone_mode=False)
     except typer.Abort:  # the end of a question's input
-        return InvalidInput.exit_code
+        report(InvalidInput("The question has no answer.", "Add --yes."), as_json=as_json)
+        sys.exit(InvalidInput.exit_code)
     except Exception as error:
         # The class is in the package that reads the command line, which is not always the same.
         if not (hasattr(error, "format_message") and hasattr(error, "exit_code")):
             raise
-        message = " ".join(error.format_message().split())
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else "blockgate"
-        report(InvalidInput(message, f"See: {path} --help."), as_json=True)
+        sys.exit(_wrong_command_line(error, as_json=as_json))
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _wrong_command_line(error: Any, *, as_json: bool) -> int:
+    """Tell of a command line that makes no sense; for programs that is an error like any other."""
+    error.message = _in_our_words(error.message)
+    if not as_json:
+        error.show()
         return int(error.exit_code)
-    return status if isinstance(status, int) else 0
+    message = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "blockgate"
+    report(InvalidInput(message, f"See: {path} --help."), as_json=True)
+    return int(error.exit_code)
+
+
+def _in_our_words(message: str) -> str:
+    """The message of the package that reads the command line, without what that is made of, and
+    without what was too much: it may be a secret that stands where none belongs."""
+    message = message.removeprefix("Value error, ")
+    return re.sub(r"(?s)^Got unexpected extra argument.*", "Too many arguments.", message)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,8 @@ def test_output_that_nobody_reads_ends_it_as_it_ends_others(arguments: list[str]
         (["tree", "--url", "ftp://b"], "where an API can be"),
         (["chap", "set", "u", "--generate", "--url", "http://127.0.0.1:1"], "in the clear"),
         (["frobnicate"], "No such command"),
-        (["completion", "tcsh"], "tcsh"),
+        (["completion", "tcsh"], ": 'tcsh' is not one of 'bash'"),
+        (["--install-completion"], "No such option"),
         (["volume", "delete", "a/b"], "--yes"),
         (["session", "disconnect", "9" * 22], "session list"),
         (["config", "diff", "9" * 22], "config history"),
@@ -203,6 +204,14 @@ def test_text_of_other_people_cannot_steer_the_terminal() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_what_is_too_much_on_a_command_line_is_not_repeated(form: tuple[str, ...]) -> None:
+    done = blockgate("chap", "set", "user", "a secret\nthat belongs into a file", *form)
+    assert done.returncode == 2 and "Too many arguments" in done.stderr
+    assert "chap set --help" in done.stderr
+    assert "secret" not in done.stderr.replace("secret-file", "") + done.stdout
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
