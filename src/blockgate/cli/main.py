@@ -24,7 +24,19 @@ from blockgate.cli import (
 )
 from blockgate.cli.completion import SCRIPTS
 from blockgate.cli.output import print_json
-from blockgate.cli.session import command, current, report, set_root_options
+from blockgate.cli.session import (
+    CaOption,
+    CertOption,
+    JsonOption,
+    KeyOption,
+    SocketOption,
+    TokenOption,
+    UrlOption,
+    command,
+    current,
+    report,
+    set_root_options,
+)
 from blockgate.cli.stdout import OutputLost, flush_stdout, watch_stdout
 from blockgate.model.errors import InvalidInput
 
@@ -58,16 +70,24 @@ def root(
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    socket: Annotated[
-        str | None, typer.Option("--socket", metavar="PATH", help="The daemon's Unix socket.")
-    ] = None,
-    url: Annotated[
-        str | None, typer.Option("--url", metavar="URL", help="Its TLS listener.")
-    ] = None,
+    json_output: JsonOption = False,
+    socket: SocketOption = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
 ) -> None:
     """Options here are the same as behind a command."""
-    set_root_options(json_output=json_output, socket=socket, url=url)
+    set_root_options(
+        json_output=json_output,
+        socket=socket,
+        url=url,
+        token_file=token_file,
+        ca=ca,
+        cert=cert,
+        key=key,
+    )
 
 
 app.add_typer(pools.app, name="pool")

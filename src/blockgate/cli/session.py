@@ -47,8 +47,7 @@ TokenOption = Annotated[
     typer.Option(
         "--token-file",
         metavar="FILE",
-        envvar="BLOCKGATE_TOKEN_FILE",
-        help="File with the bearer token for --url.",
+        help="File with the bearer token for --url; or BLOCKGATE_TOKEN_FILE.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -57,8 +56,7 @@ CaOption = Annotated[
     typer.Option(
         "--ca",
         metavar="FILE",
-        envvar="BLOCKGATE_CA",
-        help="CA of the gateway's certificate, for --url.",
+        help="CA of the gateway's certificate, for --url; or BLOCKGATE_CA.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -67,8 +65,7 @@ CertOption = Annotated[
     typer.Option(
         "--cert",
         metavar="FILE",
-        envvar="BLOCKGATE_CERT",
-        help="Client certificate for --url.",
+        help="Client certificate for --url; or BLOCKGATE_CERT.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -77,8 +74,7 @@ KeyOption = Annotated[
     typer.Option(
         "--key",
         metavar="FILE",
-        envvar="BLOCKGATE_KEY",
-        help="Its private key.",
+        help="Its private key; or BLOCKGATE_KEY.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -106,6 +102,11 @@ SHARED: dict[str, tuple[Any, Any]] = {
 
 SHARED_BY_CHANGES: dict[str, tuple[Any, Any]] = {"operation": (OperationOption, None)}
 """What those commands take as well that change something."""
+
+
+_FILES = ("ca", "cert", "key", "token_file")
+"""Options that a variable may stand for. It is asked last: an option before the command is said
+by hand, too."""
 
 
 @dataclass(slots=True)
@@ -144,13 +145,13 @@ def endpoint_from(options: dict[str, Any]) -> Endpoint:
         endpoint = endpoint_of(os.environ["BLOCKGATE_API"])
     else:
         endpoint = Endpoint()
-    return replace(
-        endpoint,
-        ca=options["ca"],
-        cert=options["cert"],
-        key=options["key"],
-        token_file=options["token_file"],
-    )
+    files: dict[str, Any] = {name: options[name] or _from_environment(name) for name in _FILES}
+    return replace(endpoint, **files)
+
+
+def _from_environment(name: str) -> Path | None:
+    value = os.environ.get(f"BLOCKGATE_{name.upper()}")
+    return Path(value) if value else None
 
 
 def command(

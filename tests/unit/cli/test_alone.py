@@ -48,6 +48,18 @@ def test_without_a_daemon_it_says_what_to_do(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
+def test_shared_options_may_stand_before_the_command(tmp_path: Path) -> None:
+    """What is said by hand goes before the variable, wherever it is said."""
+    said = ("--url", "https://127.0.0.1:1", "--token-file", str(tmp_path / "none"))
+    ahead = blockgate(*said, "tree", BLOCKGATE_TOKEN_FILE="/dev/null")
+    behind = blockgate("tree", *said, BLOCKGATE_TOKEN_FILE="/dev/null")
+    by_variable = blockgate(*said[:2], "tree", BLOCKGATE_TOKEN_FILE=said[-1])
+    assert ahead.returncode == 2 and "Cannot read the token" in ahead.stderr
+    assert ahead.stderr == behind.stderr == by_variable.stderr
+    files = ("--ca", said[-1], "--cert", said[-1], "--key", said[-1])
+    assert "TLS files given cannot be used" in blockgate(*said[:2], *files, "tree").stderr
+
+
 def test_errors_are_json_when_asked(tmp_path: Path) -> None:
     done = blockgate("--json", "tree", BLOCKGATE_API=f"unix:{tmp_path}/none.sock")
     assert done.returncode == 6
