@@ -20,7 +20,14 @@ from tests.lab.processes import Gateway
             "pools",
             {"name": "p", "directroy": "/x"},
             422,
-            "directroy: there is no such field",
+            "directroy: there is no such field; is it directory?",
+        ),
+        (
+            "POST",
+            "pools",
+            {"name": "p", "SECRETapi6": 1},
+            422,
+            "body: it has a field that is not known",
         ),
         ("POST", "pools", {"name": 5}, 422, "body.name"),
         ("POST", "pools", {}, 422, "body.name: Field required"),
@@ -61,6 +68,7 @@ def test_every_error_has_one_shape(
     error = answer.json()["error"]
     assert set(error) == {"code", "message", "hint"}
     assert words in error["message"]
+    assert "SECRET" not in answer.text
 
 
 def test_a_command_with_half_a_surrogate_pair_is_logged(gateway: Gateway) -> None:

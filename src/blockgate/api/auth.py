@@ -104,7 +104,10 @@ class Authenticator:
         scheme, _, token = authorization.partition(" ")
         found = self.rules.tokens.caller(token.strip()) if scheme.lower() == "bearer" else None
         if found is None:
-            raise Unauthenticated("The bearer token is not known here.")
+            raise Unauthenticated(
+                "The bearer token is not known here.",
+                "`blockgate tls token NAME` makes one, and the line for the gateway's token file.",
+            )
         return found
 
     def _certificate(self, peer: Peer) -> Caller:

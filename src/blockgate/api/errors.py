@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from difflib import get_close_matches
 from http import HTTPStatus
 from typing import Any
 
@@ -19,10 +20,12 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.types import Send
 
+from blockgate.api.requests import known_fields
 from blockgate.model.errors import BlockgateError, Forbidden
 from blockgate.model.showing import cut
 
 _MAX_NAMED_PROBLEMS = 8
+_MAX_FIELD_NAME = 40
 
 
 class Unauthenticated(Forbidden):
@@ -121,7 +124,7 @@ def explain_validation(problems: Sequence[Any]) -> tuple[str, str]:
         where = cut(".".join(str(part) for part in problem["loc"])) or "body"
         kind = problem["type"]
         if kind == "extra_forbidden":
-            lines.append(f"{where}: there is no such field")
+            lines.append(_surplus(problem["loc"]))
             hint = "The document /openapi.json lists the fields."
         elif kind == "json_invalid":
             lines.append("the body is not valid JSON")
@@ -132,6 +135,18 @@ def explain_validation(problems: Sequence[Any]) -> tuple[str, str]:
     if len(problems) > _MAX_NAMED_PROBLEMS:
         lines.append(f"and {len(problems) - _MAX_NAMED_PROBLEMS} more")
     return "; ".join(lines) + ".", hint
+
+
+def _surplus(place: Sequence[Any]) -> str:
+    """A field that is not known. What is not nearly the name of one may be a secret."""
+    *above, name = map(str, place)
+    where = cut(".".join(map(str, place)))
+    if name in known_fields():
+        return f"{where}: there is no such field here"
+    near = get_close_matches(name, known_fields(), n=1) if len(name) <= _MAX_FIELD_NAME else []
+    if near:
+        return f"{where}: there is no such field; is it {near[0]}?"
+    return f"{cut('.'.join(above)) or 'body'}: it has a field that is not known"
 
 
 def _without_value(problem: Any) -> str:

@@ -41,7 +41,15 @@ from blockgate.durable import (
     unlink_if_exists,
 )
 from blockgate.model.config import Pool, Volume
-from blockgate.model.errors import Conflict, Failed, InUse, InvalidInput, Refused, Unavailable
+from blockgate.model.errors import (
+    Conflict,
+    Failed,
+    InUse,
+    InvalidInput,
+    NotFound,
+    Refused,
+    Unavailable,
+)
 from blockgate.model.origin import Origin
 
 log = logging.getLogger(__name__)
@@ -378,7 +386,13 @@ class DirectoryBackstore(PoolBackstore):
                 f"{path} is not inside the directory of pool {self.pool.name}, {self.pool.path}.",
                 "Add a pool for the directory that holds it, and adopt it there.",
             )
-        info = os.stat(real)
+        try:
+            info = os.stat(real)
+        except FileNotFoundError as error:
+            raise NotFound(
+                f"There is no file {os.path.join(root, path)} on the gateway.",
+                f"Name one in {self.pool.path}, the directory of pool {self.pool.name}.",
+            ) from error
         if not stat.S_ISREG(info.st_mode):
             raise InvalidInput(
                 f"{path} is not a regular file.", "Name a file, or use a pool of kind block."

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import ssl
 import time
 import uuid
@@ -34,6 +35,7 @@ CONNECT_S = 10.0
 READ_S = 120.0
 RETRIES = 2
 RETRY_AFTER_S = 0.3
+_AGAIN = "Try again; `systemctl status blockgated` tells whether it runs."
 
 _BY_STATUS: dict[int, type[BlockgateError]] = {
     400: InvalidInput,
@@ -173,10 +175,11 @@ class Api:
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise _no_daemon(self.endpoint, error) from error
         except httpx.TimeoutException as error:
-            raise Unavailable(f"{self.endpoint.text} does not answer.") from error
+            raise Unavailable(f"{self.endpoint.text} does not answer.", _AGAIN) from error
         except httpx.TransportError as error:
             if headers is None:
-                raise Unavailable(f"The connection to {self.endpoint.text} broke.") from error
+                message = f"The connection to {self.endpoint.text} broke."
+                raise Unavailable(message, _AGAIN) from error
             raise _ConnectionBroke from error
         if response.is_success:
             return response.json() if response.content else None
@@ -226,7 +229,11 @@ def _read_token(path: Path) -> str:
     try:
         text = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"Cannot read the token in {path}: {error}.") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InvalidInput(
+            f"Cannot read the token in {path}: {reason}.",
+            "Name the file that holds it: --token-file FILE, or BLOCKGATE_TOKEN_FILE.",
+        ) from error
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise InvalidInput(f"{path} holds no token.", "Put the token alone into that file.")
     return text
@@ -239,7 +246,10 @@ def _tls(endpoint: Endpoint) -> ssl.SSLContext:
             context.load_cert_chain(endpoint.cert, endpoint.key)
     except (OSError, ssl.SSLError) as error:
         reason = error.strerror or error
-        raise InvalidInput(f"The TLS files given cannot be used: {reason}.") from error
+        raise InvalidInput(
+            f"The TLS files given cannot be used: {reason}.",
+            "Name files in PEM form that are there: --ca, and --cert with --key.",
+        ) from error
     return context
 
 
@@ -259,7 +269,8 @@ def _no_daemon(endpoint: Endpoint, error: Exception) -> BlockgateError:
             f"The certificate of {endpoint.text} is not trusted: {distrust.verify_message}.",
             "Name the CA that signed it: --ca FILE, or BLOCKGATE_CA.",
         )
-    return Unavailable(f"Nobody answers at {endpoint.text}: {error}.", hint)
+    reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
+    return Unavailable(f"Nobody answers at {endpoint.text}: {reason}.", hint)
 
 
 def _distrust(error: BaseException | None) -> ssl.SSLCertVerificationError | None:

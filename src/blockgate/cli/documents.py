@@ -120,7 +120,9 @@ def _read_document(file: str) -> Any:
         text = raw.decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InvalidInput(f"Cannot read {file}: {reason}.") from error
+        raise InvalidInput(
+            f"Cannot read {file}: {reason}.", "Name a document's file, or - for standard input."
+        ) from error
     if len(raw) > MAX_DOCUMENT_BYTES:
         raise InvalidInput(f"{file} is longer than {MAX_DOCUMENT_BYTES} bytes.")
     return parse_document(text, file)

@@ -39,6 +39,10 @@ from blockgate.cli.session import (
 )
 from blockgate.cli.stdout import OutputLost, flush_stdout, watch_stdout
 from blockgate.model.errors import InvalidInput
+from blockgate.model.showing import cut
+
+_LONGEST = 400
+"""The most characters of a message about the command line; help is longer, and has lines."""
 
 _EPILOG = (
     "Exit status: 0 done; 2 the input is not valid; 3 there is no such thing; 4 in conflict with "
@@ -172,7 +176,8 @@ def _in_our_words(message: str) -> str:
     """The message of the package that reads the command line, without what that is made of, and
     without what was too much: it may be a secret that stands where none belongs."""
     message = message.removeprefix("Value error, ")
-    return re.sub(r"(?s)^Got unexpected extra argument.*", "Too many arguments.", message)
+    message = re.sub(r"(?s)^Got unexpected extra argument.*", "Too many arguments.", message)
+    return message if "\n" in message else cut(message, _LONGEST)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from blockgate.cli.session import changing, command, confirm, current
 from blockgate.cli.volume_words import NOTHING_SAID, ScsiOptions, parse_block_size
 from blockgate.model.errors import InvalidInput
 from blockgate.model.names import VolumeRef, pool_name, volume_name
+from blockgate.model.showing import shown
 from blockgate.model.sizes import format_size
 
 app = typer.Typer(no_args_is_help=True, help="Volumes: virtual disks, named POOL/VOLUME.")
@@ -251,6 +252,11 @@ def rename(
     new_name: Annotated[str, typer.Argument(metavar="NEW", help="The new name, without pool.")],
 ) -> None:
     """Give a volume a new name in its pool; its identity and its exports stay."""
+    if "/" in new_name:
+        raise InvalidInput(
+            f"A volume stays in its pool: {shown(new_name)} is no name within that.",
+            "Give the new name alone, without the pool's.",
+        )
     made = change(
         "POST", "volumes", *_at(volume), "rename", body={"new_name": volume_name(new_name)}
     )

@@ -35,8 +35,10 @@ class StateDirectory:
             lock_path = os.path.join(path, "lock")
             lock_fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
+            in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
+            reason = "a file is in its way" if in_the_way else error.strerror
             raise Failed(
-                f"The state directory {path} cannot be used: {error.strerror}.",
+                f"The state directory {path} cannot be used: {reason}.",
                 "Name another with --state-dir, or give this user the right to write there.",
             ) from error
         try:

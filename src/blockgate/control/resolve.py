@@ -71,6 +71,7 @@ def resolve(document: Document, config: Configuration, facts: Facts) -> Draft:
         g.name: g.onto(config.groups.get(g.name)) for g in document.groups
     }
     if document.prune:
+        _check_complete(document, config, exports, targets)
         targets |= {name: None for name in config.targets if name not in targets}
         groups |= {name: None for name in config.groups if name not in groups}
         pools |= {name: None for name in config.pools if name not in pools}
@@ -90,6 +91,32 @@ def resolve(document: Document, config: Configuration, facts: Facts) -> Draft:
         for_service=True,
     )
     return _changing(wanted, config)
+
+
+def _check_complete(
+    document: Document,
+    config: Configuration,
+    exports: Mapping[ExportName, Export | None],
+    targets: Mapping[TargetName, Target | None],
+) -> None:
+    """What a document keeps cannot do without what the same document prunes."""
+    pools = config.pools.keys() - {pool.name for pool in document.pools}
+    for entry in document.volumes:
+        if entry.ref.pool in pools:
+            raise _pruned(f"Volume {entry.ref}", f"pool {entry.ref.pool}", "pools")
+    volumes = config.volumes.keys() - {entry.ref for entry in document.volumes}
+    users = {f"Export {name}": {one.volume} for name, one in exports.items() if one}
+    users |= {f"Target {name}": one.volumes() for name, one in targets.items() if one}
+    for user, refs in users.items():
+        for ref in sorted(refs & volumes):
+            raise _pruned(user, f"volume {ref}", "volumes")
+
+
+def _pruned(user: str, thing: str, section: str) -> InvalidInput:
+    return InvalidInput(
+        f"{user} needs {thing}, which `prune: true` removes: the document does not hold it.",
+        f"List it under {section}, as `blockgate config export` does, or leave prune out.",
+    )
 
 
 def _changing(draft: Draft, config: Configuration) -> Draft:

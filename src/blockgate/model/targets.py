@@ -258,7 +258,10 @@ def parse_portal(value: object) -> InetAddress:
     example = "Write an address, for example: 192.0.2.10, 192.0.2.10:3260, [2001:db8::10]:3260."
     if not isinstance(value, str):
         raise InvalidInput(f"{shown(value)} is not a portal.", example)
-    address = parse_address(value, ISCSI_PORT)
+    try:
+        address = parse_address(value, ISCSI_PORT)
+    except InvalidInput as error:
+        raise InvalidInput(error.message, example) from error
     try:
         assert isinstance(address, InetAddress)
         if ip_address(address.host).is_unspecified or address.port == 0:

@@ -215,7 +215,10 @@ def _bind_error(address: str, error: OSError) -> Exception:
             f"Cannot listen on {address}: {error.strerror}.",
             "Use a place that this user may use; a port below 1024 takes CAP_NET_BIND_SERVICE.",
         )
-    return Unavailable(f"Cannot listen on {address}: {error.strerror}.")
+    hint = "Name another place."
+    if error.errno == errno.ENOENT:
+        hint = "Make the directory that is to hold it, or name another place."
+    return Unavailable(f"Cannot listen on {address}: {error.strerror}.", hint)
 
 
 def _group_id(name: str) -> int:

@@ -48,6 +48,11 @@ def test_without_a_daemon_it_says_what_to_do(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
+def test_without_a_listener_it_says_so_in_words() -> None:
+    done = blockgate("tree", "--url", "https://127.0.0.1:1")
+    assert done.returncode == 6 and ": Connection refused.\n" in done.stderr
+
+
 def test_shared_options_may_stand_before_the_command(tmp_path: Path) -> None:
     """What is said by hand goes before the variable, wherever it is said."""
     said = ("--url", "https://127.0.0.1:1", "--token-file", str(tmp_path / "none"))
@@ -55,6 +60,7 @@ def test_shared_options_may_stand_before_the_command(tmp_path: Path) -> None:
     behind = blockgate("tree", *said, BLOCKGATE_TOKEN_FILE="/dev/null")
     by_variable = blockgate(*said[:2], "tree", BLOCKGATE_TOKEN_FILE=said[-1])
     assert ahead.returncode == 2 and "Cannot read the token" in ahead.stderr
+    assert "No such file" in ahead.stderr and "Errno" not in ahead.stderr
     assert ahead.stderr == behind.stderr == by_variable.stderr
     files = ("--ca", said[-1], "--cert", said[-1], "--key", said[-1])
     assert "TLS files given cannot be used" in blockgate(*said[:2], *files, "tree").stderr
@@ -118,7 +124,9 @@ def test_output_that_nobody_reads_ends_it_as_it_ends_others(arguments: list[str]
         (["chap", "set", "u", "--generate", "--secret-file", "-"], "exclude"),
         (["tls", "psk", "add", "u"], "There is no key"),
         (["tls", "psk", "add", "u", "--generate", "--key-file", "-"], "exclude"),
-        (["apply", "-f", "/nonexistent"], "Cannot read"),
+        (["apply", "-f", "/nonexistent"], "document's file"),
+        (["volume", "rename", "a/b", "a/c"], "without the pool's"),
+        (["x" * 5000], "..."),
         (["tree", "--socket", "/a", "--url", "https://b"], "exclude"),
         (["tree", "--url", "ftp://b"], "where an API can be"),
         (["chap", "set", "u", "--generate", "--url", "http://127.0.0.1:1"], "in the clear"),
@@ -135,6 +143,7 @@ def test_mistakes_end_with_2_and_a_hint(arguments: list[str], words: str) -> Non
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+    assert len(done.stderr) < 1000
 
 
 def test_help_is_quick_to_load() -> None:

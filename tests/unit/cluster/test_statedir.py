@@ -29,6 +29,13 @@ def test_it_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     taken.release()
 
 
+def test_a_file_in_its_way_is_named_as_that(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in ("file", "file/state"):
+        with pytest.raises(Failed, match="a file is in its way"):
+            StateDirectory.take(str(tmp_path / path))
+
+
 def test_a_second_daemon_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)],

@@ -150,6 +150,23 @@ async def test_pruning_forgets_and_never_destroys(lab: Lab) -> None:
     assert found == {"a": "known", "b": "registered"}
 
 
+async def test_what_is_kept_does_not_do_without_what_is_pruned(lab: Lab) -> None:
+    await apply(lab.control, DOCUMENT)
+    pools = [{"name": "main", "directory": str(lab.pool)}]
+    iqn = "iqn.2026-11.org.example:web"
+    for document, words in (
+        ({"volumes": [{"name": "main/a"}]}, "Volume main/a needs pool main,"),
+        ({"pools": pools, "exports": [{"volume": "main/a"}]}, "Export main/a needs volume main/a,"),
+        (
+            {"pools": pools, "targets": [{"name": iqn, "luns": [{"lun": 0, "volume": "main/b"}]}]},
+            f"Target {iqn} needs volume main/b,",
+        ),
+    ):
+        with pytest.raises(InvalidInput, match=words) as refused:
+            await apply(lab.control, {**document, "prune": True})
+        assert "leave prune out" in refused.value.hint, "it exists: nothing is to be made"
+
+
 async def test_an_exported_configuration_brings_everything_back(lab: Lab) -> None:
     await apply(lab.control, DOCUMENT)
     (lab.pool / "old.raw").write_bytes(b"x" * 4096)

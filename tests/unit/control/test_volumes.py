@@ -256,7 +256,7 @@ async def test_what_cannot_be_adopted(lab: Lab) -> None:
         (".blockgate/made.json", Refused),
         (".", InvalidInput),
         (None, InvalidInput),
-        ("none.raw", Unavailable),
+        ("none.raw", NotFound),
         (made.path, Conflict),
     ]:
         with pytest.raises(error):

@@ -164,6 +164,9 @@ def test_what_is_no_target(values: dict[str, Any], reason: str) -> None:
 
 
 def test_portals_are_addresses() -> None:
+    with pytest.raises(InvalidInput, match="no valid port") as refused:
+        parse_portals(["192.0.2.1:bad"])
+    assert "192.0.2.10:3260" in refused.value.hint and "unix" not in refused.value.hint
     found = parse_portals(["[2001:db8::1]:3261", "192.0.2.1", "192.0.2.1:3260"])
     assert [str(portal) for portal in found] == ["192.0.2.1:3260", "[2001:db8::1]:3261"]
     assert [str(portal) for portal in parse_portals(["[::1]"])] == ["[::1]:3260"]
