@@ -75,6 +75,18 @@ def test_every_exit_status_stands_in_the_cli_page() -> None:
     assert listed == statuses
 
 
+def test_every_limit_stands_in_its_page() -> None:
+    source = (DOCS.parent / "engine/src/shard/limits.rs").read_text()
+    _, declared = source.split("\nlimits! {\n")
+    limits = re.findall(r"((?: +///.*\n)+) +(\w+): ([^,]+),", declared)
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (.*) \|$", text_of("limits.md"), re.M)
+    assert len(rows) > 20
+    assert rows == [
+        (name, str(eval(default)), " ".join(re.sub(r" *///", "", text).split()))
+        for text, name, default in limits
+    ]
+
+
 def test_metrics_that_are_named_exist() -> None:
     source = Path(metrics.__file__).read_text()
     # The code builds names from a prefix; compare the part that is written out.
