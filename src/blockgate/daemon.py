@@ -302,7 +302,7 @@ def _start_engine(config: DaemonConfig) -> EngineDataPlane:
         if error.errno == errno.EINVAL and config.engine.limits:
             raise InvalidInput(
                 f"The configuration's [engine.limits] cannot be used: {error.strerror}.",
-                "docs/configuration.md tells where the limits and their ranges are listed.",
+                "docs/limits.md lists them.",
             ) from error
         raise Unavailable(
             f"The data plane does not start with I/O path {config.engine.io!r}: "

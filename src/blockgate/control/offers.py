@@ -81,10 +81,6 @@ class Offer:
             return Terms(asks, target.luns)
         return Terms(acl.chap is not None, target.luns if acl.luns is None else acl.luns)
 
-    def asks_for_chap(self, initiator: str) -> bool | None:
-        """Whether this initiator has to prove itself; None where it is not let in at all."""
-        return self.terms(self.acl(initiator)).chap
-
     def view(self, initiator: str) -> View:
         """What an initiator is to see, as soon as it is open."""
         luns = self.target.view(self.acl(initiator))

@@ -24,8 +24,6 @@ from typing import Final
 from blockgate.iscsi import constants as c
 from blockgate.iscsi import text
 
-# 12.1.3.2 recommends at least 96 bits, and 128 bits must be possible.
-SECRET_MIN_BYTES: Final = 12
 SECRET_MAX_BYTES: Final = 255
 # As long as the longest digest: a challenge that is shorter gives less than the digest could.
 CHALLENGE_BYTES: Final = 32

@@ -40,9 +40,6 @@ TEXT_REQUESTS: Final = 256
 # 4.2.7.1: an iSCSI name, in bytes of UTF-8
 NAME_BYTES: Final = 223
 
-# 11.12.3
-ISID_BYTES: Final = 6
-
 
 class Stage(IntEnum):
     """11.12.3: CSG and NSG; 2 is reserved."""

@@ -160,8 +160,3 @@ def invalid_parameter(byte: int, bit: int | None = None) -> CheckCondition:
 def list_length() -> CheckCondition:
     """PARAMETER LIST LENGTH ERROR."""
     return CheckCondition(Sense(Key.ILLEGAL_REQUEST, 0x1A, 0x00))
-
-
-def not_supported_lun() -> CheckCondition:
-    """LOGICAL UNIT NOT SUPPORTED: the LUN is not mapped for this initiator."""
-    return CheckCondition(Sense(Key.ILLEGAL_REQUEST, 0x25, 0x00))

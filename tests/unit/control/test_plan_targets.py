@@ -177,4 +177,4 @@ def test_offers_compare_what_matters() -> None:
     assert not takes_away(before, before) and not may_end(before, before)
     assert takes_away(before, None) and ends(before, None, HOST)
     stranger = "iqn.1994-05.com.example:nobody"
-    assert before.asks_for_chap(stranger) is None and ends(before, before, stranger)
+    assert before.terms(before.acl(stranger)).chap is None and ends(before, before, stranger)
