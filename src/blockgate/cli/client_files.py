@@ -27,10 +27,13 @@ Block = tuple[str, Mapping[str, str]]
 def read_iscsid(text: str, settings: InitiatorSettings) -> InitiatorSettings:
     """`settings` with what an iscsid.conf says; of several lines for one name the last holds."""
     found: dict[str, Any] = {}
-    for line in text.splitlines():
-        name, equals, value = line.partition("#")[0].partition("=")
+    for number, line in enumerate(text.splitlines(), 1):
+        said = line.partition("#")[0]
+        name, equals, value = said.partition("=")
         field = _ISCSID.get(name.strip())
-        if equals and field is not None:
+        if said.strip() and not equals:
+            raise _no_setting(number, line, "an iscsid.conf", "NAME = VALUE")
+        if field is not None:
             found[field] = _number(value.strip(), name.strip())
     return replace(settings, **found)
 
@@ -78,7 +81,7 @@ def _blocks(text: str) -> Iterator[Block]:
     "devices" and "multipaths" are one each."""
     path: list[str] = []
     values: dict[str, str] = {}
-    for line in text.splitlines():
+    for number, line in enumerate(text.splitlines(), 1):
         words = re.split(r"[#!]", line, maxsplit=1)[0].split(maxsplit=1)
         if not words:
             continue
@@ -87,12 +90,31 @@ def _blocks(text: str) -> Iterator[Block]:
             path.append(words[0].rstrip("{"))
             values = {}
         elif words[0] == "}":
-            yield (path[0] if path else "", values)
-            del path[-1:]
+            if not path:
+                raise InvalidInput(
+                    f"Line {number} of the multipath.conf closes a block, and none is open.",
+                    "Take that brace out, or open the block.",
+                )
+            yield (path[0], values)
+            path.pop()
             values = {}
         elif len(words) == 2:
             values[words[0]] = words[1].strip().strip('"')
-    yield (path[0] if path else "", values)
+        else:
+            raise _no_setting(number, line, "a multipath.conf", "NAME VALUE")
+    if path:
+        raise InvalidInput(
+            f"The multipath.conf ends within the block {shown(path[-1])}.",
+            "Close it with a brace on a line of its own.",
+        )
+    yield ("", values)
+
+
+def _no_setting(number: int, line: str, file: str, form: str) -> InvalidInput:
+    return InvalidInput(
+        f"Line {number} is no setting of {file}: {shown(line.strip())}.",
+        f"A line is {form}, or a comment.",
+    )
 
 
 def _number(text: str, name: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -100,6 +101,22 @@ def test_reading_an_initiator_s_files() -> None:
     read = read_multipath("no_path_retry fail\nfast_io_fail_tmo 7\n", base)
     assert (read.no_path_retry, read.replacement_timeout) == (0, 7)
     assert read_multipath("fast_io_fail_tmo off\n", base).replacement_timeout == FOREVER
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "words"),
+    [
+        (read_iscsid, "# fine\nnode.startup = manual\ngarbage\n", "Line 3 is no setting"),
+        (read_multipath, "defaults {\n\tgarbage\n}\n", "Line 2 is no setting"),
+        (read_multipath, "devices {\n device {\n vendor x\n }\n", "within the block 'devices'"),
+        (read_multipath, "defaults {\n}\n}\n", "Line 3 .* none is open"),
+    ],
+)
+def test_a_file_that_is_none_is_not_passed(
+    read: Callable[[str, InitiatorSettings], object], text: str, words: str
+) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        read(text, InitiatorSettings(multipath=True, replacement_timeout=120))
 
 
 def test_what_a_multipath_conf_says_of_others_does_not_count() -> None:
