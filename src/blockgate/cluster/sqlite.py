@@ -7,6 +7,7 @@ committed together with one sync, each with its own comparisons and its own revi
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections import deque
@@ -17,14 +18,25 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from blockgate.cluster.migrations import migrate
+from blockgate.cluster.settle import settle
 from blockgate.cluster.store import Change, Committed, Compare, Delete, Entry, Write
 from blockgate.cluster.transactions import Transactions
+from blockgate.durable import sync_directory
 from blockgate.model.errors import Failed, Unavailable
 
 _T = TypeVar("_T")
 
 WATCH_BACKLOG_MAX = 10_000
 """Transactions that a watcher may be behind before it is told to read everything again."""
+
+_AWAY = "state-unavailable"
+_DISK = "Look at the disk that holds the state directory: is it full, read-only or failing?"
+_OF_THE_DISK = (
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+)
 
 
 @dataclass(slots=True)
@@ -247,12 +259,31 @@ class SqliteLease:
 
 def _connect(path: str) -> sqlite3.Connection:
     try:
+        settle(path)
+        connection = _open(path)
+        try:
+            # The names too, and that a former log's is gone: SQLite syncs them once, and takes no
+            # notice if that fails.
+            sync_directory(os.path.dirname(os.path.realpath(path)))
+        except BaseException:
+            connection.close()
+            raise
+    except OSError as error:
+        raise Unavailable(
+            f"The state in {path} cannot be made stable: {error.strerror}.", _DISK, code=_AWAY
+        ) from error
+    return connection
+
+
+def _open(path: str) -> sqlite3.Connection:
+    try:
         # Autocommit: transactions are begun and ended by our own words.
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             # Exclusive before WAL: then SQLite needs no shared memory file beside the database.
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            connection.execute("PRAGMA journal_mode = WAL")
+            # To its end: on a new database it commits behind its row, and that may fail.
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
             # FULL syncs the log at every commit: what was answered survives a power loss.
             connection.execute("PRAGMA synchronous = FULL")
             migrate(connection, path)
@@ -261,6 +292,8 @@ def _connect(path: str) -> sqlite3.Connection:
             connection.close()
             raise
     except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_DISK:
+            raise _unavailable(error) from error
         raise Failed(
             f"The state in {path} cannot be opened: {error}.",
             "If another blockgated uses it, stop that one; if the file is damaged, restore a copy.",
@@ -271,9 +304,7 @@ def _connect(path: str) -> sqlite3.Connection:
 
 def _unavailable(error: sqlite3.Error) -> Unavailable:
     return Unavailable(
-        f"The gateway's state cannot be read or written: {error}.",
-        "Look at the disk that holds the state directory: is it full or failing?",
-        code="state-unavailable",
+        f"The gateway's state cannot be read or written: {error}.", _DISK, code=_AWAY
     )
 
 

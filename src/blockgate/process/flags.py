@@ -15,7 +15,7 @@ _EPILOG = """exit status:
   2  the configuration or the command line is not valid
   4  the state directory, a volume or a listener's address is in use
   5  something is not allowed: a file, a directory or an address that it may not use
-  6  something that is needed is away (an address, a library, io_uring)
+  6  something that is needed is away (an address, a library, io_uring, a sound disk)
   7  any other failure, as a state that a newer version has written
 
 signals: SIGTERM and SIGINT drain and stop; a second one stops at once. SIGHUP reads the

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from blockgate.cluster.migrations import MIGRATIONS, SCHEMA_VERSION
 from blockgate.cluster.sqlite import SqliteStore
 from blockgate.cluster.store import Compare, Delete, Put
-from blockgate.model.errors import Failed, Unavailable
+from blockgate.model.errors import Failed, InUse, Unavailable
 
 
 @pytest.fixture
@@ -201,3 +203,22 @@ async def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Failed) as caught:
         await SqliteStore.open(str(path))
     assert caught.value.code == "state-unreadable"
+
+
+async def test_what_another_program_has_open_is_not_written_to(tmp_path: Path) -> None:
+    """It may commit at any moment: what was read before that must not be written over it."""
+    path = tmp_path / "state.db"
+    await (await SqliteStore.open(str(path))).close()
+    shell = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
+    shell += "c.execute('SELECT * FROM kv'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", shell, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None and other.stdin is not None
+        assert other.stdout.readline() == b"open\n"
+        before = path.stat().st_mtime_ns
+        with pytest.raises(InUse, match="another program"):
+            await SqliteStore.open(str(path))
+        assert path.stat().st_mtime_ns == before
+        other.stdin.close()
+    await (await SqliteStore.open(str(path))).close()
