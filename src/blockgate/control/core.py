@@ -21,6 +21,7 @@ from blockgate.cluster.sqlite import SqliteStore
 from blockgate.cluster.statedir import StateDirectory
 from blockgate.cluster.store import ClusterStore, Compare, Put, Write
 from blockgate.control import crash
+from blockgate.control.looks import Looks
 from blockgate.control.offers import DiscoveryOffer, Offer
 from blockgate.control.plan import Plan, plan
 from blockgate.control.ports import DataPlane, DiscoveryView, TargetView
@@ -113,6 +114,7 @@ class Core:
         self.psk_loaded: dict[str, str] | None = None
         self.blocked: dict[str, Blocked] = {}
         self.gateway_id = ""
+        self.looks = Looks()
         self.commit_lock = asyncio.Lock()
         self.claim_lost = asyncio.Event()
         self._claims: Claims | None = None

@@ -13,12 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from blockgate.control.core import Core
+from blockgate.control.looks import Look
 from blockgate.model.config import Pool, PoolKind, Volume
 from blockgate.model.errors import BlockgateError, Conflict, InvalidInput, Refused
 from blockgate.model.names import VolumeRef
-
-LOOK_S = 3.0
-"""How long another pool is waited for: one that hangs must not keep everything else from work."""
 
 Identity = tuple[str, int, int]
 
@@ -91,9 +89,10 @@ async def check_place(core: Core, pool: Pool, others: Iterable[Pool]) -> None:
 async def _look(core: Core, pool: Pool) -> list[Identity | None]:
     """A pool's place and what that is in; nothing if the pool does not answer."""
     try:
-        async with asyncio.timeout(LOOK_S):
-            return await core.ask_pool(pool, _lineage, pool.path)
-    except (TimeoutError, OSError, BlockgateError):
+        return await core.looks.look(
+            Look.PLACE, pool, lambda: core.ask_pool(pool, _lineage, pool.path)
+        )
+    except (OSError, BlockgateError):
         return []
 
 
@@ -137,7 +136,6 @@ async def _owners(core: Core, pool: Pool, volumes: list[Volume]) -> dict[Identit
         return {identity: ref for identity, ref in seen if identity is not None}
 
     try:
-        async with asyncio.timeout(LOOK_S):
-            return await core.ask_pool(pool, look)
-    except (TimeoutError, OSError):
+        return await core.looks.look(Look.DATA, pool, lambda: core.ask_pool(pool, look))
+    except (OSError, BlockgateError):
         return {}

@@ -6,10 +6,10 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
-from blockgate.backstores.base import Flaw, FlawKind
+from blockgate.backstores.base import Flaw, FlawKind, PoolStatus
 from blockgate.control.core import Core
+from blockgate.control.looks import Look
 from blockgate.control.ports import Counters, OpCounters, SessionStatus, VolumeStatus
 from blockgate.control.target_reading import TargetReading
 from blockgate.control.views import (
@@ -28,20 +28,12 @@ from blockgate.model.config import Export, Pool, Volume
 from blockgate.model.errors import BlockgateError, NotFound
 from blockgate.model.names import PoolName, VolumeRef, export_name, pool_name
 
-PROBE_WAIT_S = 3.0
-"""How long a listing waits for a pool to answer before it shows that pool as not reachable."""
-
-
-LOOKS_MAX = 4
-"""How many looks for a pool's data may hang before no other one is begun."""
-
 
 class Reading:
     """The views of everything."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._looking: Counter[PoolName] = Counter()
 
     # One thing by its name
 
@@ -82,15 +74,7 @@ class Reading:
         return await self._pool(pool, sum(r.pool == pool.name for r in self._core.config.volumes))
 
     async def _pool(self, pool: Pool, volumes: int) -> PoolInfo:
-        status, reason = None, ""
-        try:
-            async with asyncio.timeout(PROBE_WAIT_S):
-                backstore = self._core.backstore(pool)
-                status = await self._core.in_pool(pool, backstore.probe)
-        except TimeoutError:
-            reason = f"It did not answer within {PROBE_WAIT_S:.0f} s."
-        except (BlockgateError, OSError) as error:
-            reason = str(error)
+        status, reason = await self._probe(pool)
         return PoolInfo(
             name=pool.name,
             kind=pool.kind.value,
@@ -102,6 +86,23 @@ class Reading:
             latency_ms=round(status.latency_ms, 3) if status else None,
             volumes=volumes,
         )
+
+    async def _probe(self, pool: Pool) -> tuple[PoolStatus | None, str]:
+        """A pool's space, or why it is away."""
+        core = self._core
+        try:
+            backstore = core.backstore(pool)
+            return await core.looks.look(
+                Look.PROBE, pool, lambda: core.in_pool(pool, backstore.probe)
+            ), ""
+        except (BlockgateError, OSError) as error:
+            return None, str(error)
+
+    async def _away(self, names: Iterable[PoolName]) -> dict[PoolName, str]:
+        """Which of these pools are away, and why."""
+        pools = [pool for name in names if (pool := self._core.pool(name)) is not None]
+        probed = await asyncio.gather(*map(self._probe, pools))
+        return {p.name: why for p, (found, why) in zip(pools, probed, strict=True) if not found}
 
     # Volumes
 
@@ -142,38 +143,29 @@ class Reading:
         return {volume: flaw for each in found for volume, flaw in each.items()}
 
     async def _flaws_in(self, name: PoolName, volumes: list[Volume]) -> dict[Volume, Flaw]:
-        pool = self._core.pool(name)
-        if pool is None or self._looking[name] >= LOOKS_MAX:
+        core, pool = self._core, self._core.pool(name)
+        if pool is None:
             return {}
-        backstore = self._core.backstore(pool)
+        backstore = core.backstore(pool)
 
         def look() -> dict[Volume, Flaw]:
             looked = ((volume, backstore.flaw(volume)) for volume in volumes)
             return {volume: flaw for volume, flaw in looked if flaw}
 
-        async def counted() -> dict[Volume, Flaw]:
-            self._looking[name] += 1
-            try:
-                return await self._core.in_pool(pool, look)
-            finally:
-                self._looking[name] -= 1
-
-        task = asyncio.create_task(counted())
         try:
-            async with asyncio.timeout(PROBE_WAIT_S):
-                return await asyncio.shield(task)
-        except (TimeoutError, BlockgateError, OSError):
-            task.add_done_callback(_retrieve)
+            return await core.looks.look(Look.DATA, pool, lambda: core.in_pool(pool, look))
+        except (BlockgateError, OSError):
             return {}
 
     async def _allocated(self, volume: Volume) -> int | None:
-        pool = self._core.pool(volume.pool)
+        core, pool = self._core, self._core.pool(volume.pool)
         assert pool is not None, "a volume has its pool"
-        backstore = self._core.backstore(pool)
+        measure = core.backstore(pool).allocated
         try:
-            async with asyncio.timeout(PROBE_WAIT_S):
-                return await self._core.ask_pool(pool, backstore.allocated, volume)
-        except (TimeoutError, BlockgateError, OSError):
+            return await core.looks.look(
+                Look.SPACE, pool, lambda: core.ask_pool(pool, measure, volume)
+            )
+        except (BlockgateError, OSError):
             return None
 
     # Exports
@@ -233,7 +225,8 @@ class Reading:
     async def tree(self, caller: Caller) -> Tree:
         """Pools, their volumes, the exports of those, and their sessions."""
         pools = await self.pools(caller)
-        glance = await self._glance(self._volumes.values())
+        away = {PoolName(pool.name): pool.reason for pool in pools if not pool.reachable}
+        glance = await self._glance(self._volumes.values(), away)
         sessions = await self.sessions(caller)
         by_export: dict[str, list[SessionInfo]] = {}
         by_target: dict[str, list[SessionInfo]] = {}
@@ -256,12 +249,18 @@ class Reading:
             ),
         )
 
-    async def _glance(self, looked_at: Iterable[Volume] = ()) -> _Glance:
-        flaws = await self.flaws(looked_at)
+    async def _glance(
+        self, looked_at: Iterable[Volume] = (), known: Mapping[PoolName, str] | None = None
+    ) -> _Glance:
+        """With a look at those volumes' data, and at their pools if it is not `known` what is away
+        of them."""
+        looked_at = list(looked_at)
+        pools = {volume.pool for volume in looked_at} if known is None else set()
+        away, flaws = await asyncio.gather(self._away(pools), self.flaws(looked_at))
         volumes, sessions = await asyncio.gather(
             self._core.data_plane.volumes(), self._core.data_plane.sessions()
         )
-        return _Glance(self._core, volumes, sessions, flaws)
+        return _Glance(self._core, volumes, sessions, flaws, away if known is None else known)
 
 
 class _Glance:
@@ -273,8 +272,10 @@ class _Glance:
         volumes: Iterable[VolumeStatus],
         sessions: Iterable[SessionStatus],
         flaws: Mapping[Volume, Flaw],
+        away: Mapping[PoolName, str],
     ) -> None:
         self._core = core
+        self._away = away
         self._flaws = flaws
         self._status = {status.handle: status for status in volumes}
         self._sessions = Counter(s.export for s in sessions if s.phase == "transmission")
@@ -309,6 +310,10 @@ class _Glance:
         state, flaw = "ready", self._flaws.get(volume)
         if core.made.get(volume.uuid) != volume:
             state = "changing"
+        elif volume.pool in self._away:
+            state, why = "away", self._away[volume.pool]
+            if why not in reason:  # else that is why it could not be opened
+                reason = f"{reason} Its pool is away. {why}".lstrip()
         elif flaw is not None:
             if flaw.kind is FlawKind.MISSING:
                 state = "missing"
@@ -363,12 +368,6 @@ class _Glance:
             reason=reason,
             sessions=self._sessions[export.name],
         )
-
-
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Look at the error of a task that nobody waits for any more."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _session(session: SessionStatus, names: dict[int, VolumeRef]) -> SessionInfo:

@@ -84,7 +84,8 @@ class VolumeInfo:
     """A volume.
 
     `state`: "ready"; "changing" while an operation works on its data; "missing" when its pool
-    answers and its data or label is not there (`reason` says what to do). `health`: "ok" or
+    answers and its data or label is not there (`reason` says what to do); "away" when its pool is
+    away or does not answer, so that nothing is known of its data. `health`: "ok" or
     "degraded" while it is open, "closed" while nothing needs it, "unavailable" when it should
     be open and cannot be, because its data or its pool is away (`reason` says why). Data that is
     shorter than the volume is "degraded" open or closed.
