@@ -17,9 +17,15 @@ from pathlib import Path
 
 import pytest
 
+from blockgate.backstores.block import BlockBackstore
+from blockgate.backstores.device_labels import Notes
+from blockgate.cluster.secrets import Secret, SecretBox
 from blockgate.cluster.sqlite import SqliteStore
 from blockgate.cluster.store import Put
+from blockgate.model.config import Pool, PoolKind, Volume
 from blockgate.model.errors import Unavailable
+from blockgate.model.identity import new_uuid
+from blockgate.model.names import PoolName, VolumeName
 from tests.lab.faultfs import FaultFS
 from tests.lab.processes import ForkServer, Gateway, GatewayFailed
 
@@ -143,6 +149,41 @@ async def test_the_first_start_may_fail_at_any_of_its_syncs(faults: FaultFS) -> 
         if not failed:
             break
     assert number > 2, "a first start has several"
+
+
+def test_the_key_is_stable_before_anything_is_encrypted_with_it(
+    faults: FaultFS, state: Path
+) -> None:
+    def load(*, may_create: bool = False) -> SecretBox:
+        return SecretBox.load(str(state / "secret.key"), owned=True, may_create=may_create)
+
+    faults.fail("fsyncdir", path=f"/{state.name}")
+    for _ in ("made", "found"):
+        with pytest.raises(Unavailable, match="cannot be written: Input/output error"):
+            load(may_create=True)
+    faults.remove()
+    first = load(may_create=True).encrypt("a", Secret(b"first"))
+    faults.power_loss()
+    box = load()
+    assert box.decrypt("a", first) == Secret(b"first")
+    faults.fail("fsyncdir", path=f"/{state.name}")
+    with pytest.raises(Unavailable):
+        box.add_key()
+    faults.remove()
+    second = load().encrypt("b", Secret(b"second"))
+    faults.power_loss()
+    assert load().decrypt("a", first) == Secret(b"first")
+    assert load().decrypt("b", second) == Secret(b"second")
+
+
+def test_the_directory_of_labels_is_stable_with_its_name(faults: FaultFS, state: Path) -> None:
+    labels = str(state / "labels")
+    pool = Pool(PoolName("disk"), PoolKind.BLOCK, "/dev/none")
+    volume = Volume(pool.name, VolumeName("one"), new_uuid(), 1 << 20)
+    Notes(labels).keep(volume, 4096)
+    BlockBackstore(pool, labels).sync()
+    faults.power_loss()
+    assert Notes(labels).get(volume) == 4096
 
 
 @pytest.fixture(scope="module")

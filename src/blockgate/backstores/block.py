@@ -70,9 +70,12 @@ class BlockBackstore(PoolBackstore):
         return PoolStatus(size, 0, (time.monotonic() - started) * 1000)
 
     def sync(self) -> None:
-        """Labels are stable when they are written; only the adopted one's name may not be."""
+        """Labels are stable when they are written; only the adopted one's name may not be, and
+        that of the directory which is made for it.
+        """
         if os.path.isdir(self._labels_directory):
             sync_directory(self._labels_directory)
+            sync_directory(os.path.dirname(self._labels_directory))
 
     def scan(self) -> list[Found]:
         """The device's label, its own or the one kept for an adopted device."""

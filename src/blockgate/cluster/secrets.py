@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import hmac
 import os
 import secrets as _random
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from blockgate.durable import create_durably, replace_durably
+from blockgate.durable import create_durably, replace_durably, sync_directory
 from blockgate.model.errors import Failed, InvalidInput, Refused, Unavailable
 
 KEY_FILE_NAME = "blockgate.key"
@@ -28,6 +31,9 @@ KEY_FILE_NAME = "blockgate.key"
 
 SECRET_FILE_MAX = 64 * 1024
 """A file that holds one secret is not longer than this, in bytes."""
+
+_NOT_MADE_HERE = (errno.EACCES, errno.EINVAL, errno.EROFS)
+"""What syncing a directory says where this process could not have renamed anything."""
 
 _NONCE_BYTES = 12  # NIST SP 800-38D 8.2: the length that GCM is made for
 
@@ -95,8 +101,12 @@ class SecretBox:
         that is missing then is an error to be shown, not to be papered over.
         """
         if owned and may_create and not os.path.exists(path):
-            create_durably(path, _format([_new_key()]), mode=0o600)
-        return cls(path, owned, _parse(read_private(path, "The key file"), path))
+            with _writing(path):
+                create_durably(path, _format([_new_key()]), mode=0o600)
+        keys = _parse(read_private(path, "The key file"), path)
+        if owned:
+            _make_stable(path)
+        return cls(path, owned, keys)
 
     def encrypt(self, name: str, secret: Secret) -> str:
         """The secret as text that may be stored, bound to `name`."""
@@ -149,19 +159,39 @@ class SecretBox:
             self._replace(keys)
 
     def _replace(self, keys: list[tuple[str, bytes]]) -> None:
-        try:
+        with _writing(self._path):
             replace_durably(self._path, _format(keys), mode=0o600)
-        except OSError as error:
-            raise Unavailable(
-                f"The key file {self._path} cannot be written: {error.strerror}.",
-                "See that its file system is healthy, writable and not full.",
-            ) from error
         self._keys = keys
 
     @property
     def owned(self) -> bool:
         """Whether this process may write the key file."""
         return self._owned
+
+
+def _make_stable(path: str) -> None:
+    """Make stable which file has the name.
+
+    An earlier process may have ended between the renaming and its sync, or that sync may have
+    failed. What is encrypted with this file's keys would outlive a loss of power, and they not.
+    """
+    with _writing(path):
+        try:
+            sync_directory(os.path.dirname(os.path.abspath(path)))
+        except OSError as error:
+            if error.errno not in _NOT_MADE_HERE:
+                raise
+
+
+@contextmanager
+def _writing(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(
+            f"The key file {path} cannot be written: {error.strerror}.",
+            "See that its file system is healthy, writable and not full.",
+        ) from error
 
 
 def digest(key: Secret, data: bytes) -> str:
