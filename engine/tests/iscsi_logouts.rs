@@ -195,6 +195,32 @@ fn what_comes_for_a_reinstated_connection_waits_for_the_writes_of_the_former() {
     });
 }
 
+/// That of another connection may have arrived before, and have waited for them as its task attribute says.
+#[test]
+fn what_is_ordered_behind_the_writes_of_a_connection_waits_for_them_when_it_is_reinstated() {
+    with_limits(&[], |target, held| {
+        let mut one = target.login(&Agreed::session(1));
+        let mut two = target.login(&Agreed { joins: true, cid: 1, ..Agreed::session(1) });
+        let write = two.command(0xa1, 512, write10(0, 1));
+        two.send(write, &[1; 512]);
+        target.eventually("it is in the back end", |_| held.count() == 1);
+        one.cmd_sn = two.cmd_sn;
+        let ordered = one.command(0xc2, 512, read10(0, 1));
+        one.send(ordered, &[]);
+        one.ping();
+        let _new = target.login(&Agreed { joins: true, cid: 1, ..Agreed::session(1) });
+        assert!(two.is_closed());
+        drop(two);
+        target.wait_lost();
+        one.ping();
+        assert_eq!(held.count(), 1, "the READ has not begun");
+        held.finish(Ok(()));
+        target.eventually("the READ is in the back end", |_| held.count() == 1);
+        held.finish(Ok(()));
+        assert_eq!(one.answer(itt(ordered)).1.status(), 0);
+    });
+}
+
 /// RFC 7143 6.3.4: the login "performs the logout function" where that has not been done, whether or not it was asked
 /// for, and by whichever connection.
 #[test]

@@ -275,7 +275,8 @@ impl Session {
             return;
         }
         let (volume, arrival) = (command.volume(), command.arrival);
-        let stands_before = |it: &Terminated| it.volume == volume && it.arrivals < arrival;
+        let is_begun = !matches!(command.plan, Plan::None);
+        let stands_before = |it: &Terminated| it.volume == volume && (it.arrivals < arrival || !is_begun);
         let behind = self.terminated.iter().any(|it| stands_before(it) && ctx.tasks.get(it.task).is_some());
         command.held = command.frozen || behind || ctx.iscsi.is_held(volume, self.nexus);
         if command.held {

@@ -68,8 +68,8 @@ pub enum Early {
     Plugged,
 }
 
-/// A task of a connection that another has taken the place of, at a volume. What arrives later waits for its end; what
-/// had arrived by then, on other connections, ran beside it before.
+/// A task of a connection that another has taken the place of, at a volume. What begins later waits for its end: it may
+/// have been behind it before, by its task attribute. What had begun by then, on other connections, ran beside it.
 pub struct Terminated {
     pub task: TaskHandle,
     pub volume: u64,
