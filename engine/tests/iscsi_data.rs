@@ -506,6 +506,33 @@ fn the_range_of_an_orwrite_that_ends_early_is_free() {
     });
 }
 
+/// By its CmdSN the ORWRITE comes after it (RFC 7143 4.2.3.3). It may have to wait for NBD writes, which wait for the
+/// range.
+#[test]
+fn an_orwrite_goes_on_during_a_reset_that_it_has_overtaken() {
+    on_held(&[], |target, held| {
+        let data = vec![0x55; 600 << 10];
+        let mut it = target.login(&Agreed::session(1));
+        let tag = or_write(&mut it, 0, data.len());
+        let asked = r2t(&mut it, tag);
+        give(&mut it, &asked, &data);
+        target.eventually("its first piece is begun", |_| held.count() == 1);
+        it.cmd_sn -= 1;
+        it.manage(5, u32::MAX, 0);
+        it.cmd_sn += 1;
+        let (reset, ..) = target.wait_management();
+        for pieces in 2..=3 {
+            let asked = r2t(&mut it, tag);
+            give(&mut it, &asked, &data);
+            target.eventually("the next piece is begun", |_| held.count() == pieces);
+        }
+        held.finish(Ok(()));
+        assert_eq!(it.answer(tag).1.status(), 0);
+        target.engine.management_done(reset, 0);
+        assert_eq!(it.recv().opcode(), 0x22);
+    });
+}
+
 /// What an ORWRITE needs to go on may be held by those who wait for its range.
 #[test]
 fn an_orwrite_goes_on_whatever_those_hold_who_wait_for_it() {

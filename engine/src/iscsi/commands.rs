@@ -278,7 +278,10 @@ impl Session {
         let is_begun = !matches!(command.plan, Plan::None);
         let stands_before = |it: &Terminated| it.volume == volume && (it.arrivals < arrival || !is_begun);
         let behind = self.terminated.iter().any(|it| stands_before(it) && ctx.tasks.get(it.task).is_some());
-        command.held = command.frozen || behind || ctx.iscsi.is_held(volume, self.nexus);
+        // Who has the range of all its pieces goes on to the last: what holds the others up may wait for some that wait
+        // for its range.
+        let may_wait = !matches!(command.claim, Claim::Has(_));
+        command.held = command.frozen || may_wait && (behind || ctx.iscsi.is_held(volume, self.nexus));
         if command.held {
             if behind {
                 let at = command.conn;
