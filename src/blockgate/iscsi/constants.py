@@ -13,10 +13,10 @@ LOGIN_RESPONSE: Final = 0x23
 OPCODE_MASK: Final = 0x3F
 IMMEDIATE: Final = 0x40
 
-# 11.12.4, 11.12.5: RFC 7143 is still version 0
+# 11.12.4, 11.13.1, 11.13.2: RFC 7143 is still version 0
 VERSION: Final = 0x00
 
-# 11.10.3: "no tag yet"
+# 11.10.4: "no tag yet"
 RESERVED_TAG: Final = 0xFFFFFFFF
 
 # 13.12: what holds in the login phase, in both directions

@@ -153,7 +153,7 @@ class TargetPortGroups:
     gateway itself do with them.
 
     ``implicit_transition_s`` is the longest that an implicit transition takes, in seconds: what an
-    initiator waits for when it meets TRANSITIONING (SPC-4 6.36, IMPLICIT TRANSITION TIME).
+    initiator waits for when it meets TRANSITIONING (SPC-4 6.37, IMPLICIT TRANSITION TIME).
     """
 
     def __init__(self, access: Access, *, implicit_transition_s: int = 0) -> None:
@@ -193,7 +193,7 @@ class TargetPortGroups:
         return group is not None and group.state in _ACTIVE
 
     def report(self, cdb: bytes) -> bytes:
-        """REPORT TARGET PORT GROUPS (SPC-4 6.36): the whole parameter data."""
+        """REPORT TARGET PORT GROUPS (SPC-4 6.37): the whole parameter data."""
         groups = sorted(self.access.groups, key=lambda group: group.number)
         body = b"".join(group.encode() for group in groups)
         match cdb[1] >> 5:

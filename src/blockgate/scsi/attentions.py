@@ -46,7 +46,7 @@ class Rule:
 
 
 # Resets tell the nexus that asked for them too: its commands and mode pages were lost like
-# everybody's (SAM-5 6.3.2, 6.3.3). Who changed a thing itself needs no telling (SPC-4 6.10 for
+# everybody's (SAM-5 6.3.2, 6.3.3). Who changed a thing itself needs no telling (SPC-4 6.11 for
 # MODE SELECT). What the gateway changes, nobody has asked for.
 RULES: Final[Mapping[Event, Rule]] = MappingProxyType(
     {

@@ -1,4 +1,4 @@
-"""EXTENDED COPY(LID1) and RECEIVE COPY RESULTS (SPC-4 6.5, 6.19-6.23): segments one after another.
+"""EXTENDED COPY(LID1) and RECEIVE COPY RESULTS (SPC-4 6.5, 6.22-6.25): segments one after another.
 
 The copy manager reaches the units that the session which asks has mapped, with that session's
 rights: a copy can do nothing that its nexus could not do by reading and writing.
@@ -116,7 +116,7 @@ class CopyManager:
         return len(body).to_bytes(4, "big") + body
 
     def detach(self, nexus: Nexus) -> tuple[Effect, ...]:
-        """The session has ended: its copies stop, and their results go (SPC-4 5.17.4.5)."""
+        """The session has ended: its copies stop, and their results go (SPC-4 5.16.4.5)."""
         mine = [key for key, run in self._running.items() if run.nexus.number == nexus.number]
         effects = [effect for key in mine for effect in self.abort(key)]
         for held in [held for held in self._results if held[0] == nexus.number]:
@@ -235,7 +235,7 @@ class _Run:
 
     def _fail(self, sense: Sense) -> Reaction:
         """COPY ABORTED; COMMAND-SPECIFIC INFORMATION is the number of the segment that failed
-        (SPC-4 5.17.7.4)."""
+        (SPC-4 5.16.7.4)."""
         sense = replace(sense, command=self.result.segments)
         self.result = replace(self.result, status=Status.FAILED, sense=sense)
         self._manager.keep(self)
@@ -311,7 +311,7 @@ def _size(neighbour: Neighbour) -> int:
 
 
 def _copy_status(result: Result) -> bytes:
-    """RECEIVE COPY RESULTS, COPY STATUS (SPC-4 6.19). Bytes, or KiB where they are too many."""
+    """RECEIVE COPY RESULTS, COPY STATUS (SPC-4 6.25). Bytes, or KiB where they are too many."""
     units, count = (0, result.transferred)
     if count >= _KIB_FROM:
         units, count = 1, count >> 10

@@ -69,7 +69,7 @@ def _backend(identity: UnitIdentity) -> bytes:
 
 def of_port(port: Port, group: int) -> bytes:
     """The descriptors of the port by which the command came: relative identifier, target port
-    group, SCSI name (RFC 7143 4.4.5)."""
+    group, SCSI name (RFC 7143 4.4.2)."""
     relative = b"\0\0" + port.relative.to_bytes(2, "big")
     grouped = b"\0\0" + group.to_bytes(2, "big")
     # A SCSI name string ends with a NUL and is padded to a multiple of four (SPC-4 7.8.6.11).

@@ -53,7 +53,7 @@ class PoolUsage:
 
 
 def log_sense(facts: Facts, pool: PoolUsage | None, cdb: bytes) -> bytes:
-    """LOG SENSE (SPC-4 6.9): the list of pages, and for a thin unit of which the pool is known
+    """LOG SENSE (SPC-4 6.8): the list of pages, and for a thin unit of which the pool is known
     the Logical Block Provisioning page. Raises CheckCondition."""
     if cdb[1] & 0x01:
         raise invalid_cdb(1, 0)  # SP: no parameter can be saved

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class NexusName:
-    """The ports of a nexus by their SCSI names (SAM-5 4.7; for iSCSI RFC 7143 4.4.2 and 4.4.5).
+    """The ports of a nexus by their SCSI names (SAM-5 4.7; for iSCSI RFC 7143 4.4.2).
 
     ``initiator_port`` is ``iqn...,i,0x<ISID, 12 digits>``, ``target_port`` ``iqn...,t,0x<TPGT, 4
     digits>``; ``relative_port`` is the target port's relative identifier (SAM-5 4.7.4).

@@ -1,4 +1,4 @@
-"""Target port groups: bytes as SPC-4 6.36 and 6.45 lay them out, states, and who is told."""
+"""Target port groups: bytes as SPC-4 6.37 and 6.45 lay them out, states, and who is told."""
 
 from __future__ import annotations
 

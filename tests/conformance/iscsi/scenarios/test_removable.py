@@ -13,7 +13,7 @@ from tests.lab.processes import Gateway, Target
 # How often an initiator is lost and comes back.
 RETURNS = 32
 UNIT_ATTENTION = 0x06
-PREVENT = bytes((0x1E, 0, 0, 0, 0x01, 0))  # PREVENT ALLOW MEDIUM REMOVAL (SBC-3 5.16)
+PREVENT = bytes((0x1E, 0, 0, 0, 0x01, 0))  # PREVENT ALLOW MEDIUM REMOVAL (SBC-3 5.10)
 STOP_UNIT, LOAD_UNIT = (bytes((0x1B, 0, 0, 0, how, 0)) for how in (0x02, 0x03))
 EJECT, STOP = 0x02, 0x00  # LOEJ and START of START STOP UNIT (SBC-3 5.25)
 

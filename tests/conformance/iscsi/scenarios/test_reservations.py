@@ -1,4 +1,4 @@
-"""Persistent reservations as several nexuses see them (SPC-4 5.13)."""
+"""Persistent reservations as several nexuses see them (SPC-4 5.12)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_write_on_its_way_is_refused_when_it_is_given_on(connect: Connect) -> 
 
 
 def test_registrations_outlive_power(start_gateway: Callable[..., Gateway], iscsi: Gateway) -> None:
-    """APTPL (SPC-4 5.13.5.5): after SIGKILL the reservation binds as before."""
+    """APTPL (SPC-4 5.12.5.5): after SIGKILL the reservation binds as before."""
     del iscsi  # for its skip alone
     gateway = start_gateway(iscsi=list(PORTALS))
     target = add_target(gateway)

@@ -63,7 +63,7 @@ def test_an_ordered_read_is_over_when_what_stands_behind_it_begins(
 def test_who_was_preempted_reads_nothing_that_is_written_later(
     connect: Callable[..., Session],
 ) -> None:
-    """EXCLUSIVE ACCESS by PREEMPT AND ABORT (SPC-4 5.13.11.2.6): the reader's socket is full of
+    """EXCLUSIVE ACCESS by PREEMPT AND ABORT (SPC-4 5.12.11.2.6): the reader's socket is full of
     READs that were under way; what it takes out of it later is older than the reservation."""
     reader, holder = connect("reader", receive_buffer=4096), connect("holder")
     old, secret = b"O" * READ_BYTES, b"S" * READ_BYTES
