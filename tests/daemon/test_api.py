@@ -149,7 +149,7 @@ def test_a_long_document_is_logged_by_its_digest(gateway: Gateway) -> None:
     body = json.dumps({"volumes": volumes}).encode()
     headers = {"content-type": "application/json"}
     answer = gateway.client.post("/v1/apply?dry_run=true", content=body, headers=headers)
-    assert answer.status_code == 400
+    assert answer.status_code == 404
     (newest,) = gateway.api("GET", "command-log", limit=1)
     assert newest["arguments"] == {
         "dry_run": "true",
@@ -178,7 +178,8 @@ def test_metrics_are_prometheus_text(gateway: Gateway) -> None:
     sizes = {s.labels["volume"]: s.value for s in families["blockgate_volume_size_bytes"].samples}
     assert sizes == {"lab/measured": 64 << 20}
     assert "blockgate_event_loop_stall_seconds" in families
-    assert "blockgate_shard_queue_depth" in families
+    assert families["blockgate_shard_queue_depth"].type == "gauge"
+    assert families["blockgate_shard_wakeups"].type == "counter"
     assert "process_resident_memory_bytes" in families
     assert export
 

@@ -38,6 +38,8 @@ def test_a_target_from_making_to_removing(lab: Gateway) -> None:
     assert NAME in text(lab, "target", "list")
     shown = text(lab, "target", "info", NAME)
     assert "main/a (1MiB)" in shown and HOST in shown and "queue_depth=32" in shown
+    shown = text(lab, "target", "set", NAME, "--portal", "192.0.2.1")
+    assert "changed, not ready: " in shown and "does not listen for iSCSI" in shown
     changed = lab.cli("target", "set", NAME, "--open", "--all-portals", "--alias", "")
     assert (changed["access"], changed["portals"], changed["alias"]) == ("open", [], "")
     lab.cli("target", "set", NAME, "--closed")

@@ -209,15 +209,18 @@ def _targets(targets: Sequence[TargetInfo]) -> Iterator[Metric]:
 
 
 def _shards(snapshot: Snapshot) -> Iterator[Metric]:
-    families: dict[str, GaugeMetricFamily] = {}
+    families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
     for number, shard in enumerate(snapshot.counters.shards):
-        for name, value in shard.values.items():
-            family = families.get(name)
-            if family is None:
-                family = families[name] = GaugeMetricFamily(
-                    f"blockgate_shard_{name}", f"Engine thread: {name}", labels=["shard"]
-                )
-            family.add_metric([str(number)], value)
+        for kind, values in (
+            (GaugeMetricFamily, shard.gauges),
+            (CounterMetricFamily, shard.totals),
+        ):
+            for name, value in values.items():
+                if name not in families:
+                    families[name] = kind(
+                        f"blockgate_shard_{name}", f"Engine thread: {name}", labels=["shard"]
+                    )
+                families[name].add_metric([str(number)], value)
     return iter(families.values())
 
 

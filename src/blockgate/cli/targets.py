@@ -240,7 +240,7 @@ def set_target(
         )
     parse_target({"name": name, **body}, "target")
     made = change("PATCH", "targets", name, body={**body, "force": force})
-    done(f"Target {name} changed.", made)
+    done(f"Target {name} changed, {_state(made)}.", made)
 
 
 @changing(app, "remove")

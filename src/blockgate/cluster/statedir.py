@@ -26,7 +26,7 @@ class StateDirectory:
         """Create the directory if it is not there (mode 0700) and lock it.
 
         Raises `InUse` if another process holds it, `Failed` if it cannot be used, `Refused` if
-        others than its owner (this user, or root) could write there.
+        this user may not, or if others than its owner (this user, or root) could write there.
         """
         path = os.path.abspath(path)
         try:
@@ -37,7 +37,8 @@ class StateDirectory:
         except OSError as error:
             in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
             reason = "a file is in its way" if in_the_way else error.strerror
-            raise Failed(
+            kind = Refused if isinstance(error, PermissionError) else Failed
+            raise kind(
                 f"The state directory {path} cannot be used: {reason}.",
                 "Name another with --state-dir, or give this user the right to write there.",
             ) from error

@@ -90,8 +90,8 @@ class Pools:
         self, caller: Caller, operation_id: str, name: str, dry_run: bool
     ) -> list[FoundVolume]:
         """Find labelled volumes, and register those that are not known."""
+        caller.require(Role.ADMINISTER)
         if dry_run:
-            caller.require(Role.VIEW)
             found = await self._labels(self._reading.find_pool(name))
             judged = _judge(found, pool_name(name), self._core.config, "found")
             return [item for item, _ in judged]

@@ -229,9 +229,10 @@ class OpCounters:
 
 @dataclass(frozen=True, slots=True)
 class ShardCounters:
-    """One engine thread's gauges and totals, by name."""
+    """What one engine thread has now, and what it has counted since it began; both by name."""
 
-    values: Mapping[str, int]
+    gauges: Mapping[str, int]
+    totals: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

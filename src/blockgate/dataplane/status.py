@@ -89,14 +89,16 @@ def _op_counters(one: _engine.OpCounters) -> ports.OpCounters:
 
 def _shard_counters(one: _engine.ShardCounters) -> ports.ShardCounters:
     return ports.ShardCounters(
-        {
+        gauges={
             "connections": one.connections,
             "tasks": one.tasks,
             "queue_depth": one.queue_depth,
             "ring_in_flight": one.ring_in_flight,
+            "buffer_bytes": one.buffer_bytes,
+        },
+        totals={
             "wakeups": one.wakeups,
             "late_completions": one.late_completions,
             "events_dropped": one.events_dropped,
-            "buffer_bytes": one.buffer_bytes,
-        }
+        },
     )

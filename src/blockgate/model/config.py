@@ -220,12 +220,13 @@ class Configuration:
         groups: Mapping[GroupName, Group] = MappingProxyType({}),
         discovery: Discovery = Discovery(),  # noqa: B008 - frozen
     ) -> Configuration:
-        """The configuration, or `InvalidInput` where its entries do not fit together."""
+        """The configuration; `InvalidInput` where its entries do not fit together, `NotFound` where
+        one names another that is not there."""
         _check_pools(pools, volumes)
         _check_volumes(pools, volumes)
         for export in exports.values():
             if export.volume not in volumes:
-                raise InvalidInput(
+                raise NotFound(
                     f"Export {export.name} is for volume {export.volume}, which does not exist.",
                     f"Create it first: blockgate volume create {export.volume} --size SIZE.",
                 )
@@ -264,7 +265,7 @@ def _check_volumes(pools: Mapping[PoolName, Pool], volumes: Mapping[VolumeRef, V
     owners: dict[str, VolumeRef] = {}
     for ref, volume in volumes.items():
         if ref.pool not in pools:
-            raise InvalidInput(
+            raise NotFound(
                 f"Volume {ref} is in pool {ref.pool}, which does not exist.",
                 f"Add it first: blockgate pool add {ref.pool} --directory DIR.",
             )

@@ -12,6 +12,7 @@ from blockgate.process.logs import LEVELS
 
 _EPILOG = """exit status:
   0  stopped as asked (SIGTERM, SIGINT)
+  1  asked to stop a second time: left at once
   2  the configuration or the command line is not valid
   4  the state directory, a volume or a listener's address is in use
   5  something is not allowed: a file, a directory or an address that it may not use

@@ -50,6 +50,18 @@ def test_a_second_daemon_is_refused_until_the_first_is_gone(tmp_path: Path) -> N
     StateDirectory.take(str(tmp_path)).release()
 
 
+def test_one_that_this_user_may_not_use(tmp_path: Path) -> None:
+    place, user = tmp_path / "guarded", os.geteuid()
+    place.mkdir(mode=0o500)
+    if user == 0:  # whom no mode keeps out
+        os.seteuid(12345)
+    try:
+        with pytest.raises(Refused, match="cannot be used: Permission denied"):
+            StateDirectory.take(str(place / "state"))
+    finally:
+        os.seteuid(user)
+
+
 @pytest.mark.parametrize("name", ["", "state.db", "secret.key", "commands.log"])
 def test_a_state_that_others_can_write_is_refused(tmp_path: Path, name: str) -> None:
     tmp_path.chmod(0o755)

@@ -87,19 +87,20 @@ async def test_what_comes_back_is_what_was_shown(lab: Lab) -> None:
 
 async def test_all_or_nothing(lab: Lab) -> None:
     (lab.pool / "c.img").write_bytes(b"precious")
-    for extra in (
-        {"volumes": [{"name": "main/c", "size": "1M"}]},
-        {"volumes": [{"name": "main/d"}]},
-        {"volumes": [{"name": "none/d", "size": "1M"}]},
-        {"exports": [{"volume": "main/none"}]},
+    for extra, error in (
+        ({"volumes": [{"name": "main/c", "size": "1M"}]}, Conflict),
+        ({"volumes": [{"name": "main/d"}]}, InvalidInput),
+        ({"volumes": [{"name": "none/d", "size": "1M"}]}, NotFound),
+        ({"exports": [{"volume": "main/none"}]}, NotFound),
     ):
         document = {key: DOCUMENT[key] + extra.get(key, []) for key in DOCUMENT}
-        with pytest.raises((Conflict, InvalidInput)):
+        with pytest.raises(error):
             await apply(lab.control, document)
     assert lab.files() == {"c.img": 8}
     assert await lab.control.volume_list(ADMIN) == []
-    with pytest.raises(Forbidden):
-        await lab.control.apply(Caller("o", Role.OPERATE), new_id(), DOCUMENT)
+    for dry_run in (False, True):
+        with pytest.raises(Forbidden):
+            await lab.control.apply(Caller("o", Role.OPERATE), new_id(), DOCUMENT, dry_run=dry_run)
 
 
 async def test_what_cannot_be_changed_by_a_document(lab: Lab) -> None:

@@ -15,7 +15,7 @@ from blockgate.model.config import (
     check_wwids,
     parse_allow,
 )
-from blockgate.model.errors import InvalidInput
+from blockgate.model.errors import InvalidInput, NotFound
 from blockgate.model.identity import new_uuid, wwn_of
 from blockgate.model.names import ExportName, PoolName, VolumeName, VolumeRef
 from blockgate.model.units import Unit
@@ -64,9 +64,9 @@ def test_what_entries_owe_each_other() -> None:
     a = volume()
     good = config([MAIN], [a], [Export(ExportName("e"), a.ref)])
     assert good.volumes[a.ref] is a
-    with pytest.raises(InvalidInput, match="does not exist"):
+    with pytest.raises(NotFound, match="does not exist"):
         config([], [a], [])
-    with pytest.raises(InvalidInput, match="does not exist"):
+    with pytest.raises(NotFound, match="does not exist"):
         config([MAIN], [], [Export(ExportName("e"), VolumeRef.parse("main/a"))])
     with pytest.raises(InvalidInput, match="same identity"):
         config([MAIN], [a, volume("b", uuid=a.uuid)], [])
