@@ -10,6 +10,7 @@ import pytest
 from tests.conformance import nbdclient as nbd
 from tests.conformance.iscsi.client import Session
 from tests.conformance.iscsi.scenarios import cdbs
+from tests.conformance.iscsi.scenarios.copies import extended_copy
 from tests.lab.faultfs import FaultFS
 from tests.lab.processes import PORTALS, Gateway, Target, add_target
 from tests.lab.site import POOL, wait_until
@@ -94,6 +95,28 @@ def test_a_host_has_its_sound_disk_while_the_other_one_hangs(
         frail.remove()
         assert session.finish(first).sense_code == NEXUS_LOSS
         assert session.finish(read, read=BYTES).data == data(1)
+
+
+def test_a_copy_that_hangs_keeps_back_the_disk_alone_that_it_writes_to(
+    gateway: Gateway, target: Target, volume: str, frail: FaultFS
+) -> None:
+    """It was asked for at the other one, and reads there."""
+    former = Session(target.address, target.name).login()
+    for lun in (HUNG, SOUND):
+        former.clear_attentions(lun)
+    assert former.command(WRITE, lun=SOUND, write=data(1)).status == cdbs.GOOD
+    frail.hang("write", path=f"/{volume.replace(POOL, 'pool')}.img")
+    extended_copy(former, SOUND, HUNG, 8)
+    frail.wait_hung()
+    former.close()
+    with closing(come_again(target, former)) as session:
+        session.clear_attentions(SOUND)
+        assert session.command(WRITE, lun=SOUND, write=data(2)).status == cdbs.GOOD
+        read = [session.start(READ, lun=HUNG, read=BYTES) for _ in range(2)]
+        wait_until(lambda: held(gateway) == 2)
+        frail.remove()
+        assert session.finish(read[0], read=BYTES).sense_code == NEXUS_LOSS
+        assert session.finish(read[1], read=BYTES).data == data(1)
 
 
 def test_what_waited_when_its_session_was_lost_too_is_never_carried_out(

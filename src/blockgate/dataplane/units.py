@@ -357,10 +357,18 @@ class Unit:
         await self.gate.settle()
 
     async def detach(self, nexus: int) -> None:
-        """It does not any more. Its commands have drained."""
+        """It does not any more. Its commands have drained; on return its copies have, too, as far
+        as they write here. Those that were asked for here and write elsewhere are stopped, and
+        waited for there: without this seat they may not go on, and that disk may hang."""
         seat = self.seats.pop(nexus, None)
-        if seat is not None:
-            await self.carry_out(self.logical.detach(seat.nexus))
+        if seat is None:
+            return
+        for effect in self.logical.detach(seat.nexus):
+            if isinstance(effect, CancelJob):
+                self._jobs.cancel(self, {effect.key})
+            else:
+                await self._effect(effect, 0)
+        await _over(self._jobs.outlaw(self))
 
     async def aborted(
         self, *, nexuses: Iterable[int] | None = None, task: int | None = None
