@@ -294,11 +294,21 @@ def test_bash_completes_names_with_colons(
     assert done.stdout.split() == wanted, done.stderr
 
 
+def interruptible() -> None:
+    """Who starts the tests in the background may have them started with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def on_a_terminal(
-    gateway: Gateway, typed: str, *arguments: str, seen: Callable[[str], str | None] | None = None
+    gateway: Gateway,
+    typed: str,
+    *arguments: str,
+    seen: Callable[[str], str | None] | None = None,
+    meanwhile: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
 ) -> tuple[int, str]:
     """Run a command on a pseudo-terminal, type `typed`, and give status and what was shown; `seen`
-    has what is shown so far each time that there is more, and may say what to type then."""
+    has what is shown so far each time that there is more, and may say what to type then;
+    `meanwhile` is called again and again."""
     main, side = pty.openpty()
     process = subprocess.Popen(
         [str(BLOCKGATE), *arguments],
@@ -306,12 +316,14 @@ def on_a_terminal(
         stdout=side,
         stderr=side,
         env={**os.environ, "BLOCKGATE_API": f"unix:{gateway.api_socket}", "TERM": "xterm"},
+        preexec_fn=interruptible,
     )
     os.close(side)
     os.write(main, typed.encode())
     shown = b""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
+        meanwhile(process)
         if select.select([main], [], [], 0.2)[0]:
             try:
                 shown += os.read(main, 65536)
@@ -383,41 +395,61 @@ def test_a_long_change_shows_how_far_it_is(gateway: Gateway) -> None:
         gateway.cli("pool", "remove", pool)
 
 
-def interruptible() -> None:
-    """Who starts the tests in the background may have them started with SIGINT ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def interrupted(gateway: Gateway, disk: FaultFS, *words: str) -> str:
+    """Run a command without a terminal, interrupt it when the disk hangs, and give what it says."""
+    begun = subprocess.Popen(
+        [str(BLOCKGATE), *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "BLOCKGATE_API": f"unix:{gateway.api_socket}"},
+        preexec_fn=interruptible,
+    )
+    disk.wait_hung()
+    begun.send_signal(signal.SIGINT)
+    said, told = begun.communicate(timeout=60)
+    assert (begun.returncode, said) == (130, "")
+    return told
 
 
-@pytest.mark.parametrize("options", [(), ("--json",)], ids=["for people", "for programs"])
-def test_who_interrupts_is_told_the_operation(gateway: Gateway, options: tuple[str, ...]) -> None:
+def interrupted_on_a_terminal(gateway: Gateway, disk: FaultFS, *words: str) -> str:
+    """The same on one, where a bar may be shown by then."""
+    sent: list[int] = []
+
+    def interrupt(process: subprocess.Popen[bytes]) -> None:
+        if not sent and disk.hung():
+            process.send_signal(signal.SIGINT)
+            sent.append(process.pid)
+
+    status, shown = on_a_terminal(gateway, "", *words, meanwhile=interrupt)
+    assert status == 130
+    return shown
+
+
+@pytest.mark.parametrize("whom", ["people", "programs", "a terminal"])
+def test_who_interrupts_is_told_the_operation(gateway: Gateway, whom: str) -> None:
     """It goes on; the same command with its id waits for it, and does nothing a second time."""
     with FaultFS() as disk:
         pool = gateway.add_pool("slow", disk.root)
         rule = disk.hang("fallocate")
         words = ("volume", "create", f"{pool}/v", "--size", "1MiB", "--prealloc")
-        begun = subprocess.Popen(
-            [str(BLOCKGATE), *words, *options],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "BLOCKGATE_API": f"unix:{gateway.api_socket}"},
-            preexec_fn=interruptible,
-        )
-        disk.wait_hung()
-        begun.send_signal(signal.SIGINT)
-        said, told = begun.communicate(timeout=60)
-        assert (begun.returncode, said) == (130, "")
-        (running,) = gateway.cli("tasks")["operations"]
-        hint = json.loads(told)["error"]["hint"] if options else told
-        assert f"`blockgate operation {running['id']}`" in hint
+        if whom == "a terminal":
+            told = interrupted_on_a_terminal(gateway, disk, *words)
+        elif whom == "programs":
+            told = json.loads(interrupted(gateway, disk, *words, "--json"))["error"]["hint"]
+        else:
+            told = interrupted(gateway, disk, *words)
+        (running,) = gateway.api("GET", "operations")
+        assert f"`blockgate operation {running['id']}`" in told
         disk.remove(rule)
         made = gateway.cli(*words, "--operation", running["id"])
         assert (made["name"], made["operation_id"]) == ("v", running["id"])
-        other = ("volume", "delete", f"{pool}/v", "--yes", "--operation", running["id"])
-        assert "was used for something else" in fails(gateway, 4, *other)
-        gateway.cli("volume", "delete", f"{pool}/v", "--yes")
-        gateway.cli("pool", "remove", pool)
+        if whom == "people":
+            other = ("volume", "delete", f"{pool}/v", "--yes", "--operation", running["id"])
+            assert "was used for something else" in fails(gateway, 4, *other)
+        gateway.api("DELETE", f"volumes/{pool}/v")
+        gateway.api("DELETE", f"pools/{pool}")
 
 
 def test_what_became_of_an_operation(gateway: Gateway) -> None:
