@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from blockgate.dataplane.aborts import Aborts
 from blockgate.dataplane.units import Unit
@@ -29,6 +31,10 @@ from blockgate.scsi.task_management import (
 )
 
 log = logging.getLogger(__name__)
+
+# Resets of one unit that wait for its disk. One more would change nothing; and whoever loses its
+# session over it and comes again would leave one each time, for as long as the disk hangs.
+RESETS_AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,7 @@ class TaskManager:
         self._target_of = target_of
         self._end_sessions = end_sessions
         self._under_way: set[asyncio.Task[None]] = set()
+        self._resets: Counter[int] = Counter()  # under way, by volume
 
     def handle(self, task: int, session: int, cut: int, asked: Management) -> None:
         """Begins one function; its answer comes when all that it takes has happened."""
@@ -71,11 +78,15 @@ class TaskManager:
         except Exception:
             log.exception("a task management function failed in the gateway itself")
             made = Plan(Response.REJECTED)
+        resets = _resets(made.steps)
+        if any(self._resets[volume] >= RESETS_AT_ONCE for volume in resets):
+            made = Plan(Response.REJECTED)
         if not made.steps and not made.afterwards:
             self._wire.management_done(task, made.response)
             return
         target = self._target_of(session)
         function = _Function(task, cut, target, units, of_target=asked.volume == 0)
+        self._resets.update(resets)
         work = asyncio.get_running_loop().create_task(self._carry_out(function, made))
         self._under_way.add(work)
         work.add_done_callback(self._under_way.discard)
@@ -110,7 +121,9 @@ class TaskManager:
         if made.afterwards and response is Response.COMPLETE:
             await self._end_sessions(function.target)
 
-    async def _carry_out_at(self, volume: int, steps: Iterable[Step], function: _Function) -> bool:
+    async def _carry_out_at(
+        self, volume: int, steps: Collection[Step], function: _Function
+    ) -> bool:
         """What a function does to one unit. True: all of it has happened."""
         try:
             for step in steps:
@@ -122,6 +135,7 @@ class TaskManager:
             log.exception("a task management function failed in the gateway itself")
             return False
         finally:
+            self._resets -= Counter(_resets(steps))
             self._let_go(function, volume)
         return True
 
@@ -155,6 +169,11 @@ class TaskManager:
                 await unit.carry_out(unit.logical.reset())
             case AttendUnit():
                 await units[step.volume].attend(step.attend)
+
+
+def _resets(steps: Iterable[Step]) -> set[int]:
+    """The volumes whose units are reset."""
+    return {step.volume for step in steps if isinstance(step, ResetUnit)}
 
 
 def _may_write(nexus: int, units: Iterable[Unit]) -> bool:

@@ -10,12 +10,14 @@ from blockgate.dataplane.units import Unit
 from blockgate.dataplane.wire import FIRST_NEXUS
 from blockgate.scsi import Attention
 from blockgate.scsi.gate import Situation
+from blockgate.scsi.task_management import Function, Response
 from tests.unit.dataplane.scene import (
     BOB,
     LUN_1,
     Site,
     copy_of_eight_blocks,
     lun_view,
+    management,
     settle,
     target_view,
 )
@@ -206,6 +208,32 @@ async def test_a_lun_that_is_taken_from_a_session_that_waits_at_it() -> None:
     await settle()
     assert held(gateway) == set()
     assert set(unit(gateway, HUNG).seats) == {first}
+
+
+async def test_resets_that_wait_for_a_disk_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host whose reset is not answered loses its session, comes again, and resets again."""
+    monkeypatch.setattr("blockgate.dataplane.management.RESETS_AT_ONCE", 2)
+    gateway = await site()
+    gateway.wire.hold_aborts = True
+
+    async def reset(volume: int) -> None:
+        management(gateway, await gateway.login(), Function.LOGICAL_UNIT_RESET, volume=volume)
+        await settle()
+
+    def responses() -> list[int]:
+        return [response for _, response in gateway.wire.named("management_done")]
+
+    for _ in range(3):
+        await reset(HUNG)
+    assert responses() == [Response.REJECTED]
+    await reset(SOUND)
+    gateway.wire.drain(SOUND)
+    await settle()
+    assert responses()[1:] == [Response.COMPLETE]
+    gateway.wire.drain(HUNG)
+    gateway.wire.hold_aborts = False
+    await reset(HUNG)
+    assert responses()[2:] == [Response.COMPLETE] * 3
 
 
 async def test_a_unit_whose_volume_is_closed_holds_nobody_back_for_ever() -> None:
