@@ -94,7 +94,7 @@ def test_online_resize(kernel_lab: KernelLab, gateway: Gateway) -> None:
 
 
 def test_multipath_with_one_path_cut(kernel_lab: KernelLab, gateway: Gateway) -> None:
-    target = add_target(gateway, {1: "64MiB"})
+    target = add_target(gateway, {1: "64MiB"}, parameters={"nop_timeout": 5})  # as usual
     run(kernel_lab, "multipath", target, PORTAL2=target.portals[1])
 
 

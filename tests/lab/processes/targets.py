@@ -9,6 +9,9 @@ from typing import Any, Final
 from tests.lab.processes.gateway import Gateway
 
 PORTALS: Final = ("127.0.0.1:0", "127.0.0.2:0")
+# A test's initiator answers a ping when the test comes to it, which may be after many commands of
+# the CLI.
+PATIENT: Final = {"nop_timeout": 60}
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,6 @@ def add_target(
     body: dict[str, Any] = {"name": name, "luns": maps, **entry}
     if "acls" not in entry:
         body.setdefault("access", "open")
-    if parameters:
-        body["parameters"] = dict(parameters)
+    body["parameters"] = PATIENT | dict(parameters or {})
     gateway.api("POST", "targets", body)
     return Target(gateway, name, volumes)
