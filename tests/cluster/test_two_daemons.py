@@ -32,7 +32,7 @@ def wish(gateway: Gateway, method: str, path: str, body: Any = None) -> tuple[in
 
 
 def wait_until_reachable(gateway: Gateway, pool: str) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while not gateway.api("GET", f"pools/{pool}")["reachable"]:
         assert time.monotonic() < deadline, gateway.log()
         time.sleep(0.1)
@@ -287,7 +287,7 @@ def test_a_volume_in_use_can_be_renamed_and_grown_but_not_when_its_file_was_exch
 
 
 def wait_until_settled(gateway: Gateway, volume: str) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while gateway.api("GET", f"volumes/{volume}")["state"] != "ready":
         assert time.monotonic() < deadline, gateway.log()
         time.sleep(0.1)

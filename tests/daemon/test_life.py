@@ -314,10 +314,10 @@ def test_the_watchdog_is_fed(start_gateway: Callable[..., Gateway], tmp_path: Pa
             try:
                 notify.wait("READY=1", process, 60)
                 for _ in range(3):
-                    notify.wait("WATCHDOG=1", process, 10)
+                    notify.wait("WATCHDOG=1", process, 60)
             finally:
                 process.send_signal(signal.SIGTERM)
-                notify.wait("STOPPING=1", process, 10)
+                notify.wait("STOPPING=1", process, 60)
                 assert process.wait(60) == 0
     finally:
         gateway.close()

@@ -196,7 +196,7 @@ async def restart(lab: Lab, kills: list[int], lose_power: LosePower) -> None:
 
 async def settle(lab: Lab) -> None:
     """Wait until what goes on in the background has come to its end."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not lab.crash.dead and lab.control._changes._running:
             await asyncio.sleep(0.001)
 
@@ -213,7 +213,7 @@ async def run(root: Path, sequence: list[Turn], lose_power: LosePower = None) ->
         lab.crash.countdown, lab.crash.fail_in = turn.kill_in, turn.fail_in
         answer: BlockgateError | str = ""
         try:
-            await asyncio.wait_for(carry_out(lab, turn.act), 20)
+            await asyncio.wait_for(carry_out(lab, turn.act), 60)
             answer = "done"
         except BlockgateError as error:
             answer = error

@@ -385,7 +385,7 @@ async def test_data_that_has_vanished_is_not_made_anew(lab: Lab) -> None:
     assert not export.ready and "data is gone" in export.reason
     assert not (lab.pool / "a.img").exists()
     (lab.root / "elsewhere").rename(lab.pool / "a.img")
-    async with asyncio.timeout(10):  # the reconciler keeps trying
+    async with asyncio.timeout(60):  # the reconciler keeps trying
         while not (await control.export_info(ADMIN, "main/a")).ready:
             await asyncio.sleep(0.05)
     assert (await control.volume_info(ADMIN, "main/a")).health == "ok"
@@ -407,7 +407,7 @@ async def test_data_that_another_program_has_open_is_refused(lab: Lab) -> None:
 
 
 async def wait_for_health(lab: Lab, health: str) -> VolumeInfo:
-    async with asyncio.timeout(10):  # what was undone in the background
+    async with asyncio.timeout(60):  # what was undone in the background
         while (info := await lab.control.volume_info(ADMIN, "main/a")).health != health:
             await asyncio.sleep(0.05)
     return info

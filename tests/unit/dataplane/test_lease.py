@@ -138,7 +138,7 @@ class TestTheInterpreterLock:
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
             )
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not await reads(plane):
                     await asyncio.sleep(0.05)
             before = await reads(plane)

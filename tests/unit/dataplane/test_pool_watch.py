@@ -70,7 +70,7 @@ def told(site: Site) -> int:
 
 async def looked(pools: Pools, times: int = 2) -> None:
     seen = len(pools.looks)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(pools.looks) < seen + times:
             await asyncio.sleep(0.005)
     await settle()

@@ -49,7 +49,7 @@ async def restarted_with_a_reservation() -> Site:
 
 async def no_trouble(gateway: Site) -> None:
     """What could not be had is tried again, and had."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while gateway.iscsi.troubles:
             await asyncio.sleep(0.01)
 
@@ -253,7 +253,7 @@ async def test_a_reservation_binds_an_export_though_no_target_is_left(
     parts = restarted.wire.gates[3][2]
     assert parts is not None and parts.default_access is Situation.EXCLUSIVE_ACCESS_OTHER
     restarted.store.unreadable = False
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while restarted.iscsi.units.get(3) is None:
             await asyncio.sleep(0.01)
     parts = restarted.wire.gates[3][2]

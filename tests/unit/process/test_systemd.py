@@ -17,7 +17,7 @@ from blockgate.process.systemd import Notifier, inherited_sockets
 def receiver(address: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     sock.bind(address)
-    sock.settimeout(5)
+    sock.settimeout(60)
     return sock
 
 
