@@ -66,7 +66,13 @@ impl Fault {
     /// Note in the volume's health what this says about it; returns the errno to answer.
     /// `during` names what was going on.
     pub fn settle(self, during: &str, health: &HealthCell) -> Errno {
-        match &self {
+        self.note(during, health);
+        self.errno()
+    }
+
+    /// The same for who does not answer yet.
+    pub fn note(&self, during: &str, health: &HealthCell) {
+        match self {
             Fault::Refused(_) | Fault::Beyond(_) => {}
             // Not a failure of the storage: what it does not do, or the machine cannot at the moment.
             Fault::Os(errno) | Fault::Read(errno, _)
@@ -81,7 +87,6 @@ impl Fault {
             Fault::Differs => health.degrade(|| format!("{during}: what was written reads back differently")),
             Fault::Deleted => health.degrade(|| format!("{during}: the file has been deleted")),
         }
-        self.errno()
     }
 }
 

@@ -1,7 +1,7 @@
 //! FLUSH, and whatever else needs all that was acknowledged to be stable: one fdatasync for all that wait for one.
 
 use std::mem;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::fault::Fault;
@@ -124,8 +124,8 @@ impl File {
     /// Everything that was acknowledged before is stable when this returns. Blocks.
     ///
     /// Whoever needs that comes here, on whatever thread: nothing else syncs the volume's own descriptor, which
-    /// is told once of what could not be written back. A failure is in the volume's health before another sync
-    /// begins, and everybody looks there afterwards, whoever's sync it was.
+    /// is told once of what could not be written back. Whoever's sync it was that failed, see `underway.rs`:
+    /// everybody looks at the volume's health afterwards.
     pub fn flush(&self) -> Result<(), Fault> {
         self.reach(self.flushes.wanted());
         self.check_stable()
@@ -137,6 +137,12 @@ impl File {
             true => wanted,
             false => self.flushes.reach(wanted, || self.sync_own()),
         }
+    }
+
+    /// What a request has written and synced itself: is it stable, whatever others' syncs have come to? Blocks.
+    pub fn check_written(&self) -> Result<(), Fault> {
+        self.underway.wait();
+        self.check_stable()
     }
 
     /// Has no sync failed, so far, and is the file what it was?
@@ -154,9 +160,25 @@ impl File {
         if self.health.writes_refused() {
             return;
         }
-        if let Err(error) = sys::sync(self.fd.as_raw_fd()) {
-            Fault::Sync(error.raw_os_error().unwrap_or(libc::EIO)).settle("flush", &self.health);
-        }
+        let _noted = self.sync(self.fd.as_raw_fd(), "flush");
+        // Once for all that share it.
+        self.underway.wait();
+    }
+
+    /// fdatasync(2) of one of the volume's descriptors, in whose name whatever it has lost is noted.
+    pub fn sync(&self, fd: RawFd, during: &str) -> Result<(), Fault> {
+        self.sync_by(during, || sys::sync(fd).map_err(|e| Fault::Sync(e.raw_os_error().unwrap_or(libc::EIO))))
+    }
+
+    /// The same by a call that syncs beside other things. There is no sync of the volume that does not come here.
+    pub fn sync_by(&self, during: &str, call: impl FnOnce() -> Result<(), Fault>) -> Result<(), Fault> {
+        self.underway.run(|| {
+            call().inspect_err(|fault| {
+                if matches!(fault, Fault::Sync(_)) {
+                    fault.note(during, &self.health);
+                }
+            })
+        })
     }
 }
 

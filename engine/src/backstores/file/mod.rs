@@ -9,7 +9,7 @@
 //! | `transfer.rs` | reading and writing, direct mode's unaligned edges |
 //! | `zero.rs`, `extents.rs` | TRIM, WRITE_ZEROES, BLOCK_STATUS |
 //! | `compound.rs` | COMPARE AND WRITE and the like: more than one transfer |
-//! | `syncs.rs`, `flush.rs` | making things stable |
+//! | `syncs.rs`, `flush.rs`, `underway.rs` | making things stable, and what may be called so |
 //! | `fault.rs` | what a failure means for the volume |
 //! | `sys.rs` | the system calls |
 
@@ -25,6 +25,7 @@ mod quick;
 mod syncs;
 mod sys;
 mod transfer;
+mod underway;
 mod zero;
 
 #[cfg(test)]
@@ -42,6 +43,7 @@ use self::mapped::{Mapped, MappedBytes};
 use self::probe::Traits;
 use self::quick::Quickness;
 use self::syncs::Syncs;
+use self::underway::Underway;
 use self::zero::Lacks;
 use super::workers::{Work, Workers, IDLE_EXIT};
 use super::{Attempt, Backstore, Completion, OpenError, RingTarget};
@@ -83,6 +85,7 @@ struct File {
     lacks: Lacks,
     mapped: Mapped,
     syncs: Syncs,
+    underway: Underway,
     flushes: Flushes,
     health: HealthCell,
     closed: AtomicBool,
@@ -115,6 +118,7 @@ impl File {
             lacks: Lacks::default(),
             mapped: Mapped::default(),
             syncs: Syncs::new(open::flags(spec)),
+            underway: Underway::default(),
             flushes: Flushes::default(),
             health: HealthCell::new(on_degraded),
             closed: AtomicBool::new(false),
@@ -131,7 +135,7 @@ impl File {
 
     /// Must the request be stable before it is answered?
     fn is_stable(&self, req: &Request) -> bool {
-        req.op.is_write() && (req.flags.fua || self.write_through)
+        req.op == Op::WriteVerify || req.op.is_write() && (req.flags.fua || self.write_through)
     }
 
     /// Must what is in the cache come to the medium first? A READ with FUA and a VERIFY are about what is there
@@ -209,7 +213,7 @@ impl File {
             Op::Unmap => self.unmap(req, stable)?,
         }
         match stable {
-            true => self.check_present(),
+            true => self.check_written(),
             false => Ok(()),
         }
     }

@@ -128,10 +128,11 @@ impl File {
             return Ok(sys::write(fd, buf, offset, 0)?);
         }
         if self.traits.dsync {
-            return sys::write(fd, buf, offset, libc::RWF_DSYNC).map_err(|e| Fault::of_stable_write(&e));
+            let write = || sys::write(fd, buf, offset, libc::RWF_DSYNC).map_err(|e| Fault::of_stable_write(&e));
+            return self.sync_by("write", write);
         }
         sys::write(fd, buf, offset, 0)?;
-        sys::sync(fd).map_err(|e| Fault::Sync(e.raw_os_error().unwrap_or(libc::EIO)))
+        self.sync(fd, "write")
     }
 
     /// How much of a request lies before the volume's last, incomplete block.

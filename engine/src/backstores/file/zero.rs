@@ -142,7 +142,7 @@ impl File {
         }
         self.syncs.with(&self.fd, |sync_fd| {
             change(fd)?;
-            sys::sync(sync_fd).map_err(|e| Fault::Sync(e.raw_os_error().unwrap_or(libc::EIO)))
+            self.sync(sync_fd, "write")
         })?
     }
 

@@ -7,6 +7,7 @@ mod model;
 mod neighbours;
 mod opening;
 mod sparse;
+mod stable;
 
 use std::fs::{self, File as StdFile};
 use std::io::Write;
