@@ -6,7 +6,8 @@ that bit, by the engine as well as by Python, and nothing is ever done.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import Final
@@ -17,6 +18,7 @@ from blockgate.scsi import Command, LogicalUnit
 from blockgate.scsi.alua import TargetPortGroups
 from blockgate.scsi.opcodes import table
 from tests.conformance.iscsi.client import Session
+from tests.conformance.iscsi.scenarios.cdbs import GOOD
 from tests.lab.processes import Gateway, add_target
 from tests.unit.scsi.golden import make_unit, nexus
 
@@ -71,3 +73,43 @@ def known_by_both(session: Session, unit: LogicalUnit) -> int:
         at_naca = bytes((0xCA, 0, CONTROL[cdb[0] >> 5]))
         known += answer.sense_code == (5, 0x24, 0) and answer.sense[15:18] == at_naca
     return known
+
+
+@pytest.mark.parametrize(
+    ("cdb", "data"),
+    [
+        ("16 00 00 00 00 00", b""),  # RESERVE
+        ("17 00 00 00 00 00", b""),  # RELEASE
+        ("56 00 00 00 00 00 00 00 00 00", b""),
+        ("57 00 00 00 00 00 00 00 00 00", b""),
+        ("41 00 00000000 00 0001 00", bytes(512)),  # WRITE SAME
+        ("93 00 0000000000000000 00000001 00 00", bytes(512)),
+        ("9e 12 0000000000000000 00000018 00 00", b""),  # GET LBA STATUS
+    ],
+)
+def test_bits_that_are_not_in_the_usage_data_are_not_looked_at(
+    connect: Callable[..., Session], cdb: str, data: bytes
+) -> None:
+    """CDB usage data has a bit for whatever is evaluated (SPC-4 6.35.3), so for what is refused."""
+    session, plain = connect(), bytes.fromhex(cdb)
+    read = 24 if plain[0] == 0x9E else 0
+    usage = bytearray(usage_data(session, plain))
+    assert len(usage) == len(plain)
+    usage[0] = 0xFF  # the opcode itself
+    if read:
+        usage[1] |= 0x1F  # SERVICE ACTION
+    for index, mask in enumerate(usage):
+        for bit in range(8):
+            if mask >> bit & 1:
+                continue
+            asked = bytearray(plain)
+            asked[index] ^= 1 << bit
+            answer = session.command(bytes(asked), write=data, read=read)
+            assert answer.status == GOOD, (index, bit, answer.sense_code)
+
+
+def usage_data(session: Session, cdb: bytes) -> bytes:
+    """What REPORT SUPPORTED OPERATION CODES says of a CDB's command (REPORTING OPTIONS 011b)."""
+    action = cdb[1] & 0x1F if cdb[0] == 0x9E else 0
+    ask = struct.pack(">BBBBHIBB", 0xA3, 0x0C, 3, cdb[0], action, 255, 0, 0)
+    return session.command(ask, read=255).data[4:]
