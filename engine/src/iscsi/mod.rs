@@ -28,7 +28,7 @@ pub mod order;
 pub mod orders;
 pub mod params;
 pub mod requests;
-mod room;
+pub mod room;
 pub mod scope;
 pub mod session;
 pub mod shard;

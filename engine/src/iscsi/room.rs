@@ -43,21 +43,14 @@ impl Session {
     /// what it has already.
     #[cold]
     pub(super) fn ask_for_room(&mut self, ctx: &mut Ctx, cost: usize, firsts: bool) -> bool {
-        let now_ms = ctx.now_ms();
-        if self.asks_again_ms.is_some_and(|at_ms| now_ms < at_ms) {
+        if !may_look(ctx, &mut self.asks_again_ms) {
             return false;
         }
-        let looks_ms = ctx.iscsi.looked_ms + LOOK_MS;
-        if now_ms < looks_ms {
-            self.asks_again_ms = Some(looks_ms);
-            return false;
-        }
-        ctx.iscsi.looked_ms = now_ms;
         let its = self.commands.iter().filter(|(_, command)| command.collecting && (firsts || !command.first));
         let mine = its.map(|(_, command)| command.weight(&ctx.limits)).sum();
-        let found = make_room(ctx, mine, cost);
-        // Who is not silent for long enough now may be then; nothing else would say so.
-        self.asks_again_ms = (!found).then_some(now_ms + ctx.limits.silent_data_ms);
+        let fits = |ctx: &Ctx, cost| ctx.may_collect(cost) || mine == 0 && ctx.may_collect_first(cost);
+        let found = make_room(ctx, mine, cost, fits);
+        self.asks_again_ms = after_look(ctx, found);
         found
     }
 
@@ -126,9 +119,40 @@ impl Held {
     }
 }
 
-/// Makes room for `cost` bytes of a session that has `mine`, and some to spare. True: it is there.
-fn make_room(ctx: &mut Ctx, mine: usize, cost: usize) -> bool {
-    let fits = |ctx: &Ctx, cost| ctx.may_collect(cost) || mine == 0 && ctx.may_collect_first(cost);
+/// The same for a connection of another protocol, that collects one payload at a time and has none of it yet. When it
+/// may ask again is kept by itself.
+#[cold]
+pub fn ask_for_payload(ctx: &mut Ctx, cost: usize, asks_again_ms: &mut Option<u64>) -> bool {
+    if !may_look(ctx, asks_again_ms) {
+        return false;
+    }
+    let found = make_room(ctx, 0, cost, Ctx::may_collect);
+    *asks_again_ms = after_look(ctx, found);
+    found
+}
+
+/// May all sessions be looked at now? If not, the one that asks is told when.
+fn may_look(ctx: &mut Ctx, asks_again_ms: &mut Option<u64>) -> bool {
+    let now_ms = ctx.now_ms();
+    if asks_again_ms.is_some_and(|at_ms| now_ms < at_ms) {
+        return false;
+    }
+    let looks_ms = ctx.iscsi.looked_ms + LOOK_MS;
+    if now_ms < looks_ms {
+        *asks_again_ms = Some(looks_ms);
+        return false;
+    }
+    ctx.iscsi.looked_ms = now_ms;
+    true
+}
+
+/// When the next look is worth it. Who is not silent for long enough now may be then; nothing else would say so.
+fn after_look(ctx: &Ctx, found: bool) -> Option<u64> {
+    (!found).then_some(ctx.now_ms() + ctx.limits.silent_data_ms)
+}
+
+/// Makes room for `cost` bytes of one that has `mine`, and some to spare. True: it is there.
+fn make_room(ctx: &mut Ctx, mine: usize, cost: usize, fits: impl Fn(&Ctx, usize) -> bool) -> bool {
     let spare = (ctx.limits.shard_hard_bytes / SPARE_PART) as usize;
     let mut held = Held::of(ctx);
     for it in held.silent {

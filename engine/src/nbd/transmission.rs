@@ -14,6 +14,7 @@ use super::link::{End, Link, Received, Turn};
 use super::requests::op_of;
 use super::wire::Header;
 use crate::block::command::Op;
+use crate::iscsi::room::ask_for_payload;
 use crate::shard::buffers::{BufPool, IoBuf};
 use crate::shard::context::{is_fair, Attachment, Ctx, Scratch};
 use crate::shard::outqueue::OutQueue;
@@ -63,6 +64,8 @@ pub struct Transmission {
     pub(super) paused_ms: u64,
     /// Since when it is not being read.
     paused_since_ms: Option<u64>,
+    /// When it may ask for room again that others have been promised.
+    asks_again_ms: Option<u64>,
     /// Nothing more is read; the connection ends when all is answered.
     pub(super) closing: Option<End>,
     /// What is left of the connection's turn, in bytes.
@@ -90,6 +93,7 @@ impl Transmission {
             begun_ns: 0,
             paused_ms: 0,
             paused_since_ms: None,
+            asks_again_ms: None,
             closing: None,
             turn_left: 0,
         }
@@ -303,10 +307,26 @@ impl Transmission {
     }
 
     /// The same for a payload of `len` bytes that is to be collected. One that is here already is
-    /// not held up by those that are slow to come.
-    pub(super) fn has_room_to_collect(&self, link: &Link, ctx: &Ctx, len: usize) -> bool {
+    /// not held up by those that are slow to come, and those that do not come at all give way.
+    pub(super) fn has_room_to_collect(&mut self, link: &Link, ctx: &mut Ctx, len: usize) -> bool {
         let cost = BufPool::cost(len);
-        (self.at_hand >= len || ctx.may_collect(cost)) && self.has_room(link, ctx, cost, 1)
+        self.has_room(link, ctx, cost, 1)
+            && (self.at_hand >= len || ctx.may_collect(cost) || ask_for_payload(ctx, cost, &mut self.asks_again_ms))
+    }
+
+    /// When it is to have a turn, to ask again for room that others have been promised; `None`: it waits for none.
+    pub fn asks_again_ms(&self) -> Option<u64> {
+        self.asks_again_ms.filter(|_| self.waits_for_room())
+    }
+
+    /// Is it time for that?
+    pub fn is_to_ask(&mut self, now_ms: u64) -> bool {
+        let is_due = self.asks_again_ms().is_some_and(|at_ms| at_ms <= now_ms);
+        if is_due {
+            // What it waits for may be something else by now.
+            self.asks_again_ms = None;
+        }
+        is_due
     }
 
     /// A buffer out of the shard's pool.
