@@ -381,13 +381,17 @@ fn on_blocks_of(alignment: u32, limits: &[(&str, u64)], test: impl Fn(&Target, &
 
 /// Sends an ORWRITE (16) without data; gives its tag.
 fn or_write(it: &mut Initiator, lba: u64, len: usize) -> u32 {
+    let bhs = it.command(0xa1, len as u32, or_write_cdb(lba, len));
+    it.send(bhs, &[]);
+    tag_of(bhs)
+}
+
+fn or_write_cdb(lba: u64, len: usize) -> [u8; 16] {
     let mut cdb = [0; 16];
     cdb[0] = 0x8b;
     cdb[2..10].copy_from_slice(&lba.to_be_bytes());
     cdb[10..14].copy_from_slice(&(len as u32 / 512).to_be_bytes());
-    let bhs = it.command(0xa1, len as u32, cdb);
-    it.send(bhs, &[]);
-    tag_of(bhs)
+    cdb
 }
 
 fn tag_of(bhs: [u8; 48]) -> u32 {
@@ -449,6 +453,45 @@ fn nobody_comes_between_the_pieces_of_an_orwrite() {
         assert_eq!(it.answer(tag).1.status(), 0);
         target.eventually("the other one is begun", |_| held.finish(Ok(())) == 1);
         assert_eq!(other.answer(tag_of(bhs)).1.status(), 0);
+    });
+}
+
+/// Where its session has no room for more, its first burst is a piece by itself.
+#[test]
+fn nobody_comes_between_a_short_orwrites_first_burst_and_the_rest() {
+    on_held(&[("session_bytes", 512 << 10)], |target, held| {
+        let data = vec![0x55; 256 << 10];
+        let mut it = target.login(&Agreed::session(1));
+        let mut other = target.login(&Agreed::session(2));
+        for lba in [2048, 4096] {
+            let bhs = it.command(0xa1, 256 << 10, write10(lba, 512));
+            it.send(bhs, &[]);
+            let asked = r2t(&mut it, tag_of(bhs));
+            give(&mut it, &asked, &data);
+        }
+        target.eventually("its session's memory is at the disk", |_| held.count() == 2);
+        let bhs = it.command(0xa1, 256 << 10, or_write_cdb(0, data.len()));
+        it.send(bhs, &data[..65_536]);
+        target.eventually("its first burst is, too", |_| held.count() == 3);
+        let waits = other.command(0xa1, 512, write10(500, 1));
+        other.send(waits, &[7; 512]);
+        target.eventually("the other one waits", |_| waiting(target) == 1);
+        loop {
+            held.finish(Ok(()));
+            if it.is_silent() {
+                continue;
+            }
+            let pdu = it.recv();
+            match pdu.opcode() {
+                0x31 => give(&mut it, &pdu, &data),
+                _ => assert_eq!(pdu.status(), 0),
+            }
+            if (pdu.opcode(), pdu.itt()) == (0x21, tag_of(bhs)) {
+                break;
+            }
+        }
+        target.eventually("the other one is begun", |_| held.finish(Ok(())) == 1);
+        assert_eq!(other.answer(tag_of(waits)).1.status(), 0);
     });
 }
 

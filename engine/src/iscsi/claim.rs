@@ -14,17 +14,18 @@ use crate::block::volume::Permit;
 use crate::scsi::command::Media;
 use crate::shard::buffers::IoBuf;
 use crate::shard::context::Ctx;
-use crate::shard::limits::PIECE_BYTES;
 use crate::shard::tasks::TaskHandle;
 
 impl Session {
     /// The data of a piece is there: has its command the range that it needs for that? It is asked for here. (All but
-    /// long ORWRITEs need none beside that of each piece.)
+    /// ORWRITEs of several pieces need none beside that of each piece.)
     pub(super) fn has_range(&mut self, ctx: &mut Ctx, handle: TaskHandle, media: &Media) -> bool {
         let command = self.commands.get(handle).expect("it is being carried out");
         let len = command.wants();
+        // Without room for more a first burst is a piece, too.
+        let is_whole = command.base == 0 && command.buf.as_ref().is_some_and(|buf| buf.len() >= len as usize);
         match command.claim {
-            _ if media.op != Op::OrWrite || len as usize <= PIECE_BYTES => return true,
+            _ if media.op != Op::OrWrite || is_whole => return true,
             Claim::Has(_) => return true,
             Claim::Asks => return false,
             Claim::No => {}
