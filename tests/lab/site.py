@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from tests.lab.faultfs import FaultFS
 from tests.lab.processes import Gateway
 
 POOL = "frail"
+# A fault file system outlives its gateways: their volumes have names of their own.
+_numbers = itertools.count(1)
 SIZE = 4 << 20
 
 
@@ -29,7 +32,8 @@ class Site:
 
     def export(self, **volume: Any) -> str:
         """A new volume in the frail pool with an export of the same name."""
-        full = self.gateway.add_volume(SIZE, pool=POOL, **volume)
+        name = f"frail{next(_numbers)}"
+        full = self.gateway.add_volume(SIZE, pool=POOL, name=name, **volume)
         return self.gateway.add_export(full, full.partition("/")[2])
 
     def path(self, export: str) -> str:
