@@ -270,6 +270,35 @@ fn a_header_that_waits_for_room_is_tried_once_and_then_when_there_may_be_some() 
     });
 }
 
+/// However many others announce data and send none: each of them has the room once, at most, before it.
+#[test]
+fn who_waits_for_room_has_its_turn() {
+    const ROOM: usize = 16;
+    const HOLDERS: usize = 40;
+    const EACH: usize = 8;
+    let limits = [("shard_hard_bytes", 8 << 20), ("silent_data_ms", 400)];
+    with_image(&limits, 16 * MIB, |target| {
+        let data = pattern(1, 256 << 10);
+        let mut it = target.login(&small_bursts(1));
+        it.ping();
+        let mut holders: Vec<Initiator> = (0..HOLDERS).map(|k| target.login(&small_bursts(100 + k as u64))).collect();
+        for holder in &mut holders {
+            for k in 0..EACH {
+                let bhs = holder.command(0xa1, 256 << 10, write10(k as u32 * 512, 512));
+                holder.send(bhs, &[]);
+            }
+        }
+        let bhs = it.command(0xa1, 256 << 10, write10(0, 512));
+        it.send(bhs, &[]);
+        let r2t = it.recv();
+        assert_eq!((r2t.opcode(), r2t.itt()), (0x31, itt(bhs)));
+        let asked: usize = holders.iter_mut().map(Initiator::at_hand).sum();
+        assert!(asked < ROOM + HOLDERS + 6 * ROOM, "{asked} R2Ts of {} came first", HOLDERS * EACH);
+        it.data_out(r2t.itt(), r2t.word(20), 0, 0, true, &data);
+        assert_eq!(it.answer(r2t.itt()).1.status(), 0);
+    });
+}
+
 #[test]
 fn who_is_promised_room_and_sends_nothing_gives_it_to_those_who_have_less() {
     with_image(&[("shard_hard_bytes", 8 << 20), ("silent_data_ms", 200)], 16 * MIB, |target| {

@@ -45,7 +45,8 @@ impl Session {
         let room = first == 0 || self.may_begin(ctx, BufPool::cost(first));
         // While others wait for data of this session, what brings that data must not wait for them: then a
         // command without room is refused, so that what is behind it is read.
-        if may_bring && !room && self.commands.iter().all(|(_, command)| !command.collecting) {
+        if may_bring && !room && self.commands.iter().all(|(_, command)| !command.collecting) && self.may_park(ctx, at)
+        {
             return None;
         }
         let order = self.take_turn(bhs);
@@ -91,10 +92,7 @@ impl Session {
 
     /// Has the shard room for a first burst? Its session always has.
     fn may_begin(&mut self, ctx: &mut Ctx, cost: usize) -> bool {
-        let alone = || self.commands.iter().all(|(_, command)| !command.collecting);
-        (ctx.may_collect(cost) || ctx.may_collect_first(cost) && alone() || self.ask_for_room(ctx, cost, true))
-            && ctx.task_room() >= 1
-            && ctx.may_take_within(usize::MAX, None, 0, cost)
+        ctx.task_room() >= 1 && ctx.may_take_within(usize::MAX, None, 0, cost) && self.finds_room(ctx, cost, true)
     }
 
     /// A buffer for the first burst of a command that has none: it cannot be carried out yet, or there was

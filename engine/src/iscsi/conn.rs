@@ -1,5 +1,6 @@
 //! One connection of a session in full feature phase: its numbers, its digests, what it is receiving.
 
+use super::data::later_ms;
 use super::digest::{Digest, DIGEST_BYTES};
 use super::wire::{padding, Bhs, Head, Numbers};
 use crate::backstores::file::mapped::MappedBytes;
@@ -84,8 +85,12 @@ pub struct Conn {
     pub rx: Rx,
     /// Large data comes straight into its buffer: expect the next to be like it.
     pub direct: bool,
-    /// A command's immediate data has no room: the connection is not read until it has.
+    /// A command's immediate data has no room: the connection is not read until it has. Since when that is so for
+    /// want of room for data that is to come.
     pub parked: bool,
+    pub waits_since_ms: Option<u64>,
+    /// Data has come, at the slowest rate that there may be, up to this time.
+    pub live_ms: u64,
     /// When the PDU that is half received began, and since when it is not read, by our own doing.
     pub begun_ms: u64,
     pub paused_since_ms: Option<u64>,
@@ -131,6 +136,8 @@ impl Conn {
             rx: Rx::Header,
             direct: false,
             parked: false,
+            waits_since_ms: None,
+            live_ms: 0,
             begun_ms: now_ms,
             paused_since_ms: None,
             closing: None,
@@ -246,6 +253,17 @@ impl Conn {
     /// Its own clock, which stands still while it is not read.
     pub fn clock_ms(&self, now_ms: u64) -> u64 {
         now_ms - self.unread_ms
+    }
+
+    /// Data of one of its commands has come: what it is asked for besides is not silent meanwhile, for it comes in its
+    /// turn. `silent_ms`: so long before nothing counts.
+    pub fn note_data(&mut self, bytes: u32, now_ms: u64, silent_ms: u64) {
+        self.live_ms = later_ms(self.live_ms.max(now_ms.saturating_sub(silent_ms)), bytes, now_ms);
+    }
+
+    /// Has something come that it has had no turn for?
+    pub fn is_behind(&self) -> bool {
+        self.link.readable && !self.is_paused()
     }
 
     /// Takes nothing more; ends when what waits has been sent.

@@ -433,6 +433,7 @@ impl Connection {
         let orderly = conn.logged_out || conn.closes_itself() && drained();
         if session.leave(ctx, at) {
             ctx.iscsi.sessions.remove(&session.number);
+            session.seek_no_more(ctx);
             ctx.iscsi.outgoing.push(Outgoing::Ended(session.number));
         } else if !orderly {
             // Level 0 recovers sessions, not connections (RFC 7143 7.1.4.4): the others end with it.

@@ -109,6 +109,7 @@ impl Session {
         let came = command.inflow.arrived();
         if let Some(conn) = self.conns.get_mut(command.conn) {
             command.heard_ms = ctx.now_ms();
+            conn.note_data(came, ctx.now_ms(), ctx.limits.silent_data_ms);
             command.data_since_ms = later_ms(command.data_since_ms, came, conn.clock_ms(ctx.now_ms()));
             let paid = came.min(command.owed);
             command.owed -= paid;
@@ -153,7 +154,7 @@ impl Session {
             _ if comes => None,
             // Its first burst is no part, and stands where others' data is to go: all of the room could be
             // held by such, each waiting for the others.
-            _ if have > 0 && !self.may_collect(ctx, BufPool::cost(len)) => {
+            _ if have > 0 && !self.fits(ctx, BufPool::cost(len), false) => {
                 self.refuse(ctx, handle, Answer::TASK_SET_FULL);
                 None
             }
@@ -167,12 +168,11 @@ impl Session {
     /// A buffer of `len` bytes for a command that has none, or too small a one. False: there is no room.
     fn take_larger(&mut self, ctx: &mut Ctx, handle: TaskHandle, len: usize) -> bool {
         let cost = BufPool::cost(len);
-        if !self.may_collect(ctx, cost) && !self.ask_for_room(ctx, cost, false) {
-            self.starved = true;
-            self.commands.get_mut(handle).expect("it advances").lacks = Some(Lack::Collecting);
+        if !self.has_room(ctx, handle, cost) {
             return false;
         }
-        if !self.has_room(ctx, handle, cost) {
+        if !self.finds_room(ctx, cost, false) {
+            self.commands.get_mut(handle).expect("it advances").lacks = Some(Lack::Collecting);
             return false;
         }
         let mut larger = self.take(ctx, len);
@@ -184,13 +184,6 @@ impl Session {
         let command = self.commands.get_mut(handle).expect("as above");
         (command.buf, command.collecting, command.heard_ms) = (Some(larger), true, ctx.now_ms());
         true
-    }
-
-    /// Has the shard room for data that is to come? For a session's first there is more: first bursts apart,
-    /// which may wait for this.
-    fn may_collect(&self, ctx: &Ctx, cost: usize) -> bool {
-        let alone = || self.commands.iter().all(|(_, command)| !command.collecting || command.first);
-        ctx.may_collect(cost) || ctx.may_collect_first(cost) && alone()
     }
 
     /// Sends the R2Ts that may be sent, for data up to `end`.
@@ -255,7 +248,7 @@ impl Session {
 
 /// Since when data is due of which `came` bytes have come: they count for the time that they take at the slowest
 /// rate, and headers without data for none.
-fn later_ms(since_ms: u64, came: u32, now_ms: u64) -> u64 {
+pub(super) fn later_ms(since_ms: u64, came: u32, now_ms: u64) -> u64 {
     (since_ms + slowest_ms(came.into())).min(now_ms.max(since_ms))
 }
 

@@ -27,12 +27,14 @@ impl Session {
         conn.turn_left = TURN_BYTES;
         conn.resume_clock(now_ms);
         self.current = Some(at);
+        self.sought = false;
         let result = self.turn_with(ctx, at, &mut scratch);
         self.current = None;
         ctx.scratch = Some(scratch);
         self.count_ended(ctx);
         self.note_window(ctx);
         self.note_missing(ctx);
+        self.note_seeking(ctx);
         let now_ms = ctx.now_ms();
         let conn = self.conn(at);
         if conn.is_paused() {
@@ -94,8 +96,10 @@ impl Session {
     /// How a turn ends. What waits for its shard's memory, tasks or names is woken by others: what its own session has
     /// under way may be another connection's, whose turns are not this one's, or at a disk that hangs.
     fn rest(&self, ctx: &Ctx, at: TaskHandle) -> Turn {
-        let parked = self.conns.get(at).is_some_and(|conn| conn.parked);
-        let alone = || self.commands.iter().all(|(_, command)| command.in_flight == 0);
+        // It is woken when it is the first of those that wait for room.
+        let sleeps = self.seeks.is_some() && !ctx.iscsi.seekers.is_turn_of(self.number);
+        let parked = self.conns.get(at).is_some_and(|conn| conn.parked && !(sleeps && conn.waits_since_ms.is_some()));
+        let alone = || !sleeps && self.commands.iter().all(|(_, command)| command.in_flight == 0);
         match parked || self.waits_for_names(ctx) || !self.queued.is_empty() && (self.starved || alone()) {
             true => Turn::Starved,
             false => Turn::Over,
@@ -127,6 +131,9 @@ impl Session {
         let conn = self.conn(at);
         conn.ping = None;
         conn.turn_left = conn.turn_left.saturating_sub(count);
+        if matches!(&conn.rx, Rx::Data(Segment { sink: Sink::Command { .. }, .. })) {
+            conn.note_data(count as u32, now_ms, ctx.limits.silent_data_ms);
+        }
         if matches!(conn.rx, Rx::Header) && conn.link.input.is_empty() {
             // Of the next header, which may come in parts: the one before it may have been long ago.
             conn.begun_ms = now_ms;
@@ -237,6 +244,7 @@ impl Session {
             return Ok(0);
         };
         let conn = self.conn(at);
+        conn.waits_since_ms = None;
         conn.direct = len >= DIRECT_BYTES;
         conn.turn_left = conn.turn_left.saturating_sub(PDU_COST);
         let segment = Segment { bhs, sink, len, done: 0, digest: Digest::default() };

@@ -3,7 +3,7 @@
 //! `wire`, `ahs`, `digest`, `inflow`, `order` and `window` know bytes and rules only. A `connection` is by itself
 //! in login, whose PDUs are Python's to judge, and then a `conn` of its `session`. There `intake` takes
 //! PDUs in, `commands` orders and judges SCSI commands by the opcode table, `data` collects what they bring,
-//! with `room` made by those who are slow to send, `execute` gives them to their volume (`claim` as one what is many
+//! with `room` made by those who are slow to send for those that wait in `seekers`, `execute` gives them to their volume (`claim` as one what is many
 //! requests), `handed` to Python, and `answer` ends them, those that found a pool full by way of `full`, those that
 //! are not to be waited for by `deferred`. `management` and `scope` stop and abort, `requests` has all the other PDUs.
 
@@ -30,6 +30,7 @@ pub mod params;
 pub mod requests;
 pub mod room;
 pub mod scope;
+pub mod seekers;
 pub mod session;
 pub mod shard;
 mod share;

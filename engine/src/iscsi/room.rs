@@ -3,21 +3,26 @@
 //! A promise costs a buffer from when it is made on, and the initiator one header: a few sessions that announce data,
 //! or are asked for it, and send nothing would hold all of the room for as long as data may take. So when another
 //! wants room, what nothing comes into gives way, the longest silent first, as long as its session has more than the
-//! one that asks; to a session that has none it gives way whoever holds it. Who sends is not disturbed.
+//! one that asks; to a session that has none it gives way whoever holds it. Who sends is not disturbed, on whatever it
+//! sends first: initiators send what they are asked for in its order.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::command::{sense, Command};
-use super::conn::{Conn, Rx, Segment, Sink};
+use super::conn::{Rx, Segment, Sink};
 use super::session::Session;
 use crate::scsi::command::Answer;
 use crate::shard::context::Ctx;
-use crate::shard::limits::Limits;
+use crate::shard::limits::{Limits, PIECE_BYTES};
 use crate::shard::tasks::TaskHandle;
 
 /// All sessions of a shard are looked at for such room: not more often than this.
 const LOOK_MS: u64 = 5;
+/// So long the first of those that wait sleeps at most: it may have nothing to wait for any more.
+const CHECK_MS: u64 = 250;
+/// A header waits for its data's room as long as so many silences: what is behind it on its connection waits as well.
+const SILENCES: u64 = 4;
 /// The part of `shard_hard_bytes` that is made room for at a time, lest it is done for each command anew.
 const SPARE_PART: u64 = 64;
 
@@ -30,45 +35,140 @@ struct Silent {
     command: TaskHandle,
 }
 
-/// What all sessions but the one that asks have of the room.
-#[derive(Default)]
+/// What all sessions but the one that asks have of the room. `silent_ms`: when the next command will have been silent
+/// for long enough.
 struct Held {
     sessions: Vec<Rc<RefCell<Session>>>,
     weights: Vec<usize>,
     silent: Vec<Silent>,
+    silent_ms: u64,
 }
 
 impl Session {
-    /// Asks others for room for `cost` bytes to come. True: it is there now. `firsts`: its own first bursts count as
-    /// what it has already.
+    /// Is there room in the shard for `cost` bytes to come, and is it this session's turn to have it? Else it waits for
+    /// that. `firsts`: its own first bursts count as what it has already.
+    pub(super) fn finds_room(&mut self, ctx: &mut Ctx, cost: usize, firsts: bool) -> bool {
+        if ctx.iscsi.seekers.is_turn_of(self.number) && self.fits(ctx, cost, firsts) {
+            self.seek_no_more(ctx);
+            return true;
+        }
+        self.seek(ctx, cost, firsts)
+    }
+
+    /// Has the shard room for so much? For a session's first there is more.
+    pub(super) fn fits(&self, ctx: &Ctx, cost: usize, firsts: bool) -> bool {
+        ctx.may_collect(cost) || ctx.may_collect_first(cost) && self.promised(ctx, firsts) == 0
+    }
+
+    /// What the session has of the room for data that is to come.
+    fn promised(&self, ctx: &Ctx, firsts: bool) -> usize {
+        let its = self.commands.iter().filter(|(_, command)| command.collecting && (firsts || !command.first));
+        its.map(|(_, command)| command.weight(&ctx.limits)).sum()
+    }
+
+    /// Waits for room among the others. The first of them asks those that are silent. True: it has some now.
     #[cold]
-    pub(super) fn ask_for_room(&mut self, ctx: &mut Ctx, cost: usize, firsts: bool) -> bool {
-        if !may_look(ctx, &mut self.asks_again_ms) {
+    fn seek(&mut self, ctx: &mut Ctx, cost: usize, firsts: bool) -> bool {
+        self.sought = true;
+        let mine = self.promised(ctx, firsts);
+        let pieces = mine.div_ceil(PIECE_BYTES);
+        if self.seeks.is_none_or(|place| place.pieces != pieces) {
+            self.seek_no_more(ctx);
+            self.seeks = Some(ctx.iscsi.seekers.join(self.number, pieces));
+        }
+        if !ctx.iscsi.seekers.is_turn_of(self.number) {
+            self.asks_again_ms = None;
             return false;
         }
-        let its = self.commands.iter().filter(|(_, command)| command.collecting && (firsts || !command.first));
-        let mine = its.map(|(_, command)| command.weight(&ctx.limits)).sum();
-        let fits = |ctx: &Ctx, cost| ctx.may_collect(cost) || mine == 0 && ctx.may_collect_first(cost);
-        let found = make_room(ctx, mine, cost, fits);
-        self.asks_again_ms = after_look(ctx, found);
-        found
+        self.starved = true;
+        let now_ms = ctx.now_ms();
+        if now_ms >= ctx.iscsi.look_ms {
+            let fits = |ctx: &Ctx, cost| ctx.may_collect(cost) || mine == 0 && ctx.may_collect_first(cost);
+            let (found, silent_ms) = make_room(ctx, mine, cost, fits);
+            ctx.iscsi.look_ms = now_ms + LOOK_MS;
+            if found {
+                self.seek_no_more(ctx);
+                return true;
+            }
+            // When somebody has been silent for long enough: nothing else would say so.
+            ctx.iscsi.look_ms = silent_ms.clamp(now_ms + LOOK_MS, now_ms + CHECK_MS);
+        }
+        let look_ms = ctx.iscsi.look_ms;
+        if self.asks_again_ms.replace(look_ms) != Some(look_ms) {
+            // The timer is set at the end of a turn, which this need not be.
+            self.wake_all(ctx);
+        }
+        false
+    }
+
+    /// It has what it wanted, or does not want it any more: who is the first now goes on.
+    pub(super) fn seek_no_more(&mut self, ctx: &mut Ctx) {
+        if let Some(place) = self.seeks.take() {
+            let was_first = ctx.iscsi.seekers.is_turn_of(self.number);
+            ctx.iscsi.seekers.leave(place);
+            self.asks_again_ms = None;
+            if was_first {
+                self.wake_first(ctx);
+            }
+        }
+    }
+
+    /// A turn is over. Who waits for room has asked for it again, or has a connection whose header waits for that.
+    pub(super) fn note_seeking(&mut self, ctx: &mut Ctx) {
+        let waits = || self.conns.iter().any(|(_, conn)| conn.parked && conn.waits_since_ms.is_some());
+        if self.seeks.is_some() && !self.sought && !waits() {
+            self.seek_no_more(ctx);
+        }
+    }
+
+    /// May the header at hand, for whose data there is no room now, wait for that?
+    pub(super) fn may_park(&mut self, ctx: &Ctx, at: TaskHandle) -> bool {
+        let sought = self.sought;
+        let waits_since_ms = &mut self.conn(at).waits_since_ms;
+        if !sought {
+            *waits_since_ms = None;
+            return true;
+        }
+        let since_ms = *waits_since_ms.get_or_insert(ctx.now_ms());
+        ctx.now_ms() < since_ms + longest_wait_ms(&ctx.limits)
     }
 
     /// It is time to ask again: whichever of its connections waits for room tries.
     pub(super) fn try_again(&mut self, ctx: &mut Ctx) {
         self.asks_again_ms = None;
-        let all: Vec<TaskHandle> = self.conns.iter().map(|(at, _)| at).collect();
-        all.into_iter().for_each(|at| self.kick(ctx, at));
+        self.wake_all(ctx);
     }
 
-    /// When something last came into a command's buffer.
-    fn heard_ms(&self, handle: TaskHandle, command: &Command) -> u64 {
-        let comes = |conn: &&Conn| match &conn.rx {
-            Rx::Data(Segment { sink: Sink::Command { command, .. }, .. }) => *command == handle,
-            _ => false,
+    fn wake_all(&mut self, ctx: &mut Ctx) {
+        let all: Vec<TaskHandle> = self.conns.iter().map(|(at, _)| at).collect();
+        all.into_iter().for_each(|at| self.wake(ctx, at));
+    }
+
+    /// Another session is the first of those that wait.
+    fn wake_first(&self, ctx: &mut Ctx) {
+        while let Some(first) = ctx.iscsi.seekers.first().filter(|first| *first != self.number) {
+            match ctx.iscsi.sessions.get(&first).cloned() {
+                // Only the one whose turn it is is borrowed, and that is this one.
+                Some(session) => return session.borrow_mut().try_again(ctx),
+                None => ctx.iscsi.seekers.drop_first(),
+            }
+        }
+    }
+
+    /// When something last came for a command, or may have: what stands before its data has come since, or has not been
+    /// looked at.
+    fn heard_ms(&self, ctx: &Ctx, handle: TaskHandle, command: &Command) -> u64 {
+        let Some(conn) = self.conns.get(command.conn) else { return command.heard_ms };
+        if conn.is_behind() {
+            return ctx.now_ms();
+        }
+        let comes = match &conn.rx {
+            Rx::Data(Segment { sink: Sink::Command { command, .. }, .. }) if *command == handle => {
+                conn.link.received_ms
+            }
+            _ => 0,
         };
-        let conn = self.conns.get(command.conn);
-        conn.filter(comes).map_or(command.heard_ms, |conn| conn.link.received_ms.max(command.heard_ms))
+        comes.max(conn.live_ms).max(command.heard_ms)
     }
 
     /// A command's room goes to others. It ends, once the data that is due has come, or its time is over.
@@ -100,16 +200,20 @@ impl Command {
 impl Held {
     /// Looks at all sessions but the one whose turn it is.
     fn of(ctx: &Ctx) -> Self {
-        let mut all = Self { sessions: ctx.iscsi.sessions.values().cloned().collect(), ..Self::default() };
+        let sessions = ctx.iscsi.sessions.values().cloned().collect();
+        let mut all = Self { sessions, weights: Vec::new(), silent: Vec::new(), silent_ms: u64::MAX };
         for (at, session) in all.sessions.iter().enumerate() {
             let session = session.try_borrow();
             let mut total = 0;
             for (handle, command) in session.iter().flat_map(|it| it.commands.iter()).filter(|(_, it)| it.collecting) {
                 let weight = command.weight(&ctx.limits);
                 total += weight;
-                let heard_ms = session.as_ref().map_or(u64::MAX, |it| it.heard_ms(handle, command));
-                if command.is_filling() && ctx.now_ms().saturating_sub(heard_ms) >= ctx.limits.silent_data_ms {
-                    all.silent.push(Silent { heard_ms, weight, session: at, command: handle });
+                let Some(its) = session.as_ref().ok().filter(|_| command.is_filling()) else { continue };
+                let heard_ms = its.heard_ms(ctx, handle, command);
+                let silent_ms = heard_ms + ctx.limits.silent_data_ms;
+                match silent_ms <= ctx.now_ms() {
+                    true => all.silent.push(Silent { heard_ms, weight, session: at, command: handle }),
+                    false => all.silent_ms = all.silent_ms.min(silent_ms),
                 }
             }
             all.weights.push(total);
@@ -119,40 +223,28 @@ impl Held {
     }
 }
 
-/// The same for a connection of another protocol, that collects one payload at a time and has none of it yet. When it
+/// Room for a payload of another protocol's connection, which collects one at a time and has none of it yet. When it
 /// may ask again is kept by itself.
 #[cold]
 pub fn ask_for_payload(ctx: &mut Ctx, cost: usize, asks_again_ms: &mut Option<u64>) -> bool {
-    if !may_look(ctx, asks_again_ms) {
-        return false;
-    }
-    let found = make_room(ctx, 0, cost, Ctx::may_collect);
-    *asks_again_ms = after_look(ctx, found);
-    found
-}
-
-/// May all sessions be looked at now? If not, the one that asks is told when.
-fn may_look(ctx: &mut Ctx, asks_again_ms: &mut Option<u64>) -> bool {
     let now_ms = ctx.now_ms();
     if asks_again_ms.is_some_and(|at_ms| now_ms < at_ms) {
         return false;
     }
-    let looks_ms = ctx.iscsi.looked_ms + LOOK_MS;
+    let looks_ms = ctx.iscsi.looked_for_others_ms + LOOK_MS;
     if now_ms < looks_ms {
         *asks_again_ms = Some(looks_ms);
         return false;
     }
-    ctx.iscsi.looked_ms = now_ms;
-    true
+    ctx.iscsi.looked_for_others_ms = now_ms;
+    let (found, silent_ms) = make_room(ctx, 0, cost, Ctx::may_collect);
+    *asks_again_ms = (!found).then_some(silent_ms.clamp(now_ms + LOOK_MS, now_ms + CHECK_MS));
+    found
 }
 
-/// When the next look is worth it. Who is not silent for long enough now may be then; nothing else would say so.
-fn after_look(ctx: &Ctx, found: bool) -> Option<u64> {
-    (!found).then_some(ctx.now_ms() + ctx.limits.silent_data_ms)
-}
-
-/// Makes room for `cost` bytes of one that has `mine`, and some to spare. True: it is there.
-fn make_room(ctx: &mut Ctx, mine: usize, cost: usize, fits: impl Fn(&Ctx, usize) -> bool) -> bool {
+/// Makes room for `cost` bytes of one that has `mine`, and some to spare. Tells whether it is there, and when there may
+/// be more.
+fn make_room(ctx: &mut Ctx, mine: usize, cost: usize, fits: impl Fn(&Ctx, usize) -> bool) -> (bool, u64) {
     let spare = (ctx.limits.shard_hard_bytes / SPARE_PART) as usize;
     let mut held = Held::of(ctx);
     for it in held.silent {
@@ -165,5 +257,10 @@ fn make_room(ctx: &mut Ctx, mine: usize, cost: usize, fits: impl Fn(&Ctx, usize)
             *weight -= it.weight;
         }
     }
-    fits(ctx, cost)
+    (fits(ctx, cost), held.silent_ms)
+}
+
+/// How long a header may wait for its data's room.
+pub(super) fn longest_wait_ms(limits: &Limits) -> u64 {
+    SILENCES * limits.silent_data_ms
 }

@@ -18,7 +18,9 @@ use super::handed::InLane;
 use super::inflow::Terms;
 use super::lun::Luns;
 use super::params::Params;
+use super::room::longest_wait_ms;
 use super::scope::Scope;
+use super::seekers::Place;
 use super::shard::Table;
 use super::share::SHUT_MS;
 use super::window::Window;
@@ -117,6 +119,9 @@ pub struct Session {
     pub queued: VecDeque<(u64, TaskHandle)>,
     /// One of them waits for what others of its shard hold.
     pub starved: bool,
+    /// Its place among those that wait for room in their shard; and whether it has asked for some in this turn.
+    pub seeks: Option<Place>,
+    pub sought: bool,
     /// When it may ask others for room again.
     pub asks_again_ms: Option<u64>,
     /// Commands that may run now: those before them have ended.
@@ -173,6 +178,8 @@ impl Session {
             relieved: false,
             queued: VecDeque::new(),
             starved: false,
+            seeks: None,
+            sought: false,
             asks_again_ms: None,
             enabled: VecDeque::new(),
             current: None,
@@ -500,7 +507,9 @@ impl Session {
         };
         let shut = self.shut_since_ms.map(|since| (since + SHUT_MS, Due::Relief));
         let room = self.asks_again_ms.map(|at_ms| (at_ms, Due::Room));
-        [stuck, stalled, data, untaken, ping, shut, room].into_iter().flatten().min_by_key(|(at_ms, _)| *at_ms)
+        let waits =
+            conn.waits_since_ms.filter(|_| conn.parked).map(|since| (since + longest_wait_ms(limits), Due::Room));
+        [stuck, stalled, data, untaken, ping, shut, room, waits].into_iter().flatten().min_by_key(|(at_ms, _)| *at_ms)
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::command::Command;
 use super::scope::{Cut, Held};
+use super::seekers::Seekers;
 use super::session::Session;
 use crate::shard::context::is_fair;
 use crate::shard::shared::SHARD_BITS;
@@ -46,8 +47,11 @@ pub struct Table {
     names_for_commands: usize,
     /// Commands that have come to this shard.
     pub arrivals: u64,
-    /// When its sessions were last looked at for room that they can give.
-    pub looked_ms: u64,
+    /// Its sessions that wait for room, and from when on they may be looked at for such that they can give.
+    pub seekers: Seekers,
+    pub look_ms: u64,
+    /// When they were last looked at for other protocols' connections.
+    pub looked_for_others_ms: u64,
     pub outgoing: Vec<Outgoing>,
     /// How often a header was put off, its data having no room: every try counts.
     pub put_off: u64,
@@ -67,7 +71,9 @@ impl Table {
             named: Slab::new(tasks + tasks / 4),
             names_for_commands: tasks,
             arrivals: 0,
-            looked_ms: 0,
+            seekers: Seekers::default(),
+            look_ms: 0,
+            looked_for_others_ms: 0,
             outgoing: Vec::new(),
             put_off: 0,
             cuts: Vec::new(),

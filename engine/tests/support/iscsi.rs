@@ -544,6 +544,15 @@ impl Initiator {
     }
 
     /// Is nothing to be read for a while?
+    /// How many PDUs without data lie here.
+    pub fn at_hand(&mut self) -> usize {
+        let mut bytes = [0; 48 * 1024];
+        self.stream.set_nonblocking(true).unwrap();
+        let there = self.stream.peek(&mut bytes).unwrap_or(0);
+        self.stream.set_nonblocking(false).unwrap();
+        there / 48
+    }
+
     pub fn is_silent(&mut self) -> bool {
         self.stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let mut byte = [0; 1];
