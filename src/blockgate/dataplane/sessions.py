@@ -193,6 +193,8 @@ class Sessions:
             self._check(agreed, still_there)
             if active.luns != luns or active.leaving is not None:
                 raise Gone("its LUN map has changed meanwhile")
+            if active.over.is_set():
+                raise Gone("the session has ended")
             params = self._full_feature(active, agreed, view.parameters)
             params = replace(params, luns=convert.lun_map(luns), attentions=attentions)
             self._wire.login_done(conn, pdu, params)
@@ -284,9 +286,11 @@ class Sessions:
         self.table.close(session)
         if session.discovery:
             return None
-        for volume in active.units:
+        # As they are now: a change of its map may be under way, and sees that it is over.
+        units, active.units = active.units, {}
+        for volume in units:
             self._departures.begin(session.port, volume, active.nexus)
-        task = asyncio.get_running_loop().create_task(self._wind_up(active, closes))
+        task = asyncio.get_running_loop().create_task(self._wind_up(active, units, closes))
         self._ending[task] = session.port
         task.add_done_callback(self._wound_up)
         return task
@@ -296,20 +300,18 @@ class Sessions:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("iscsi: the end of a session: %s", error)
 
-    async def _wind_up(self, active: Active, closes: Iterable[int]) -> None:
+    async def _wind_up(
+        self, active: Active, units: Mapping[int, Unit], closes: Iterable[int]
+    ) -> None:
         """The nexus is lost, at each unit by itself where it takes its time: one that hangs keeps
         back no other. Where nothing hangs one abort for all of them is much less work."""
         whole = self._spawn(self._end_commands(active.nexus, closes))
         await asyncio.wait([whole], timeout=LEFT_BEHIND_SECONDS * TOGETHER)
         drained = whole.done()
         await asyncio.gather(
-            *(
-                self._leave(active, volume, unit, drained=drained)
-                for volume, unit in active.units.items()
-            )
+            *(self._leave(active, volume, unit, drained=drained) for volume, unit in units.items())
         )
         await whole
-        active.units.clear()
 
     async def _end_commands(self, nexus: int, closes: Iterable[int]) -> None:
         """What would still come by connections that are there must not come behind the abort."""
@@ -367,7 +369,8 @@ class Sessions:
         self, active: Active, luns: Mapping[int, ports.LunView]
     ) -> Mapping[int, Attention]:
         """Introduces the nexus to the units of a map that do not know it yet; gives the attentions
-        that it finds there, by LUN field."""
+        that it finds there, by LUN field. A session that has ended meanwhile comes to no more of
+        them: the end sees to those that it had by then."""
         active.luns = luns
         fields: dict[int, dict[int, bool]] = {}
         for one, (volume, read_only) in active.fields.items():
@@ -375,7 +378,7 @@ class Sessions:
         arriving: list[tuple[Unit, Seat]] = []
         for volume, its in fields.items():
             unit = self._find_unit(volume)
-            if unit is None:
+            if unit is None or active.over.is_set():
                 continue
             active.units[volume] = unit
             if self._departures.hold(active.session.port, volume, active.nexus):
@@ -388,6 +391,8 @@ class Sessions:
                 await unit.reseat(seat)
             else:
                 arriving.append((unit, seat))
+        if active.over.is_set():
+            return {}
         found = await asyncio.gather(*(unit.attach(seat) for unit, seat in arriving))
         return {
             one: attention
@@ -426,8 +431,11 @@ class Sessions:
             return
         number = active.session.number
         attentions = await self._seat(active, luns)
-        await self._wire.set_luns(number, after, attentions)
-        await self._wire.attend(_news(number, before, after.luns))
+        if not active.over.is_set():
+            await self._wire.set_luns(number, after, attentions)
+        if not active.over.is_set():
+            await self._wire.attend(_news(number, before, after.luns))
+        # Of one that has ended meanwhile there are none left here.
         reached = {volume for volume, _ in after.luns.values()}
         for volume in set(active.units) - reached:
             unit = active.units.pop(volume)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
+from blockgate.control import ports
 from blockgate.dataplane.units import Unit
 from blockgate.dataplane.wire import FIRST_NEXUS
 from blockgate.scsi import Attention
@@ -248,3 +250,50 @@ async def test_a_unit_whose_volume_is_closed_holds_nobody_back_for_ever() -> Non
     gateway.wire.drain()
     await settle()
     assert held(gateway) == set()
+
+
+@pytest.mark.parametrize("step", ["set_luns", "attend"])
+async def test_a_session_that_ends_while_its_map_changes_leaves_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    gateway = await site()
+    first = FIRST_NEXUS + await gateway.login()
+    go, real = asyncio.Event(), getattr(gateway.wire, step)
+
+    async def later(*arguments: object) -> None:
+        await go.wait()
+        await real(*arguments)
+
+    monkeypatch.setattr(gateway.wire, step, later)
+    hung_alone = target_view({1: lun_view(HUNG)})
+    change = asyncio.get_running_loop().create_task(gateway.set_targets(hung_alone))
+    await settle()
+    second = asyncio.get_running_loop().create_task(come_again(gateway))
+    await asyncio.sleep(0)  # the session has ended, and nothing else
+    go.set()
+    await change
+    await second
+    await gateway.set_targets(BOTH)
+    third = await come_again(gateway)
+    await settle()
+    assert held(gateway) == set()
+    assert set(unit(gateway, SOUND).seats) == {third} != {first}
+
+
+async def test_a_session_that_ends_while_it_is_seated_anew_gets_no_further_seats() -> None:
+    gateway = await site()
+    await gateway.set_targets(target_view({1: lun_view(HUNG)}))
+    await gateway.login()
+    gateway.wire.pause_gates = asyncio.Event()
+    read_only = lun_view(HUNG, read_only=True)
+    sound = lun_view(SOUND, uuid="22345678-1234-1234-1234-123456789abc")
+    changed = target_view({1: read_only, 2: sound})
+    to_both = gateway.iscsi.set_targets(changed, ports.DiscoveryView())
+    change = asyncio.get_running_loop().create_task(to_both)
+    await settle()
+    gateway.iscsi.connections.lost(1, "reset")
+    await settle()
+    gateway.wire.pause_gates.set()
+    await change
+    await settle()
+    assert not unit(gateway, HUNG).seats and not unit(gateway, SOUND).seats
