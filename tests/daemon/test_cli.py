@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -448,6 +449,48 @@ def test_who_interrupts_is_told_the_operation(gateway: Gateway, whom: str) -> No
         if whom == "people":
             other = ("volume", "delete", f"{pool}/v", "--yes", "--operation", running["id"])
             assert "was used for something else" in fails(gateway, 4, *other)
+        gateway.api("DELETE", f"volumes/{pool}/v")
+        gateway.api("DELETE", f"pools/{pool}")
+
+
+def start(gateway: Gateway, *words: str) -> subprocess.Popen[str]:
+    """A command that goes on beside the test."""
+    return subprocess.Popen(
+        [str(BLOCKGATE), *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "BLOCKGATE_API": f"unix:{gateway.api_socket}", "NO_COLOR": "1"},
+    )
+
+
+def test_what_another_has_not_done_yet_is_not_called_done(gateway: Gateway, tmp_path: Path) -> None:
+    """The same document again waits for the one that is at work on it, and that one fails."""
+    with FaultFS() as disk:
+        pool = gateway.add_pool("slow", disk.root)
+        hang = disk.hang("fallocate")
+        disk.fail("write", errno.ENOSPC)  # of the label, which comes after the data
+        file = tmp_path / "c.json"
+        volume = {"name": f"{pool}/v", "size": "1MiB", "prealloc": True}
+        file.write_text(json.dumps({"volumes": [volume]}))
+        words = ("apply", "-f", str(file), "--yes")
+        first = start(gateway, *words)
+        disk.wait_hung()
+        again = start(gateway, *words)
+        while again.poll() is None and len(gateway.api("GET", "operations")) < 2:
+            time.sleep(0.01)
+        disk.remove(hang)
+        failed, told = first.communicate(timeout=60), again.communicate(timeout=60)
+        assert first.returncode == 7 and "No space left" in failed[1], failed
+        assert (again.returncode, told[0]) == (4, ""), told
+        assert gateway.api("GET", "volumes") == []
+        disk.remove()
+        made = gateway.cli(*words, "--operation", "once")
+        assert [entry["name"] for entry in made["entries"]] == [f"{pool}/v"]
+        assert gateway.cli(*words, "--operation", "once") == made, "how it ended, once more"
+        number = str(gateway.api("GET", "config/history")[0]["number"])
+        assert text(gateway, "config", "restore", number) == "Nothing to change.\n"
         gateway.api("DELETE", f"volumes/{pool}/v")
         gateway.api("DELETE", f"pools/{pool}")
 

@@ -13,7 +13,7 @@ import typer
 from blockgate.cli import names
 from blockgate.cli.output import Column, done, field, plain, print_json, show_table, when
 from blockgate.cli.progress import change
-from blockgate.cli.session import command, confirm, current
+from blockgate.cli.session import changing, command, confirm, current
 from blockgate.model.actions import Action
 from blockgate.model.errors import InvalidInput
 from blockgate.model.names import history_number
@@ -23,6 +23,7 @@ from blockgate.model.showing import counted
 app = typer.Typer(no_args_is_help=True, help="The configuration as a document, and its history.")
 
 MAX_DOCUMENT_BYTES = 8 << 20
+NOTHING = "Nothing to change."
 
 NumberArgument = Annotated[
     str, typer.Argument(metavar="N", help="From the history.", autocompletion=names.history)
@@ -54,11 +55,13 @@ def apply(
     Shows what would change and asks. Nothing is removed unless the file says `prune: true`; no
     volume's data is ever destroyed.
     """
+    # Where nothing would change it is sent all the same: what is shown is the difference from what
+    # is wanted, and whoever wants it already may be at work on it still, and may yet fail.
     document = _read_document(file)
     diff = current().api.change(
         "POST", "apply", body=document, dry_run="true", force="true" if force else None
     )
-    if dry_run or not diff["entries"]:
+    if dry_run:
         _show_diff(diff)
         return
     _ask(diff, "Apply this?", yes=yes)
@@ -69,12 +72,14 @@ def apply(
         force="true" if force else None,
         expect=diff["digest"],
     )
-    done(f"Applied: {_count(made)}.", made)
+    _done("Applied", made)
 
 
 def _ask(diff: Any, question: str, *, yes: bool) -> None:
     """Show what would change, and ask. With --json stdout is for the answer alone, and who is
     not asked has not to be shown anything."""
+    if not diff["entries"]:
+        return
     if not current().json:
         _print_diff(diff, sys.stdout)
     elif not yes and sys.stdin.isatty():
@@ -82,9 +87,10 @@ def _ask(diff: Any, question: str, *, yes: bool) -> None:
     confirm(question, yes=yes)
 
 
-def _count(diff: Any) -> str:
-    changes = len(diff["entries"])
-    return counted(changes, "change")
+def _done(what: str, made: Any) -> None:
+    """Tell what the gateway has carried out."""
+    changes = len(made["entries"])
+    done(f"{what}: {counted(changes, 'change')}." if changes else NOTHING, made)
 
 
 def _show_diff(diff: Any) -> None:
@@ -96,7 +102,7 @@ def _show_diff(diff: Any) -> None:
 
 def _print_diff(diff: Any, file: TextIO) -> None:
     if not diff["entries"]:
-        print("Nothing to change.", file=file)
+        print(NOTHING, file=file)
     for entry in diff["entries"]:
         action = Action(entry["action"])
         print(plain(f"{action.sign} {action} {entry['kind']} {entry['name']}"), file=file)
@@ -187,7 +193,7 @@ def diff(number: NumberArgument) -> None:
     _show_diff(current().api.get("config", "history", history_number(number), "diff"))
 
 
-@command(app, "restore")
+@changing(app, "restore")
 def restore(
     number: NumberArgument, yes: YesOption = False, force: RestoreForceOption = False
 ) -> None:
@@ -196,10 +202,7 @@ def restore(
     Volumes that it does not hold are forgotten, not deleted.
     """
     would = current().api.get("config", "history", history_number(number), "diff")
-    if not would["entries"]:
-        _show_diff(would)
-        return
     _ask(would, f"Restore configuration {number}?", yes=yes)
     body = {"number": history_number(number), "force": force, "expect": would["digest"]}
     made = change("POST", "config", "restore", body=body)
-    done(f"Configuration {number} restored: {_count(made)}.", made)
+    _done(f"Configuration {number} restored", made)

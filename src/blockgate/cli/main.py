@@ -32,6 +32,7 @@ from blockgate.cli.session import (
     SocketOption,
     TokenOption,
     UrlOption,
+    changing,
     command,
     current,
     report,
@@ -104,7 +105,7 @@ app.add_typer(sessions.app, name="session")
 app.add_typer(documents.app, name="config")
 app.add_typer(tls.app, name="tls")
 app.add_typer(gateway.log, name="log")
-command(app, "apply")(documents.apply)
+changing(app, "apply")(documents.apply)
 command(app, "tasks")(sessions.list_tasks)
 command(app, "operation")(sessions.operation)
 command(app, "tree")(gateway.tree)

@@ -79,7 +79,7 @@ class Documents:
             users = {**self._core.desired.chap, **{u: s for u, s in draft.chap.items() if s}}
             await asyncio.to_thread(guard_users, self._core, after, users, draft.chap_concerns)
             return views.diff(draft.answer)
-        arguments = _arguments(expect, document=_for_digest(document), force=force)
+        arguments = {"document": _for_digest(document), "force": force}
         things = [f"pool {pool.name}" for pool in parsed.pools]
         things += [f"volume {entry.ref}" for entry in parsed.volumes]
         things += [f"export {entry.name}" for entry in parsed.exports]
@@ -257,7 +257,7 @@ class Documents:
             await self._check(await asyncio.to_thread(build, self._core.config), force)
             return build
 
-        arguments = _arguments(expect, number=number, force=force)
+        arguments = {"number": number, "force": force}
         answer = await self._changes.run(
             Request(caller, operation_id, "config-restore", arguments, ["configuration"], prepare)
         )
@@ -274,18 +274,14 @@ class Documents:
 
 def _check_expected(diff: Diff, expect: str | None) -> None:
     """Refuse to do what nobody was shown. This is asked last under the commit lock, where nobody
-    changes the configuration any more."""
+    changes the configuration any more. It does not tell requests of one operation id apart: who
+    asks again for what is done is shown another difference, and has to learn how it ended."""
     if expect is not None and diff.digest != expect:
         raise Conflict(
             "What this would change is not what it was when it was shown.",
             "Others changed the configuration meanwhile. Look at what it would change now.",
             code="not-as-shown",
         )
-
-
-def _arguments(expect: str | None, **arguments: Any) -> dict[str, Any]:
-    """What tells requests of one operation id apart; without `expect` as in earlier versions."""
-    return arguments if expect is None else {**arguments, "expect": expect}
 
 
 def _all_of(works: list[Callable[[PoolBackstore], None]]) -> Callable[[PoolBackstore], None]:
