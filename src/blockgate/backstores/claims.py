@@ -35,7 +35,7 @@ _FLOCK = struct.Struct("@hhqqi4x")
 _LOCKED_BYTE = 0x424C4F434B474154  # "BLOCKGAT": beyond any device's end, where nobody else locks
 _POOL_HERE, _POOL_INSIDE = _LOCKED_BYTE, _LOCKED_BYTE + 1  # on directories
 
-_Identity = tuple[int, ...]
+_Identity = tuple[int, int, int]
 
 
 @dataclass(slots=True)
@@ -58,6 +58,7 @@ class Claims:
         self._guard = threading.Lock()  # for the dictionaries: no I/O happens under it
         self._held: dict[_Identity, _Held] = {}
         self._by_pool: dict[PoolName, _Identity] = {}
+        self._last: dict[Pool, _Identity] = {}
         self._taking: dict[PoolName, threading.Lock] = {}
         self._closed = False
 
@@ -106,7 +107,7 @@ class Claims:
             # The same place under a second name, as when a pool is renamed in one change.
             entry = self._held.setdefault(identity, held)
             entry.users.add(pool.name)
-            self._by_pool[pool.name] = identity
+            self._by_pool[pool.name] = self._last[pool] = identity
         if entry is not held:
             held.close()
         return True
@@ -121,6 +122,11 @@ class Claims:
         """Whether the pool was claimed when somebody last looked."""
         with self._guard:
             return name in self._by_pool
+
+    def last_place(self, pool: Pool) -> tuple[int, int, int] | None:
+        """What the last claim on it was on, be it held or not: file system, inode, device."""
+        with self._guard:
+            return self._last.get(pool)
 
     def release(self, name: PoolName, *, for_good: bool = False) -> None:
         """Let another daemon have the pool; nothing happens if it is not claimed.

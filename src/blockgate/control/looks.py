@@ -57,10 +57,22 @@ class Looks:
         self._silent: dict[tuple[Pool, Look], _Silence] = {}
         self._hanging: Counter[tuple[Pool, Look]] = Counter()
 
-    async def look(self, kind: Look, pool: Pool, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """What `work` gives or raises; `NoAnswer` after `WAIT_S`, or at once while it is silent."""
+    async def look(
+        self,
+        kind: Look,
+        pool: Pool,
+        work: Callable[[], Coroutine[Any, Any, _T]],
+        *,
+        afresh: bool = False,
+    ) -> _T:
+        """What `work` gives or raises; `NoAnswer` after `WAIT_S`, or at once while it is silent.
+
+        `afresh`: silence is no answer to this question, for what depends on it must be known now;
+        but when many looks hang already no other is begun.
+        """
         for key in ((pool, Look.PROBE), (pool, kind)):
-            if (silence := self._silent.get(key)) is not None:
+            silence = self._silent.get(key)
+            if silence is not None and (not afresh or self._hanging[key] >= HANGING_MAX):
                 self._try_again(key, silence)
                 seconds = time.monotonic() - silence.since
                 raise NoAnswer(f"It has not answered for {seconds:.0f} s.")

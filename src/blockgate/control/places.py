@@ -2,6 +2,9 @@
 
 A device is known by its number, a directory or a file by its file system and inode, so that a
 symbolic link, a hard link or a second mount of the same place is seen for what it is.
+
+Who does not answer is not taken for nobody: what cannot be told apart from a pool that is silent
+is refused, for two volumes on the same data destroy each other.
 """
 
 from __future__ import annotations
@@ -10,22 +13,24 @@ import asyncio
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from blockgate.control.core import Core
 from blockgate.control.looks import Look
 from blockgate.model.config import Pool, PoolKind, Volume
-from blockgate.model.errors import BlockgateError, Conflict, InvalidInput, Refused
+from blockgate.model.errors import BlockgateError, Conflict, InvalidInput, Refused, Unavailable
 from blockgate.model.names import VolumeRef
 
 Identity = tuple[str, int, int]
 
 
 def identity_of(path: str) -> Identity | None:
-    """What is at `path`, wherever links lead; None if that cannot be seen."""
+    """What is at `path`, wherever links lead; None if nothing is. `OSError`: that is not known."""
     try:
         info = Path(path).stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     if stat.S_ISBLK(info.st_mode):
         return "device", info.st_rdev, 0
@@ -61,12 +66,24 @@ def _hint_for(mode: int) -> str:
 
 
 async def check_place(core: Core, pool: Pool, others: Iterable[Pool]) -> None:
-    """Refuse a place that another pool is, has inside it, or is inside of."""
+    """Refuse a place that another pool is, has inside it, or is inside of.
+
+    For a pool that is configured already this only notices links that lead elsewhere by now:
+    work in it does not wait for pools that are silent, nor fail with them.
+    """
     await core.ask_pool(pool, check_kind, pool)
+    new = core.config.pools.get(pool.name) != pool
     others = [other for other in others if other.name != pool.name]
-    mine, *theirs = await asyncio.gather(*(_look(core, each) for each in (pool, *others)))
+    looks = (_look(core, each, afresh=new) for each in (pool, *others))
+    mine, *theirs = await asyncio.gather(*looks)
+    if mine is None and new:
+        raise _no_answer(pool)
+    if not mine or mine[0] is None:
+        return
     for other, lineage in zip(others, theirs, strict=True):
-        if not mine or not lineage or mine[0] is None or lineage[0] is None:
+        if lineage is None and new:
+            _exclude_place(core, pool, mine, other)
+        if not lineage or lineage[0] is None:
             continue
         if mine[0] == lineage[0]:
             raise Conflict(
@@ -86,21 +103,76 @@ async def check_place(core: Core, pool: Pool, others: Iterable[Pool]) -> None:
             )
 
 
-async def _look(core: Core, pool: Pool) -> list[Identity | None]:
-    """A pool's place and what that is in; nothing if the pool does not answer."""
+async def _look(core: Core, pool: Pool, *, afresh: bool) -> list[Identity | None] | None:
+    """A pool's place and what that is in; None if it is not known."""
     try:
         return await core.looks.look(
-            Look.PLACE, pool, lambda: core.ask_pool(pool, _lineage, pool.path)
+            Look.PLACE, pool, lambda: core.ask_pool(pool, _lineage, pool.path), afresh=afresh
         )
     except (OSError, BlockgateError):
-        return []
+        return None
+
+
+def _exclude_place(core: Core, pool: Pool, mine: list[Identity | None], silent: Pool) -> None:
+    """Refuse a place that may be that of a pool which is silent, or around it, or inside it."""
+    one = PoolKind.BLOCK in (pool.kind, silent.kind)
+    around = not one and Path(silent.path).is_relative_to(pool.path)
+    if around or not _elsewhere(core, silent, mine[:1] if one else mine):
+        raise _no_answer(silent)
+
+
+def _elsewhere(core: Core, silent: Pool, seen: Iterable[Identity | None]) -> bool:
+    """Whether nothing of what was seen can be that pool or directly in it, which does not answer.
+
+    It was on another file system, or is another device, as of its last claim. (What is in a
+    directory is on the directory's own file system, but for mounts.)
+    """
+    what = "device" if silent.kind is PoolKind.BLOCK else "file"
+    alike = [each for each in seen if each is not None and each[0] == what]
+    place = core.claims.last_place(silent)
+    if place is None:
+        return not alike
+    device, _, number = place
+    known = number if silent.kind is PoolKind.BLOCK else device
+    return all(each[1] != known for each in alike)
+
+
+def _no_answer(pool: Pool) -> Unavailable:
+    return Unavailable(
+        f"Pool {pool.name} does not answer: it cannot be told whether this is data of it.",
+        f"See the storage of {pool.path}, and try again.",
+        code="pool-away",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Owners:
+    """A pool's volumes by their data; None if that is not known."""
+
+    pool: Pool
+    paths: tuple[str, ...]
+    found: dict[Identity, VolumeRef] | None
+
+    def must_not_have(self, core: Core, identity: Identity) -> None:
+        """Refuse what may be data of this pool, if it is silent."""
+        if self.found is not None:
+            return
+        # Below another directory there may be another mount, of which the claim says nothing.
+        deep = self.pool.kind is PoolKind.DIRECTORY and any(
+            Path(path).parent != Path(self.pool.path) for path in self.paths
+        )
+        if deep or not _elsewhere(core, self.pool, [identity]):
+            raise _no_answer(self.pool)
 
 
 class DataPlaces:
     """Which data belongs to which volume, as it was when this was made."""
 
-    def __init__(self, owners: dict[Identity, VolumeRef]) -> None:
-        self._owners = owners
+    def __init__(self, pools: Iterable[_Owners]) -> None:
+        self._pools = tuple(pools)
+        self._owners = {
+            identity: ref for pool in self._pools for identity, ref in (pool.found or {}).items()
+        }
 
     @classmethod
     async def of(cls, core: Core) -> DataPlaces:
@@ -108,14 +180,21 @@ class DataPlaces:
         by_pool: dict[str, list[Volume]] = {}
         for volume in core.config.volumes.values():
             by_pool.setdefault(volume.pool, []).append(volume)
-        found = await asyncio.gather(
-            *(_owners(core, core.config.pools[v[0].pool], v) for v in by_pool.values())
+        return cls(
+            await asyncio.gather(
+                *(_owners(core, core.config.pools[v[0].pool], v) for v in by_pool.values())
+            )
         )
-        return cls({identity: ref for each in found for identity, ref in each.items()})
 
     async def claim(self, core: Core, pool: Pool, path: str, ref: VolumeRef) -> None:
-        """Note that `path` becomes the data of volume `ref`; `Conflict` if it is another's."""
-        identity = await core.ask_pool(pool, identity_of, path)
+        """Note that `path` becomes the data of volume `ref`.
+
+        `Conflict` if it is another's, `Unavailable` if it may be, in a pool that is silent.
+        """
+        try:
+            identity = await core.ask_pool(pool, identity_of, path)
+        except OSError as error:
+            raise _no_answer(pool) from error
         if identity is None:
             return
         owner = self._owners.setdefault(identity, ref)
@@ -125,9 +204,11 @@ class DataPlaces:
                 f"Use that one, or rename it: blockgate volume rename {owner} NEW.",
                 code="exists",
             )
+        for each in self._pools:
+            each.must_not_have(core, identity)
 
 
-async def _owners(core: Core, pool: Pool, volumes: list[Volume]) -> dict[Identity, VolumeRef]:
+async def _owners(core: Core, pool: Pool, volumes: list[Volume]) -> _Owners:
     backstore = core.backstore(pool)
     paths = {volume.ref: backstore.locate(volume).path for volume in volumes}
 
@@ -135,7 +216,9 @@ async def _owners(core: Core, pool: Pool, volumes: list[Volume]) -> dict[Identit
         seen = ((identity_of(path), ref) for ref, path in paths.items())
         return {identity: ref for identity, ref in seen if identity is not None}
 
-    try:
-        return await core.looks.look(Look.DATA, pool, lambda: core.ask_pool(pool, look))
-    except (OSError, BlockgateError):
-        return {}
+    found = None
+    with suppress(OSError, BlockgateError):
+        found = await core.looks.look(
+            Look.DATA, pool, lambda: core.ask_pool(pool, look), afresh=True
+        )
+    return _Owners(pool, tuple(paths.values()), found)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
-from blockgate.model.errors import Conflict, Refused
+from blockgate.control import looks as looks_module
+from blockgate.control.looks import HANGING_MAX, Look, NoAnswer
+from blockgate.model.config import Pool
+from blockgate.model.errors import Conflict, Refused, Unavailable
+from blockgate.model.names import PoolName
 from tests.unit.control.harness import ADMIN, Lab, new_id
 
 
@@ -79,3 +88,73 @@ async def test_a_pool_changes_its_name_in_one_change(lab: Lab) -> None:
     (found,) = await lab.control.pool_scan(ADMIN, new_id(), "new")
     assert found.status == "registered"
     assert (await lab.control.volume_resize(ADMIN, new_id(), "new/a", "2M")).size == 2 << 20
+
+
+@contextmanager
+def waits_of(seconds: float) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(looks_module, "WAIT_S", seconds)
+        yield
+
+
+async def lose_looks(lab: Lab, name: str, how_many: int) -> None:
+    """That many looks at a pool, of each kind that guards take, which are never answered."""
+    core = lab.control._core
+    pool = core.pool(PoolName(name))
+    assert isinstance(pool, Pool)
+    never = asyncio.Event()
+    with waits_of(0.01):
+        for kind in (Look.PROBE, Look.DATA, Look.PLACE):
+            for _ in range(how_many):
+                with suppress(NoAnswer):
+                    await core.looks.look(kind, pool, never.wait, afresh=True)
+
+
+async def test_a_guard_does_not_take_the_silence_of_before_for_nobody(lab: Lab) -> None:
+    """One look was lost, and the pool answers again: a guard asks it, and is answered."""
+    await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M")
+    (lab.pool / ".blockgate" / "a.json").unlink()
+    (lab.root / "link").symlink_to(lab.pool)
+    await lose_looks(lab, "main", 1)
+    with waits_of(3600.0):
+        with pytest.raises(Conflict, match="is the data of volume main/a"):
+            await lab.control.volume_adopt(ADMIN, new_id(), "main/b", "a.img")
+        with pytest.raises(Conflict, match="same place as pool main"):
+            await lab.control.pool_add(ADMIN, new_id(), "two", directory=str(lab.root / "link"))
+
+
+async def test_what_may_belong_to_a_silent_pool_is_refused(lab: Lab) -> None:
+    (dead := lab.root / "dead").mkdir()
+    await lab.control.pool_add(ADMIN, new_id(), "dead", directory=str(dead))
+    await lab.control.volume_create(ADMIN, new_id(), "dead/v", "1M")
+    os.link(dead / "v.img", lab.pool / "v.raw")
+    (lab.root / "link").symlink_to(dead)
+    await lose_looks(lab, "dead", HANGING_MAX)
+    with waits_of(3600.0):
+        with pytest.raises(Unavailable, match="Pool dead does not answer"):
+            await lab.control.volume_adopt(ADMIN, new_id(), "main/b", "v.raw")
+        document = {"volumes": [{"name": "main/b", "adopt": str(lab.pool / "v.raw")}]}
+        with pytest.raises(Unavailable, match="Pool dead does not answer"):
+            await lab.control.apply(ADMIN, new_id(), document)
+        with pytest.raises(Unavailable, match="Pool dead does not answer"):
+            await lab.control.pool_add(ADMIN, new_id(), "two", directory=str(lab.root / "link"))
+        # Nothing can be lost by this.
+        assert (await lab.control.volume_create(ADMIN, new_id(), "main/w", "1M")).state == "ready"
+
+
+async def test_a_silent_pool_on_another_file_system_is_in_nobodys_way(lab: Lab) -> None:
+    (side := lab.root / "side").mkdir()
+    (lab.pool / "old.raw").write_bytes(b"old" * 4096)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as dead:
+        if Path(dead).stat().st_dev == lab.pool.stat().st_dev:
+            pytest.skip("no second file system")
+        await lab.control.pool_add(ADMIN, new_id(), "dead", directory=dead)
+        await lab.control.volume_create(ADMIN, new_id(), "dead/v", "1M")
+        await lose_looks(lab, "dead", HANGING_MAX)
+        with waits_of(3600.0):
+            await lab.control.volume_adopt(ADMIN, new_id(), "main/b", "old.raw")
+            await lab.control.pool_add(ADMIN, new_id(), "side", directory=str(side))
+            inside = Path(dead) / "inside"
+            inside.mkdir()
+            with pytest.raises(Unavailable, match="Pool dead does not answer"):
+                await lab.control.pool_add(ADMIN, new_id(), "in", directory=str(inside))
