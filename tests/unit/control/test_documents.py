@@ -70,6 +70,42 @@ async def test_what_is_done_is_what_was_shown(lab: Lab) -> None:
     assert await lab.control.apply(ADMIN, operation, wish, expect=again.digest) == made
 
 
+async def test_what_is_removed_is_what_was_shown(lab: Lab) -> None:
+    """People see the name alone of what goes; something else may have it by then."""
+    await apply(lab.control, DOCUMENT)
+    empty: dict[str, Any] = {"pools": [{"name": "main", "directory": str(lab.pool)}], "prune": True}
+    shown = await lab.control.apply(ADMIN, new_id(), empty, dry_run=True)
+    assert {entry.action for entry in shown.entries} == {"forget", "remove"}
+    await lab.control.export_remove(ADMIN, new_id(), "bee")
+    await lab.control.export_add(ADMIN, new_id(), "main/a", name="bee")
+    with pytest.raises(Conflict, match="when it was shown"):
+        await lab.control.apply(ADMIN, new_id(), empty, expect=shown.digest)
+    assert set(lab.plane.exports) == {"main/a", "bee"}
+
+    shown = await lab.control.apply(ADMIN, new_id(), empty, dry_run=True)
+    await lab.control.volume_delete(ADMIN, new_id(), "main/b")
+    await lab.control.volume_create(ADMIN, new_id(), "main/b", 2 << 20)
+    other = await lab.control.apply(ADMIN, new_id(), empty, dry_run=True)
+    assert other.entries == shown.entries
+    with pytest.raises(Conflict, match="when it was shown"):
+        await lab.control.apply(ADMIN, new_id(), empty, expect=shown.digest)
+    assert await lab.control.apply(ADMIN, new_id(), empty, expect=other.digest) == other
+    assert await lab.control.volume_list(ADMIN) == []
+
+
+async def test_a_secret_that_is_replaced_is_the_one_that_was_there(lab: Lab) -> None:
+    wish = {"chap": [{"user": "host", "secret": "correct-horse-1"}]}
+    await apply(lab.control, {"chap": [{"user": "host", "secret": "battery-staple"}]})
+    shown = await lab.control.apply(ADMIN, new_id(), wish, dry_run=True)
+    again = await lab.control.apply(ADMIN, new_id(), wish, dry_run=True)
+    assert again == shown, "nobody has set it"
+    await apply(lab.control, {"chap": [{"user": "host", "secret": "set-by-another"}]})
+    with pytest.raises(Conflict, match="when it was shown"):
+        await lab.control.apply(ADMIN, new_id(), wish, expect=shown.digest)
+    shown = await lab.control.apply(ADMIN, new_id(), wish, dry_run=True)
+    assert await lab.control.apply(ADMIN, new_id(), wish, expect=shown.digest) == shown
+
+
 async def test_what_comes_back_is_what_was_shown(lab: Lab) -> None:
     await apply(lab.control, DOCUMENT)
     number = (await lab.control.config_history(ADMIN))[0].number
