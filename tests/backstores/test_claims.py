@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from blockgate.backstores import claims as claims_module
 from blockgate.backstores.claims import Claims
 from blockgate.model.config import Pool, PoolKind
 from blockgate.model.errors import InUse, Unavailable
@@ -44,6 +46,35 @@ def test_another_disk_in_the_same_place_is_claimed_anew(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "pool" / ".blockgate")
     claims.hold(pool)
     assert (tmp_path / "pool" / ".blockgate" / "lock").exists()
+    claims.close()
+
+
+def test_a_look_that_is_lost_keeps_no_other_from_looking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, claims = directory(tmp_path), Claims("one")
+    claims.hold(pool)
+    lost, found, look = threading.Event(), threading.Event(), claims_module._identity
+
+    def lose_the_first(pool: Pool) -> tuple[int, int, int] | None:
+        if not lost.is_set():
+            lost.set()
+            found.wait()
+        return look(pool)
+
+    monkeypatch.setattr(claims_module, "_identity", lose_the_first)
+    first = threading.Thread(target=claims.hold, args=(pool,), daemon=True)
+    first.start()
+    lost.wait()
+    second = threading.Thread(target=claims.hold, args=(pool,), daemon=True)
+    second.start()
+    second.join(60)  # as long as it takes: it would hang for ever
+    try:
+        assert not second.is_alive() and first.is_alive()
+    finally:
+        found.set()
+    first.join()
+    assert claims.has(pool.name)
     claims.close()
 
 

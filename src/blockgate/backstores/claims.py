@@ -69,21 +69,33 @@ class Claims:
         """
         with self._guard:
             taking = self._taking.setdefault(pool.name, threading.Lock())
-        with taking:
+        while True:
+            with self._guard:
+                before = self._by_pool.get(pool.name)
+            # Not under the lock: a look may be lost, and must not keep all others from looking.
             now = _identity(pool)
             with self._guard:
                 if now is not None and self._by_pool.get(pool.name) == now:
                     return
-            self.release(pool.name)
-            while True:
-                held = _Held(_open(pool))
-                try:
-                    if self._take(pool, held):
-                        return
-                except BaseException:
-                    held.close()
-                    raise
-                held.close()
+            with taking:
+                with self._guard:
+                    if self._by_pool.get(pool.name) != before:
+                        continue  # somebody else was quicker
+                self.release(pool.name)
+                while not self._open_and_take(pool):
+                    pass
+                return
+
+    def _open_and_take(self, pool: Pool) -> bool:
+        held = _Held(_open(pool))
+        try:
+            if self._take(pool, held):
+                return True
+        except BaseException:
+            held.close()
+            raise
+        held.close()
+        return False
 
     def _take(self, pool: Pool, held: _Held) -> bool:
         """Lock it and note it down; False: its last holder has just removed the lock's file."""

@@ -26,7 +26,8 @@ WAIT_S = 3.0
 AGAIN_S = 10.0
 """How long after a look that was not answered another one is begun."""
 HANGING_MAX = 4
-"""How many looks of one kind at one pool may hang; then no other is begun."""
+"""How many looks of one kind at one pool may hang; with each further one the next waits twice as
+long, for each takes a thread, and yet a pool must not be silent for ever."""
 
 
 class Look(Enum):
@@ -53,7 +54,8 @@ class _Silence:
 class Looks:
     """Carries out looks, and remembers which pools are silent."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._silent: dict[tuple[Pool, Look], _Silence] = {}
         self._hanging: Counter[tuple[Pool, Look]] = Counter()
 
@@ -68,15 +70,15 @@ class Looks:
         """What `work` gives or raises; `NoAnswer` after `WAIT_S`, or at once while it is silent.
 
         `afresh`: silence is no answer to this question, for what depends on it must be known now;
-        but when many looks hang already no other is begun.
+        but when many looks hang already it is not waited for another.
         """
         for key in ((pool, Look.PROBE), (pool, kind)):
             silence = self._silent.get(key)
             if silence is not None and (not afresh or self._hanging[key] >= HANGING_MAX):
                 self._try_again(key, silence)
-                seconds = time.monotonic() - silence.since
+                seconds = self._clock() - silence.since
                 raise NoAnswer(f"It has not answered for {seconds:.0f} s.")
-        began = time.monotonic()
+        began = self._clock()
         task = self._begin((pool, kind), work)
         await asyncio.wait([task], timeout=WAIT_S)
         if not task.done():
@@ -102,7 +104,8 @@ class Looks:
         return task
 
     def _try_again(self, key: tuple[Pool, Look], silence: _Silence) -> None:
-        now = time.monotonic()
-        if now - silence.tried >= AGAIN_S and self._hanging[key] < HANGING_MAX:
+        now = self._clock()
+        pause = AGAIN_S * 2 ** max(0, self._hanging[key] - HANGING_MAX)
+        if now - silence.tried >= pause:
             silence.tried = now
             self._begin(key, silence.again)

@@ -10,7 +10,7 @@ import pytest
 
 from blockgate.backstores.directory import DirectoryBackstore
 from blockgate.control import looks as looks_module
-from blockgate.control.looks import HANGING_MAX, Look, Looks, NoAnswer
+from blockgate.control.looks import AGAIN_S, Look, Looks, NoAnswer
 from blockgate.model.config import Pool, PoolKind
 from blockgate.model.names import PoolName
 from tests.unit.control.harness import ADMIN, Lab, new_id
@@ -77,15 +77,21 @@ async def test_a_look_that_is_lost_does_not_keep_a_pool_silent(
     assert await looks.look(Look.DATA, POOL, disk.ask) == "well"
 
 
-async def test_only_so_many_looks_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks, disk = Looks(), Disk()
-    monkeypatch.setattr(looks_module, "AGAIN_S", 0.0)
+async def test_looks_that_hang_slow_others_down_and_do_not_end_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    looks, disk = Looks(lambda: now), Disk()
     await made_silent(looks, disk, monkeypatch)
-    for _ in range(3 * HANGING_MAX):
+    begun = []
+    for second in range(int(AGAIN_S) * 20):
+        now, asked = float(second), disk.asked
         with pytest.raises(NoAnswer):
             await looks.look(Look.PROBE, POOL, disk.ask)
         await asyncio.sleep(0)
-    assert disk.asked == HANGING_MAX
+        if disk.asked > asked:
+            begun.append(now / AGAIN_S)
+    assert begun == [1, 2, 3, 4, 6, 10, 18]
 
 
 async def test_a_pool_that_hangs_is_away_wherever_it_is_shown(
