@@ -128,9 +128,9 @@ def completion(
 
 def main() -> NoReturn:
     """The console script; its exit status is documented in ``--help``."""
-    watch_stdout()
     as_json = "--json" in sys.argv[1:]
     try:
+        watch_stdout()
         try:
             _run(as_json=as_json)
         finally:

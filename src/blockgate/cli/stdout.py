@@ -1,4 +1,5 @@
-"""Standard output that cannot be written: a full disk, a pipe that nobody reads any more."""
+"""Standard output that cannot be written: a full disk, a pipe that nobody reads any more, or none
+that was opened at all."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ class OutputLost(Exception):
             os.kill(os.getpid(), signal.SIGPIPE)
         error = Failed(
             f"The output cannot be written: {os.strerror(self.errno)}.",
-            "Whether a change was made is in: blockgate log commands.",
+            "Nothing was sent. Give it a standard output, be it /dev/null."
+            if sys.stdout is None
+            else "Whether a change was made is in: blockgate log commands.",
         )
         report(error, as_json=as_json)
         sys.exit(error.exit_code)
@@ -52,8 +55,14 @@ class _Stdout(io.TextIOWrapper):
 
 
 def watch_stdout() -> None:
-    """From now on whatever is printed and cannot be written raises :class:`OutputLost`."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # None: the caller has closed it
+    """From now on whatever is printed and cannot be written raises :class:`OutputLost`.
+
+    So does this itself where the caller has closed standard output: before anything is sent, since
+    a secret that is generated then would be shown to nobody.
+    """
+    if sys.stdout is None:
+        raise OutputLost(OSError(errno.EBADF, os.strerror(errno.EBADF)))
+    if isinstance(sys.stdout, io.TextIOWrapper):
         terminal = sys.stdout.isatty()
         encoding, errors = sys.stdout.encoding, sys.stdout.errors
         sys.stdout = _Stdout(
@@ -63,5 +72,4 @@ def watch_stdout() -> None:
 
 def flush_stdout() -> None:
     """Raises OutputLost."""
-    if sys.stdout is not None:
-        sys.stdout.flush()
+    sys.stdout.flush()

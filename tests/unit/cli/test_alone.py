@@ -84,6 +84,30 @@ def test_output_that_finds_no_room_is_an_error(arguments: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["completion", "bash", "--json"],
+        ["chap", "set", "u", "--generate"],
+        ["config", "export", "--secrets", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_without_an_output_nothing_is_sent(arguments: list[str], tmp_path: Path) -> None:
+    """A secret that is generated would be shown to nobody. It does not come to the socket."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "blockgate", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        env={**os.environ, "BLOCKGATE_API": f"unix:{tmp_path}/none.sock"},
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 7, done.stderr
+    assert "The output cannot be written: Bad file descriptor." in done.stderr
+    assert "Nothing was sent." in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("arguments", PRINTS, ids=" ".join)
 def test_output_that_nobody_reads_ends_it_as_it_ends_others(arguments: list[str]) -> None:
     ours, theirs = os.pipe()
