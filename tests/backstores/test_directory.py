@@ -15,7 +15,7 @@ import pytest
 from blockgate.backstores.base import FlawKind, no_progress
 from blockgate.backstores.directory import DirectoryBackstore
 from blockgate.model.config import Pool, PoolKind, Volume
-from blockgate.model.errors import Conflict, Failed, InUse, Unavailable
+from blockgate.model.errors import Conflict, Failed, InUse, Refused, Unavailable
 from blockgate.model.identity import new_uuid
 from blockgate.model.names import PoolName, VolumeName
 
@@ -138,8 +138,38 @@ def test_growing_can_be_repeated_and_undone(pool: DirectoryBackstore) -> None:
     assert pool.real_size(one) == 128 * KIB and pool.allocated(one) >= 128 * KIB
     assert seen[-1] == (64 * KIB, 64 * KIB), "only what is new counts"
     for _ in range(2):
-        pool.trim_data(one)
+        pool.trim_data(one, larger.size)
     assert Path(pool._data_path(one)).read_bytes() == b"x" * 64 * KIB
+
+
+@pytest.mark.parametrize("prealloc", [False, True])
+def test_only_what_a_growth_added_is_cut(pool: DirectoryBackstore, prealloc: bool) -> None:
+    """A file that is longer than its volume: what is at its end is somebody's."""
+    one = make(pool, volume(prealloc=prealloc))
+    path, data = Path(pool._data_path(one)), b"x" * 96 * KIB
+    path.write_bytes(data)
+    (found,) = pool.scan()
+    assert found.problem == "its data has 98304 bytes and its label says 65536"
+    assert f"truncate --size 65536 {path}" in found.hint
+    assert f"move {pool._label_path(one)} away" in found.hint
+    with pytest.raises(Refused, match="has 98304 bytes") as caught:
+        pool.check_resize(one, 128 * KIB)
+    assert caught.value.code == "longer" and "forget the volume" in caught.value.hint
+    for grown in (one.size, 80 * KIB):  # a change of something else, and a growth to less
+        pool.trim_data(one, grown)
+        assert path.read_bytes() == data
+    pool.trim_data(one, 128 * KIB)
+    # One that allocates can have stopped there: that is why none begins at such a file.
+    assert path.read_bytes() == (b"x" * 64 * KIB if prealloc else data)
+    pool.check_resize(one, 32 * KIB)
+
+
+def test_what_has_a_label_is_not_made_anew(pool: DirectoryBackstore) -> None:
+    """As a document with the UUID of a volume that a scan finds a problem with would have it."""
+    one = make(pool, volume())
+    for size in (64 * KIB, 128 * KIB):
+        with pytest.raises(Conflict):
+            pool.check_new(replace(one, size=size))
 
 
 def test_progress_is_told_in_steps(
@@ -173,9 +203,9 @@ def test_data_in_use_is_not_changed(pool: DirectoryBackstore) -> None:
         assert Path(pool._label_path(one)).read_bytes() == label
         # The lock is this process's own: whoever knows that may go on.
         pool.grow_data(larger, one.size, no_progress, held=True)
-        pool.trim_data(one)
+        pool.trim_data(one, larger.size)
         assert pool.real_size(one) == 128 * KIB, "longer than needed harms nobody"
-        pool.trim_data(one, held=True)
+        pool.trim_data(one, larger.size, held=True)
         pool.write_label(renamed, one, held=True)
         pool.move_data(one, renamed, held=True)
         pool.restore_name(renamed, one, held=True)
@@ -220,7 +250,7 @@ def test_data_that_is_not_known_to_be_its_own_is_left_alone(
         lambda: pool.check_resize(one, 128 * KIB),
         lambda: pool.grow_data(larger, one.size, no_progress),
         lambda: pool.shrink_data(replace(one, size=512)),
-        lambda: pool.trim_data(replace(one, size=512)),
+        lambda: pool.trim_data(replace(one, size=512), one.size),
     ):
         with pytest.raises(Unavailable) as caught:
             work()
@@ -318,7 +348,7 @@ def test_a_link_in_a_files_place_is_not_followed(pool: DirectoryBackstore, tmp_p
     for work in (
         lambda: pool.shrink_data(replace(one, size=512)),
         lambda: pool.grow_data(replace(one, size=1 << 20), one.size, no_progress),
-        lambda: pool.trim_data(one),
+        lambda: pool.trim_data(one, 128 * KIB),
     ):
         with pytest.raises(OSError, match="symbolic links"):
             work()

@@ -227,10 +227,11 @@ class PoolBackstore(ABC):
         """Cut the data to `volume.size`. What is beyond is gone."""
 
     @abstractmethod
-    def trim_data(self, volume: Volume, *, held: bool = False) -> None:
-        """Undo a growth that did not come to an end: back to `volume.size`.
+    def trim_data(self, volume: Volume, grown: int, *, held: bool = False) -> None:
+        """Undo a growth to `grown` that did not come to an end: back to `volume.size`.
 
-        Data that another process has locked is left as it is: longer than needed does no harm.
+        Only what the growth can have added goes. Data that another process has locked is left as it
+        is: longer than needed does no harm.
         """
 
     @abstractmethod

@@ -404,7 +404,7 @@ class BlockBackstore(PoolBackstore):
     def shrink_data(self, volume: Volume) -> None:
         """Nothing: the label says how much is used."""
 
-    def trim_data(self, volume: Volume, *, held: bool = False) -> None:
+    def trim_data(self, volume: Volume, grown: int, *, held: bool = False) -> None:
         """Nothing: the label says how much is used."""
 
     def move_data(self, old: Volume, new: Volume, *, held: bool = False) -> None:

@@ -149,9 +149,25 @@ class DirectoryBackstore(PoolBackstore):
             flaw = self._short(volume, size)
             return Found(volume.name, label, flaw=flaw.text, hint=flaw.hint)
         if size > volume.size:
-            flaw_text = f"its data has {size} bytes, of which it uses the first {volume.size}"
-            return Found(volume.name, label, flaw=flaw_text)
+            problem = f"its data has {size} bytes and its label says {volume.size}"
+            return Found(volume.name, label, problem, hint=self._keep_or_cut(volume))
         return Found(volume.name, label)
+
+    def _keep_or_cut(self, volume: Volume, first: str = "") -> str:
+        """What to do about a file that is longer than its label says: nobody here can tell whether
+        its end is somebody's data, or what is left of a growth."""
+        path = self._data_path(volume)
+        adopt = f"blockgate volume adopt {volume.ref} --path {path}"
+        keep = (
+            f"adopt it again: {adopt}"
+            if volume.adopted
+            else f"move {self._label_path(volume)} away, and adopt the data, which is another disk "
+            f"for clients then: {adopt}"
+        )
+        return (
+            f"If the end is not needed, cut it off: truncate --size {volume.size} {path}. If it "
+            f"is, {first}{keep}."
+        )
 
     def _must_be_directory(self) -> None:
         try:
@@ -288,10 +304,13 @@ class DirectoryBackstore(PoolBackstore):
     # Checks before anything is written
 
     def check_new(self, volume: Volume) -> None:
-        """Refuse a name that is taken and a size that cannot fit."""
+        """Refuse a name that is taken and a size that cannot fit.
+
+        What is its own already is not new: undoing its making would destroy it.
+        """
         self._must_be_directory()
         label = self.read_label(volume)
-        if label is not None and label.volume.uuid != volume.uuid:
+        if label is not None and not (volume.adopted and label.volume.uuid == volume.uuid):
             raise self._taken(volume, self._label_path(volume))
         if volume.adopted:
             return
@@ -310,11 +329,21 @@ class DirectoryBackstore(PoolBackstore):
             raise self._taken(new, self._data_path(new))
 
     def check_resize(self, volume: Volume, size: int) -> None:
-        """Refuse a preallocated growth that cannot fit, and one that would hide a loss."""
+        """Refuse a preallocated growth that cannot fit, and one that would hide a loss.
+
+        And one of a file that is longer already: to undo that would cut off what it did not add.
+        """
         self.check_own(volume)
         real = self.real_size(volume)
         if real < min(size, volume.size):
             raise refusal(volume, self._short(volume, real))
+        if real > volume.size and size > volume.size:
+            raise Refused(
+                f"The data of volume {volume.ref} has {real} bytes, of which the volume uses the "
+                f"first {volume.size}. It cannot grow over what is behind them.",
+                self._keep_or_cut(volume, "forget the volume and "),
+                code="longer",
+            )
         if volume.prealloc and size > real:
             self._check_space(volume, size - real)
 
@@ -494,19 +523,28 @@ class DirectoryBackstore(PoolBackstore):
                 os.ftruncate(fd, volume.size)
             os.fsync(fd)
 
-    def trim_data(self, volume: Volume, *, held: bool = False) -> None:
-        """Cut what a growth had added; that length was never shown to a client."""
+    def trim_data(self, volume: Volume, grown: int, *, held: bool = False) -> None:
+        """Cut what a growth had added; that length was never shown to a client.
+
+        A growth begins only where the file has the volume's very size (see `check_resize`). It ends
+        at `grown`; one that allocates can have stopped on its way there. Any other length is not of
+        its making, and what is behind the volume's end is not its to destroy.
+        """
         self.check_own(volume)
-        if self.real_size(volume) <= volume.size:
+        if not self._is_of_growth(volume, self.real_size(volume), grown):
             return
         try:
             with self._locked(volume, self._data_path(volume), os.O_RDWR, held=held) as fd:
-                if os.fstat(fd).st_size > volume.size:
+                if self._is_of_growth(volume, os.fstat(fd).st_size, grown):
                     os.ftruncate(fd, volume.size)
                     os.fsync(fd)
         except InUse as error:
             # Somebody else has made of it what it is, or uses it as it is.
             log.warning("what a growth added to volume %s stays: %s", volume.ref, error.message)
+
+    @staticmethod
+    def _is_of_growth(volume: Volume, real: int, grown: int) -> bool:
+        return volume.size < real and (real == grown or (volume.prealloc and real < grown))
 
     def move_data(self, old: Volume, new: Volume, *, held: bool = False) -> None:
         """Rename the file. An adopted one keeps its name."""

@@ -108,9 +108,9 @@ class Executor:
                 await self._on(volume, lambda b: b.grow_data(volume, old_size, report, held=held))
             case ShrinkData(volume):
                 await self._on(volume, lambda b: b.shrink_data(volume))
-            case TrimData(volume):
+            case TrimData(volume, grown):
                 held = self._holds(volume)
-                await self._on(volume, lambda b: b.trim_data(volume, held=held))
+                await self._on(volume, lambda b: b.trim_data(volume, grown, held=held))
             case RemoveData(volume):
                 await self._on(volume, lambda b: b.remove_data(volume))
             case DiscardPartial(volume):

@@ -329,7 +329,7 @@ class _Planner:
                 return False
             case CleanupAction.UNDO_CHANGE:
                 assert sight.want is not None, "a volume that was changed is still wanted"
-                self._add(Stage.UNDO, TrimData(sight.want))
+                self._add(Stage.UNDO, TrimData(sight.want, volume.size))
                 return True
             case CleanupAction.UNDO_RENAME:
                 assert sight.want is not None, "a volume that was renamed is still wanted"

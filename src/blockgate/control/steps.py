@@ -116,9 +116,10 @@ class ShrinkData:
 
 @dataclass(frozen=True, slots=True)
 class TrimData:
-    """Undo a growth that did not come to an end."""
+    """Undo a growth that did not come to an end. `grown`: the size that it was to have."""
 
     volume: Volume
+    grown: int
 
 
 @dataclass(frozen=True, slots=True)

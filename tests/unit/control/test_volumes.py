@@ -14,6 +14,7 @@ from blockgate.control.views import VolumeInfo
 from blockgate.model.callers import Caller, Role
 from blockgate.model.errors import (
     Conflict,
+    Failed,
     Forbidden,
     InUse,
     InvalidInput,
@@ -291,15 +292,45 @@ async def test_a_scan_says_what_is_wrong(lab: Lab) -> None:
     assert found["moved"].status == "registered"
     assert "has 512 bytes and must have 1048576" in found["short"].reason
     assert "volume resize main/short --size 512 --force" in found["short"].hint
-    assert found["short"].status == found["longer"].status == "registered", (
-        "it is known whose it is"
-    )
+    assert found["short"].status == "registered", "it is known whose it is"
+    assert found["longer"].status == "problem"
+    assert f"truncate --size {MIB}" in found["longer"].hint
     assert "No such file" in found["gone"].reason and "gone.img back" in found["gone"].hint
     assert "label cannot be used" in found["spoilt"].reason
     assert (found["spoilt"].pool, found["spoilt"].status) == ("main", "problem")
     assert "volume adopt main/spoilt --path spoilt.img" in found["spoilt"].hint
     listed = await lab.control.volume_list(ADMIN)
-    assert [v.name for v in listed] == ["longer", "moved", "short"]
+    assert [v.name for v in listed] == ["moved", "short"]
+
+
+async def test_a_file_that_is_longer_than_its_label_says_loses_nothing(lab: Lab) -> None:
+    """Its label is of before a growth, or the file was made longer: its end may be data."""
+    data = b"x" * 2 * MIB
+    (lab.pool / "ad.raw").write_bytes(data[:MIB])
+    for name in ("own", "far"):
+        await lab.control.volume_create(ADMIN, new_id(), f"main/{name}", "1M")
+    adopted = await lab.control.volume_adopt(ADMIN, new_id(), "main/ad", "ad.raw")
+    files = [lab.pool / name for name in ("own.img", "far.img", "ad.raw")]
+    for file in files:
+        file.write_bytes(data)
+    for name in ("own", "ad"):
+        with pytest.raises(Refused, match="cannot grow over"):
+            await lab.control.volume_resize(ADMIN, new_id(), f"main/{name}", "3M")
+    document = {"volumes": [{"name": "main/own", "size": "3M"}]}
+    with pytest.raises(Refused, match="cannot grow over"):
+        await lab.control.apply(ADMIN, new_id(), document)
+    lab.crash.fail_in = 0  # the first step of a change of something else
+    with pytest.raises(Failed, match="injected"):
+        await lab.control.volume_update(ADMIN, new_id(), "main/far", cache="write-through")
+    assert (await lab.control.volume_info(ADMIN, "main/far")).cache == "write-back"
+    await lab.control.volume_forget(ADMIN, new_id(), "main/ad")
+    (found,) = [
+        f for f in await lab.control.pool_scan(ADMIN, new_id(), "main") if f.status != "known"
+    ]
+    assert found.status == "problem" and "volume adopt main/ad --path" in found.hint
+    again = await lab.control.volume_adopt(ADMIN, new_id(), "main/ad", "ad.raw")
+    assert (again.uuid, again.size) == (adopted.uuid, 2 * MIB), "what the hint says works"
+    assert all(file.read_bytes() == data for file in files)
 
 
 async def test_a_copied_label_is_told_from_the_volume_s_own(lab: Lab) -> None:
