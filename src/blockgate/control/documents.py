@@ -148,6 +148,7 @@ class Documents:
         used |= {v.pool for v in draft.volumes.values() if v and v.uuid not in before}
         for name in sorted(used):
             await check_place(self._core, after.pools[name], after.pools.values())
+        await self._claim(draft, after)
         registered = {volume.uuid for volume in draft.registered}
         checks: defaultdict[PoolName, list[Callable[[PoolBackstore], None]]] = defaultdict(list)
         for volume in draft.volumes.values():
@@ -167,6 +168,16 @@ class Documents:
         for name, works in checks.items():
             await self._in_pool(after.pools[name], f"checking pool {name}", _all_of(works))
         await self._guard(draft, after, force)
+
+    async def _claim(self, draft: Draft, after: Configuration) -> None:
+        """Refuse to register what is another volume's data, by whatever label or name."""
+        if not draft.registered:
+            return
+        places = await DataPlaces.of(self._core)
+        for volume in draft.registered:
+            pool = after.pools[volume.pool]
+            path = self._core.backstore(pool).locate(volume).path
+            await places.claim(self._core, pool, path, volume.ref)
 
     async def _guard(self, draft: Draft, after: Configuration, force: bool) -> None:
         """Refuse to cut data or sessions without being told to; and data in use in any case."""

@@ -186,6 +186,10 @@ class DataPlaces:
             )
         )
 
+    def owner(self, identity: Identity | None) -> VolumeRef | None:
+        """Whose data that is; None if nobody's, or if it cannot be seen."""
+        return None if identity is None else self._owners.get(identity)
+
     async def claim(self, core: Core, pool: Pool, path: str, ref: VolumeRef) -> None:
         """Note that `path` becomes the data of volume `ref`.
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
-from blockgate.backstores.base import Found
+from blockgate.backstores.base import Found, PoolBackstore
 from blockgate.control.changes import Build, Changes, Request
 from blockgate.control.core import Core
 from blockgate.control.draft import Draft
 from blockgate.control.failures import explain
-from blockgate.control.places import check_place
+from blockgate.control.places import DataPlaces, Identity, check_place, identity_of
 from blockgate.control.reading import Reading
 from blockgate.control.views import FoundVolume, PoolInfo, plain
 from blockgate.model.callers import Caller, Role
@@ -17,6 +19,16 @@ from blockgate.model.config import Configuration, Pool, PoolKind, Volume, parse_
 from blockgate.model.errors import Conflict, InUse, InvalidInput
 from blockgate.model.names import PoolName, VolumeRef, pool_name
 from blockgate.model.showing import among
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """The labels of a pool, what the data of each is, and which data volumes have already."""
+
+    backstore: PoolBackstore
+    found: list[Found]
+    data: dict[VolumeRef, Identity | None]
+    places: DataPlaces
 
 
 class Pools:
@@ -92,16 +104,16 @@ class Pools:
         """Find labelled volumes, and register those that are not known."""
         caller.require(Role.ADMINISTER)
         if dry_run:
-            found = await self._labels(self._reading.find_pool(name))
-            judged = _judge(found, pool_name(name), self._core.config, "found")
+            scan = await self._labels(self._reading.find_pool(name))
+            judged = _judge(scan, self._core.config, "found")
             return [item for item, _ in judged]
 
         async def prepare() -> Build:
             pool = self._reading.find_pool(name)
-            found = await self._labels(pool)
+            scan = await self._labels(pool)
 
             def build(config: Configuration) -> Draft:
-                judged = _judge(found, pool.name, config, "registered")
+                judged = _judge(scan, config, "registered")
                 new = [volume for _, volume in judged if volume is not None]
                 return Draft(
                     f"scan of pool {pool.name}: {len(new)} registered",
@@ -117,11 +129,19 @@ class Pools:
         )
         return [FoundVolume(**item) for item in answer]
 
-    async def _labels(self, pool: Pool) -> list[Found]:
+    async def _labels(self, pool: Pool) -> _Scan:
+        backstore = self._core.backstore(pool)
+
+        def look() -> tuple[list[Found], dict[VolumeRef, Identity | None]]:
+            found = backstore.scan()
+            volumes = [item.label.volume for item in found if item.label]
+            return found, {v.ref: _seen(backstore, v) for v in volumes}
+
         try:
-            return await self._core.in_pool(pool, self._core.backstore(pool).scan)
+            found, data = await self._core.in_pool(pool, look)
         except OSError as error:
             raise explain(error, f"scanning pool {pool.name}") from error
+        return _Scan(backstore, found, data, await DataPlaces.of(self._core))
 
 
 def pool_from_arguments(name: str, directory: str | None, device: str | None) -> Pool:
@@ -138,16 +158,15 @@ def pool_from_arguments(name: str, directory: str | None, device: str | None) ->
     return Pool(pool_name(name), PoolKind.BLOCK, path)
 
 
-def _judge(
-    found: list[Found], pool: PoolName, config: Configuration, fit: str
-) -> list[tuple[FoundVolume, Volume | None]]:
+def _judge(scan: _Scan, config: Configuration, fit: str) -> list[tuple[FoundVolume, Volume | None]]:
     """What to say of each label; with the volume to register where it is fit for that."""
     uuids = {volume.uuid: ref for ref, volume in config.volumes.items()}
-    paths = {volume.path for volume in config.volumes.values() if volume.path}
+    owners = _Owners(scan, config)
     wwids = {volume.unit.wwid: ref for ref, volume in config.volumes.items() if volume.unit.wwid}
     judged: list[tuple[FoundVolume, Volume | None]] = []
-    for item in found:
+    for item in scan.found:
         if item.label is None:
+            pool = scan.backstore.pool.name
             unknown = FoundVolume(pool, item.name, "", "", 0, "problem", item.problem, item.hint)
             judged.append((unknown, None))
             continue
@@ -161,10 +180,15 @@ def _judge(
         elif known is not None:
             status, reason = "problem", f"its UUID is that of volume {known}"
             hint = "Keep one of the two labels: they are one disk to clients."
-        elif volume.ref in config.volumes or volume.path in paths:
+        elif volume.ref in config.volumes:
             status, reason = "problem", "another volume of the configuration has its place"
-            verb = "Rename" if volume.ref in config.volumes else "Forget"
-            hint = f"{verb} that one, and scan again."
+            hint = "Rename that one, and scan again."
+        elif (owner := owners.of(volume)) is not None:
+            status, reason = "problem", f"its data is that of volume {owner}"
+            hint = (
+                "One of the two labels is wrong. If it is this one, move it away. If it is the "
+                f"other: blockgate volume forget {owner}; move that label away, and scan again."
+            )
         elif volume.unit.wwid in wwids:
             same = wwids[volume.unit.wwid]
             status, reason = "problem", f"its vendor and ScsiId are those of volume {same}"
@@ -172,10 +196,48 @@ def _judge(
         new = volume if status == fit else None
         if new is not None:
             uuids[volume.uuid] = volume.ref
+            owners.add(volume)
             if volume.unit.wwid:
                 wwids[volume.unit.wwid] = volume.ref
         judged.append((_found(volume, item.name, status, reason, hint), new))
     return judged
+
+
+def _seen(backstore: PoolBackstore, volume: Volume) -> Identity | None:
+    with suppress(OSError):  # what cannot be seen is a problem that the scan found itself
+        return identity_of(backstore.locate(volume).path)
+    return None
+
+
+class _Owners:
+    """Whose data is whose, as of a configuration and what a scan adds to it.
+
+    By what the data is, so that no link hides it; and by path, for what the configuration has got
+    since that was looked at, and where it could not be seen.
+    """
+
+    def __init__(self, scan: _Scan, config: Configuration) -> None:
+        self._scan, self._config = scan, config
+        self._data: dict[Identity, VolumeRef] = {}
+        self._paths: dict[str, VolumeRef] = {}
+        for volume in config.volumes.values():
+            if volume.pool == scan.backstore.pool.name:
+                self._paths[scan.backstore.locate(volume).path] = volume.ref
+
+    def add(self, volume: Volume) -> None:
+        """A volume of the scan, which has its data now."""
+        self._paths.setdefault(self._scan.backstore.locate(volume).path, volume.ref)
+        if (identity := self._scan.data.get(volume.ref)) is not None:
+            self._data.setdefault(identity, volume.ref)
+
+    def of(self, volume: Volume) -> VolumeRef | None:
+        """The volume that has the data which this one is to have."""
+        identity = self._scan.data.get(volume.ref)
+        owner = self._scan.places.owner(identity)
+        if owner in self._config.volumes:
+            return owner
+        path = self._scan.backstore.locate(volume).path
+        return self._paths.get(path) or (self._data.get(identity) if identity else None)
 
 
 def _found(volume: Volume, name: str, status: str, reason: str, hint: str) -> FoundVolume:

@@ -158,3 +158,65 @@ async def test_a_silent_pool_on_another_file_system_is_in_nobodys_way(lab: Lab) 
             inside.mkdir()
             with pytest.raises(Unavailable, match="Pool dead does not answer"):
                 await lab.control.pool_add(ADMIN, new_id(), "in", directory=str(inside))
+
+
+async def _labels_of(lab: Lab, *names: str, file: str) -> dict[str, bytes]:
+    """The labels that each of these volumes had when it was the only one of `file`."""
+    labels = {}
+    for name in names:
+        path = lab.pool / ".blockgate" / f"{name}.json"
+        if not path.exists():
+            await lab.control.volume_adopt(ADMIN, new_id(), f"main/{name}", file)
+        labels[name] = path.read_bytes()
+        await lab.control.volume_forget(ADMIN, new_id(), f"main/{name}")
+        path.unlink()
+    return labels
+
+
+async def test_a_scan_gives_no_data_to_two_volumes(lab: Lab) -> None:
+    """The label of a.img was gone, the file adopted as another volume, and then it came back."""
+    made = await lab.control.volume_create(ADMIN, new_id(), "main/a", "1M")
+    labels = await _labels_of(lab, "a", file="a.img")
+    await lab.control.volume_adopt(ADMIN, new_id(), "main/b", "a.img")
+    (lab.pool / ".blockgate" / "a.json").write_bytes(labels["a"])
+    for dry_run in (True, False):
+        a, b = await lab.control.pool_scan(ADMIN, new_id(), "main", dry_run=dry_run)
+        assert (a.status, a.reason) == ("problem", "its data is that of volume main/b")
+        assert "blockgate volume forget main/b" in a.hint and b.status == "known"
+    document = {"volumes": [{"name": "main/a", "uuid": made.uuid}]}
+    with pytest.raises(Conflict, match="is the data of volume main/b"):
+        await lab.control.apply(ADMIN, new_id(), document)
+    assert [v.name for v in await lab.control.volume_list(ADMIN)] == ["b"]
+    await lab.control.volume_forget(ADMIN, new_id(), "main/b")
+    (lab.pool / ".blockgate" / "b.json").unlink()
+    (a,) = await lab.control.pool_scan(ADMIN, new_id(), "main")
+    assert (a.status, a.uuid) == ("registered", made.uuid), "what the hint says works"
+
+
+async def test_a_scan_sees_one_file_behind_two_names(lab: Lab) -> None:
+    for name in ("a", "b"):
+        await lab.control.volume_create(ADMIN, new_id(), f"main/{name}", "1M")
+    await lab.control.volume_forget(ADMIN, new_id(), "main/b")
+    (lab.pool / "b.img").unlink()
+    os.link(lab.pool / "a.img", lab.pool / "b.img")
+    _, b = await lab.control.pool_scan(ADMIN, new_id(), "main")
+    assert (b.status, b.reason) == ("problem", "its data is that of volume main/a")
+    await lab.control.volume_forget(ADMIN, new_id(), "main/a")
+    a, b = await lab.control.pool_scan(ADMIN, new_id(), "main")
+    assert (a.status, b.status) == ("registered", "problem")
+
+
+async def test_two_labels_of_one_file_do_not_hide_the_others(lab: Lab) -> None:
+    (lab.pool / "d.raw").write_bytes(bytes(1 << 20))
+    for name in ("a", "z"):
+        await lab.control.volume_create(ADMIN, new_id(), f"main/{name}", "1M")
+        await lab.control.volume_forget(ADMIN, new_id(), f"main/{name}")
+    for name, label in (await _labels_of(lab, "d", "e", file="d.raw")).items():
+        (lab.pool / ".blockgate" / f"{name}.json").write_bytes(label)
+    for status in ("found", "registered"):
+        dry_run = status == "found"
+        rows = await lab.control.pool_scan(ADMIN, new_id(), "main", dry_run=dry_run)
+        found = {row.name: row.status for row in rows}
+        assert found == {"a": status, "d": status, "e": "problem", "z": status}
+        assert rows[2].reason == "its data is that of volume main/d"
+    assert [v.name for v in await lab.control.volume_list(ADMIN)] == ["a", "d", "z"]
