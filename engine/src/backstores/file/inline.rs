@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 
 use super::probe::InlineRead;
-use super::{buf_of, sys, File};
+use super::{buf_of, is_of_the_medium, sys, File};
 use crate::backstores::{Attempt, RingTarget};
 use crate::block::command::{Op, Request};
 
@@ -18,7 +18,7 @@ impl File {
             return Attempt::NotNow;
         }
         match req.op {
-            Op::Read if !self.is_of_the_medium(req) => self.read_now(req),
+            Op::Read if !is_of_the_medium(req) => self.read_now(req),
             Op::Write if !self.is_stable(req) => self.write_now(req),
             _ => Attempt::NotNow,
         }
@@ -93,7 +93,7 @@ impl File {
     /// ring's: the kernel hands them to threads of its own, at half the rate of a plain pwrite.
     pub fn ring_target(&self, req: &Request) -> Option<RingTarget> {
         let fits = match req.op {
-            Op::Read => !self.is_of_the_medium(req) && (!self.is_direct() || self.is_whole_blocks(req)),
+            Op::Read => !is_of_the_medium(req) && (!self.is_direct() || self.is_whole_blocks(req)),
             Op::Write => {
                 self.is_direct()
                     && !self.is_stable(req)

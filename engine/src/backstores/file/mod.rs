@@ -138,13 +138,6 @@ impl File {
         req.op == Op::WriteVerify || req.op.is_write() && (req.flags.fua || self.write_through)
     }
 
-    /// Must what is in the cache come to the medium first? A READ with FUA and a VERIFY are about what is there
-    /// (SBC-3 4.15).
-    fn is_of_the_medium(&self, req: &Request) -> bool {
-        let asks = req.op == Op::Verify || req.op == Op::Read && req.flags.fua;
-        asks && !self.write_through
-    }
-
     /// May the request be carried out at all, as things are?
     fn check_allowed(&self, req: &Request) -> Result<(), Fault> {
         if self.closed.load(Ordering::Relaxed) {
@@ -191,7 +184,7 @@ impl File {
             req.extents.iter_mut().for_each(Vec::clear);
             return Ok(());
         }
-        if self.is_of_the_medium(req) {
+        if is_of_the_medium(req) {
             self.flush()?;
         }
         match req.op {
@@ -311,6 +304,12 @@ impl File {
         sys::hollow_out(&self.fd)?;
         flushed.map_err(io::Error::from_raw_os_error)
     }
+}
+
+/// Must what is in the cache come to the medium first? A READ with FUA and a VERIFY are about what is there
+/// (SBC-3 4.15). Of a write-through volume, too: a write that was refused, its sync having failed, is in the cache.
+fn is_of_the_medium(req: &Request) -> bool {
+    req.op == Op::Verify || req.op == Op::Read && req.flags.fua
 }
 
 /// The data of a READ or WRITE; a front end that forgot it is told so.

@@ -64,6 +64,9 @@ pub fn open(spec: &VolumeSpec) -> Result<Opened, OpenError> {
         false => None,
     };
     let size = spec.length.unwrap_or(size - spec.offset);
+    // What a sync before this opening could not bring to the medium may be in the page cache still, and clean there:
+    // no further sync would write it. What is read from now on is what there is. (Dirty pages stay.)
+    sys::drop_cached(&fd, spec.offset, size);
     Ok(Opened { fd, tail, traits, is_device: stat.is_device, alignment, size })
 }
 

@@ -220,8 +220,7 @@ pub fn seek(fd: RawFd, offset: u64, whence: i32) -> io::Result<u64> {
     retry(|| unsafe { libc::lseek(fd, offset, whence) }).map(|at| at as u64)
 }
 
-/// Ask the kernel to forget what it has of a range, all of it stable. A hint: where it is not heeded a read
-/// finds the same bytes all the same.
+/// Ask the kernel to forget what it has of a range, but for what has yet to be written.
 pub fn drop_cached(fd: &OwnedFd, offset: u64, len: u64) {
     // SAFETY: no pointers.
     unsafe { libc::posix_fadvise(fd.as_raw_fd(), offset as i64, len as i64, libc::POSIX_FADV_DONTNEED) };

@@ -29,6 +29,36 @@ fn a_second_open_is_refused_until_the_first_is_closed() {
     }
 }
 
+/// How much of a file is in the page cache, bytes.
+fn cached(file: &TempFile) -> usize {
+    let opened = std::fs::File::open(&file.0).unwrap();
+    let len = opened.metadata().unwrap().len() as usize;
+    let mut pages = vec![0_u8; len.div_ceil(4096)];
+    // SAFETY: the mapping is as long as the file, is not accessed, and is gone before this returns; `pages` has a byte
+    // for each of its pages.
+    unsafe {
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&opened);
+        let start = libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, fd, 0);
+        assert_ne!(start, libc::MAP_FAILED);
+        assert_eq!(libc::mincore(start, len, pages.as_mut_ptr()), 0);
+        libc::munmap(start, len);
+    }
+    pages.iter().filter(|page| **page & 1 != 0).count() * 4096
+}
+
+/// A sync that has failed leaves what it could not write as if it were written.
+#[test]
+fn what_is_in_the_cache_from_before_is_not_believed() {
+    for direct in [false, true] {
+        let file = TempFile::new(DISK, &[7; 1 << 20]);
+        std::fs::File::open(&file.0).unwrap().sync_all().unwrap();
+        assert_eq!(cached(&file), 1 << 20);
+        let (volume, _) = open(&VolumeSpec { direct, ..spec(&file.0) });
+        assert!(cached(&file) <= 256 << 10, "what it has looked at itself, at most");
+        close(&volume);
+    }
+}
+
 #[test]
 fn a_device_is_exclusive_also_under_another_name() {
     let Some(device) = Loop::new(TempFile::new(DISK, &[0; 1 << 20]), 512) else { return };

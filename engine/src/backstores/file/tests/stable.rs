@@ -40,7 +40,7 @@ fn writes() -> Vec<(&'static str, Request)> {
     ]
 }
 
-/// What is stable however it is asked for, in write-back mode.
+/// What is about the medium in either cache mode.
 fn of_the_medium() -> Vec<(&'static str, Request)> {
     vec![
         ("write and verify", with_data(Op::WriteVerify, 4096, 4096, 4096)),
@@ -77,8 +77,7 @@ fn nothing_is_stable_when_a_sync_that_ran_beside_it_fails() {
         for (direct, write_through, dsync) in
             [(false, false, false), (false, true, true), (true, false, true), (true, true, false)]
         {
-            let medium = if write_through { vec![] } else { of_the_medium() };
-            for (what, mut request) in writes().into_iter().chain(medium) {
+            for (what, mut request) in writes().into_iter().chain(of_the_medium()) {
                 let case = format!("{what}: {place} direct={direct} write_through={write_through} dsync={dsync}");
                 let temp = TempFile::new(place, &[1; SIZE]);
                 let mut file = opened(&VolumeSpec { direct, write_through, ..spec(&temp.0) });
