@@ -128,11 +128,12 @@ def test_a_stop_while_the_disk_hangs(
 ) -> None:
     """The daemon gives up on time. (The kernel keeps the process until its disk answers.)"""
     gateway = start_gateway(drain_seconds=1)
-    gateway.add_pool("stuck", faults.root / "stuck")
+    where = gateway.directory.name  # the file system has had other gateways
+    gateway.add_pool("stuck", faults.root / where)
     faults.sync_all()
     volume = gateway.add_volume("1MiB", pool="stuck", name="disk")
     export = gateway.add_export(volume)
-    faults.hang("write", path="/stuck/disk.img", start=0, end=4096)
+    faults.hang("write", path=f"/{where}/disk.img", start=0, end=4096)
     with Client.open(f"127.0.0.1:{gateway.nbd_port}", export) as nbd:
         nbd.write(8192, DATA)
         nbd.flush()
@@ -153,7 +154,8 @@ def test_a_stop_while_making_stable_hangs(
 ) -> None:
     """The daemon says whose data is not known to be stable, and goes."""
     gateway = start_gateway(drain_seconds=1)
-    gateway.add_pool("still", faults.root / "still")
+    where = gateway.directory.name  # the file system has had other gateways
+    gateway.add_pool("still", faults.root / where)
     faults.sync_all()
     exports = [
         gateway.add_export(gateway.add_volume("1MiB", pool="still", name=name))
@@ -162,12 +164,12 @@ def test_a_stop_while_making_stable_hangs(
     for export in exports:
         with Client.open(f"127.0.0.1:{gateway.nbd_port}", export) as nbd:
             nbd.write(0, DATA)
-    rule = faults.hang("sync", path="/still/hung.img")
+    rule = faults.hang("sync", path=f"/{where}/hung.img")
     assert gateway.process is not None
     gateway.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: "still/hung.img: its data is still being made stable" in gateway.log())
+    wait_until(lambda: "/hung.img: its data is still being made stable" in gateway.log())
     wait_until(lambda: not gateway.api_socket.exists())
-    assert "still/sound.img" not in gateway.log()
+    assert "/sound.img" not in gateway.log()
     # The kernel keeps the process until its disk answers; then the data is stable after all.
     assert faults.remove(rule) >= 1
     gateway.wait()
