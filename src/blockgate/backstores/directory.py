@@ -513,8 +513,18 @@ class DirectoryBackstore(PoolBackstore):
                 raise
 
     def shrink_data(self, volume: Volume) -> None:
-        """Cut the file; refused while any process has it open and locked."""
+        """Cut the file; refused while any process has it open and locked.
+
+        Unless it was cut before: it may have been opened since, before what came next failed.
+        """
         self.check_own(volume)
+        if self.real_size(volume) == volume.size:
+            fd = os.open(self._data_path(volume), os.O_RDONLY | FLAGS)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            return
         with self._locked(volume, self._data_path(volume), os.O_RDWR) as fd:
             real = os.fstat(fd).st_size
             if real < volume.size:

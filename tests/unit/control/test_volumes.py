@@ -333,6 +333,21 @@ async def test_a_file_that_is_longer_than_its_label_says_loses_nothing(lab: Lab)
     assert all(file.read_bytes() == data for file in files)
 
 
+async def test_a_shrinking_that_fails_late_comes_to_its_end(lab: Lab) -> None:
+    """The volume is open again by then, with its lock; the cut that was made is not made again."""
+    await lab.control.volume_create(ADMIN, new_id(), "main/a", "2M")
+    await lab.control.export_add(ADMIN, new_id(), "main/a")
+    lab.crash.fail_in = 15  # behind the publication of the export, the last step
+    with pytest.raises(Failed, match="publish exports"):
+        await lab.control.volume_resize(ADMIN, new_id(), "main/a", "1M", force=True)
+    async with asyncio.timeout(60):
+        while lab.control._changes._running:
+            await asyncio.sleep(0.01)
+    info = await lab.control.volume_info(ADMIN, "main/a")
+    assert (info.size, (lab.pool / "a.img").stat().st_size) == (MIB, MIB)
+    assert (await lab.control.export_info(ADMIN, "main/a")).ready
+
+
 async def test_a_copied_label_is_told_from_the_volume_s_own(lab: Lab) -> None:
     """`cp` of a volume's two files, before and after the state is lost."""
     made = await lab.control.volume_create(ADMIN, new_id(), "main/b", "1M")
