@@ -76,6 +76,25 @@ fn bytes_may_come_one_by_one() {
     });
 }
 
+/// A client need not wait for the answer to GO; what comes with it is the begin of a request like any other.
+#[test]
+fn a_request_may_begin_before_the_handshake_is_over() {
+    on_all(MIB, |server, _| {
+        server.set_mode(SIMPLE);
+        let mut client = Client::raw(server.address, SIMPLE);
+        client.expect(b"hello");
+        let request = client.write_request(0, 98, 0, b"early");
+        let (first, rest) = request.split_at(10);
+        client.send(&[&3u32.to_be_bytes()[..], &Client::option(1, b""), first].concat());
+        client.expect(b"go");
+        client.stream.set_read_timeout(Some(std::time::Duration::from_millis(100))).unwrap();
+        assert!(client.stream.peek(&mut [0]).is_err(), "it has time for the rest");
+        client.stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        client.send(rest);
+        assert_eq!(client.answer(), 0);
+    });
+}
+
 #[test]
 fn errors_are_the_protocols() {
     const EPERM: u32 = 1;

@@ -113,7 +113,7 @@ impl Transmission {
     }
 
     /// The clock of the next request starts.
-    fn begin(&mut self, ctx: &Ctx) {
+    pub(super) fn begin(&mut self, ctx: &Ctx) {
         self.begun_ns = ctx.now_ns.get();
         self.paused_ms = 0;
     }

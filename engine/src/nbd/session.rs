@@ -305,7 +305,10 @@ impl Session {
         self.queue(ctx, data)?;
         let Attach { volume, export, terms } = attach;
         let attachment = ctx.attach(&volume, export).ok_or("its volume is being closed")?;
-        self.phase = Phase::Transmission(Box::new(Transmission::new(attachment, terms)));
+        let mut transmission = Transmission::new(attachment, terms);
+        // A part of the first request may be here: a client need not have waited for this.
+        transmission.begin(ctx);
+        self.phase = Phase::Transmission(Box::new(transmission));
         Ok(())
     }
 
