@@ -19,10 +19,23 @@ def faults() -> Iterator[FaultFS]:
 
 
 @pytest.fixture(scope="module")
-def frail_site(faults: FaultFS, start_module_gateway: Callable[..., Gateway]) -> Site:
-    """One gateway for the module: its volumes lie on the fault file system."""
+def gateway(faults: FaultFS, start_module_gateway: Callable[..., Gateway]) -> Gateway:
+    """One for the module, with a pool there; a module may have another one of this name."""
     gateway = start_module_gateway(iscsi=list(PORTALS))
     gateway.add_pool(POOL, faults.root / "pool")
+    return gateway
+
+
+@pytest.fixture
+def frail(gateway: Gateway, faults: FaultFS) -> Iterator[FaultFS]:
+    """The file system, sound again at the end of each test."""
+    yield faults
+    faults.remove()
+
+
+@pytest.fixture(scope="module")
+def frail_site(gateway: Gateway, faults: FaultFS) -> Site:
+    """It and its disk, with the switch of the power."""
     faults.sync_all()  # the directory itself was there before
     return Site(gateway, faults)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 
 import httpx
@@ -15,7 +15,7 @@ from tests.conformance.iscsi.client import Answer, Session, pdu
 from tests.conformance.iscsi.scenarios import cdbs
 from tests.conformance.iscsi.scenarios.copies import extended_copy
 from tests.lab.faultfs import FaultFS
-from tests.lab.processes import PORTALS, Gateway, Target, add_target
+from tests.lab.processes import Gateway, Target, add_target
 from tests.lab.site import POOL, wait_until
 
 # With PING off: what is waited for takes as long as it takes.
@@ -24,20 +24,6 @@ REGISTER, RESERVE, RELEASE = 0, 1, 2
 UNIT_ATTENTION = 6
 SOON_S = 60.0  # what hangs does so until the test ends it
 FLUSH_IMMED = bytes.fromhex("35 02 00000000 00 0000 00")  # SYNCHRONIZE CACHE(10) (SBC-3 5.26)
-
-
-@pytest.fixture(scope="module")
-def gateway(faults: FaultFS, start_module_gateway: Callable[..., Gateway]) -> Gateway:
-    gateway = start_module_gateway(iscsi=list(PORTALS))
-    gateway.add_pool(POOL, faults.root / "pool")
-    return gateway
-
-
-@pytest.fixture
-def frail(gateway: Gateway, faults: FaultFS) -> Iterator[FaultFS]:
-    """Sound again at the end of each test."""
-    yield faults
-    faults.remove()
 
 
 def log_in(target: Target, initiator: str, *luns: int) -> Session:

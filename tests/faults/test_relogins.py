@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
@@ -12,7 +11,7 @@ from tests.conformance.iscsi.client import Session
 from tests.conformance.iscsi.scenarios import cdbs
 from tests.conformance.iscsi.scenarios.copies import extended_copy
 from tests.lab.faultfs import FaultFS
-from tests.lab.processes import PORTALS, Gateway, Target, add_target
+from tests.lab.processes import Gateway, Target, add_target
 from tests.lab.site import POOL, wait_until
 
 PARAMETERS = {"nop_interval": 0}
@@ -21,20 +20,6 @@ OTHER = "iqn.2026-01.org.example:other"
 NEXUS_LOSS = (6, 0x29, 7)
 BYTES = 4096
 READ, WRITE = cdbs.read10(0, 8), cdbs.write10(0, 8)
-
-
-@pytest.fixture(scope="module")
-def gateway(faults: FaultFS, start_module_gateway: Callable[..., Gateway]) -> Gateway:
-    gateway = start_module_gateway(iscsi=list(PORTALS))
-    gateway.add_pool(POOL, faults.root / "pool")
-    return gateway
-
-
-@pytest.fixture
-def frail(faults: FaultFS) -> Iterator[FaultFS]:
-    """Sound again at the end of each test."""
-    yield faults
-    faults.remove()
 
 
 @pytest.fixture
