@@ -19,25 +19,25 @@ def faults() -> Iterator[FaultFS]:
 
 
 @pytest.fixture(scope="module")
-def gateway(faults: FaultFS, start_module_gateway: Callable[..., Gateway]) -> Gateway:
-    """One for the module, with a pool there; a module may have another one of this name."""
+def frail_gateway(faults: FaultFS, start_module_gateway: Callable[..., Gateway]) -> Gateway:
+    """One for the module, with a pool there."""
     gateway = start_module_gateway(iscsi=list(PORTALS))
     gateway.add_pool(POOL, faults.root / "pool")
     return gateway
 
 
 @pytest.fixture
-def frail(gateway: Gateway, faults: FaultFS) -> Iterator[FaultFS]:
+def frail(frail_gateway: Gateway, faults: FaultFS) -> Iterator[FaultFS]:
     """The file system, sound again at the end of each test."""
     yield faults
     faults.remove()
 
 
 @pytest.fixture(scope="module")
-def frail_site(gateway: Gateway, faults: FaultFS) -> Site:
+def frail_site(frail_gateway: Gateway, faults: FaultFS) -> Site:
     """It and its disk, with the switch of the power."""
     faults.sync_all()  # the directory itself was there before
-    return Site(gateway, faults)
+    return Site(frail_gateway, faults)
 
 
 @pytest.fixture

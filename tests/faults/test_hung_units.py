@@ -26,6 +26,11 @@ SOON_S = 60.0  # what hangs does so until the test ends it
 FLUSH_IMMED = bytes.fromhex("35 02 00000000 00 0000 00")  # SYNCHRONIZE CACHE(10) (SBC-3 5.26)
 
 
+@pytest.fixture(scope="module")
+def gateway(frail_gateway: Gateway) -> Gateway:
+    return frail_gateway
+
+
 def log_in(target: Target, initiator: str, *luns: int) -> Session:
     name = f"iqn.2026-01.org.example:{initiator}"
     session = Session(target.address, target.name, initiator=name).login()

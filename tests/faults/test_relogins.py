@@ -22,6 +22,11 @@ BYTES = 4096
 READ, WRITE = cdbs.read10(0, 8), cdbs.write10(0, 8)
 
 
+@pytest.fixture(scope="module")
+def gateway(frail_gateway: Gateway) -> Gateway:
+    return frail_gateway
+
+
 @pytest.fixture
 def volume(gateway: Gateway) -> str:
     """The one that is to hang."""
