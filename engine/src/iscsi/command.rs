@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::ahs::Ahs;
 use super::handed::Fate;
-use super::inflow::Inflow;
+use super::inflow::{Fault, Inflow, Terms};
 use super::lun::Lun;
 use super::share::Lack;
-use super::wire::Residual;
+use super::wire::{Bhs, Residual};
 use crate::block::command::Claim;
 use crate::scsi::command::{Answer, Media};
 use crate::scsi::row::Row;
@@ -17,7 +18,7 @@ use crate::shard::tasks::TaskHandle;
 
 /// Conditions that the iSCSI layer itself reports (RFC 7143 11.4.7.2), and the like.
 pub mod sense {
-    use super::{key, Sense};
+    use super::{key, Fault, Sense};
 
     pub const UNEXPECTED_DATA: Sense = Sense::new(key::ABORTED_COMMAND, 0x0c, 0x0c);
     pub const INCORRECT_AMOUNT: Sense = Sense::new(key::ABORTED_COMMAND, 0x0c, 0x0d);
@@ -26,6 +27,15 @@ pub mod sense {
     pub const INITIATOR_TIMEOUT: Sense = Sense::new(key::ABORTED_COMMAND, 0x4b, 0x06);
     /// INVALID FIELD IN COMMAND INFORMATION UNIT: what the CDB needs is more than the PDU expects.
     pub const TOO_LITTLE_EXPECTED: Sense = Sense::new(key::ILLEGAL_REQUEST, 0x0e, 0x03);
+
+    /// How a fault of its data is told.
+    pub const fn of(fault: Fault) -> Sense {
+        match fault {
+            Fault::Unexpected => UNEXPECTED_DATA,
+            Fault::Amount => INCORRECT_AMOUNT,
+            Fault::Sequence => CRC_ERROR,
+        }
+    }
 }
 
 /// A CDB: 16 bytes, and what an AHS added.
@@ -180,6 +190,61 @@ pub struct Command {
 }
 
 impl Command {
+    /// What a header and its AHS ask for, on the connection `conn` (RFC 7143 11.3). Its number among the shard's, its
+    /// LUN and its times are the session's to say.
+    pub fn new(bhs: &Bhs, extra: &Ahs, terms: &Terms, conn: TaskHandle) -> Self {
+        let expected_out = if bhs.writes() { bhs.word20() } else { 0 };
+        let expected_in = match (bhs.bit6(), bhs.writes()) {
+            (true, true) => extra.read_bytes.unwrap_or(0),
+            (true, false) => bhs.word20(),
+            _ => 0,
+        };
+        let (inflow, plan) = match Inflow::new(terms, expected_out, bhs.data_bytes() as u32, bhs.is_final()) {
+            Ok(inflow) => (inflow, Plan::None),
+            Err(fault) => (Inflow::default(), Plan::Fail(Answer::check(sense::of(fault)))),
+        };
+        Self {
+            itt: bhs.itt(),
+            lun_field: bhs.lun(),
+            cdb: Cdb::new(bhs.cdb(), extra.cdb_rest),
+            attribute: bhs.attribute(),
+            expected_in,
+            expected_out,
+            cmd_sn: bhs.cmd_sn(),
+            immediate: bhs.is_immediate(),
+            conn,
+            arrival: 0,
+            started_ns: 0,
+            lun: None,
+            stage: Stage::Arrived,
+            plan,
+            generation: 0,
+            inflow,
+            data_since_ms: 0,
+            owed: 0,
+            buf: None,
+            base: 0,
+            pieces: Pieces::default(),
+            claim: Claim::No,
+            in_flight: 0,
+            lent: 0,
+            slow: false,
+            error: None,
+            warned: false,
+            collecting: false,
+            heard_ms: 0,
+            first: false,
+            frozen: false,
+            held: false,
+            queued: false,
+            lacks: None,
+            aborted: None,
+            abandoned: None,
+            name: None,
+            fate: None,
+        }
+    }
+
     /// The handle of its volume, 0: its LUN is not mapped.
     pub fn volume(&self) -> u64 {
         self.lun.as_ref().map_or(0, |lun| lun.volume())

@@ -5,9 +5,8 @@
 //! port's ALUA state and, for what the engine executes, readiness, the fields of the CDB, write protection.
 
 use super::ahs;
-use super::command::{sense, Cdb, Command, Pieces, Plan, Stage};
+use super::command::{Command, Plan, Stage};
 use super::conn::Sink;
-use super::inflow::{Fault, Inflow};
 use super::lun::Lun;
 use super::session::{Early, Session, Terminated};
 use super::window::Turn as Order;
@@ -125,87 +124,46 @@ impl Session {
         order: Order,
     ) -> Result<TaskHandle, u8> {
         let extra = ahs::parse(ahs).ok_or(reason::INVALID_FIELD)?;
-        if self.discovery {
-            return Err(reason::NOT_SUPPORTED);
-        }
-        let itt = bhs.itt();
-        if itt == NO_TAG {
-            return Err(reason::INVALID_FIELD);
-        }
-        if self.tags.contains_key(&itt) {
-            return Err(reason::TASK_IN_PROGRESS);
-        }
-        let immediate = bhs.is_immediate();
-        let first = self.first_burst(bhs);
-        // No window bounds what these bring.
-        let too_many = self.immediates >= ctx.limits.immediate_commands as usize
-            || first > 0 && self.first_bursts + BufPool::cost(first) > ctx.limits.session_bytes as usize;
-        if immediate && too_many || self.commands.room() == 0 {
-            return Err(reason::TOO_MANY_IMMEDIATE);
-        }
-        let (reads, writes) = (bhs.bit6(), bhs.writes());
-        let expected_out = if writes { bhs.word20() } else { 0 };
-        let expected_in = match (reads, writes) {
-            (true, true) => extra.read_bytes.unwrap_or(0),
-            (true, false) => bhs.word20(),
-            _ => 0,
-        };
-        let immediate_len = bhs.data_bytes() as u32;
-        let flow = Inflow::new(&self.terms, expected_out, immediate_len, bhs.is_final());
-        let (inflow, plan) = match flow {
-            Ok(inflow) => (inflow, Plan::None),
-            Err(fault) => (Inflow::default(), Plan::Fail(Answer::check(sense_of(fault)))),
-        };
+        self.check_new(ctx, bhs)?;
         ctx.iscsi.arrivals += 1;
-        let command = Command {
-            itt,
-            lun_field: bhs.lun(),
-            cdb: Cdb::new(bhs.cdb(), extra.cdb_rest),
-            attribute: bhs.attribute(),
-            expected_in,
-            expected_out,
-            cmd_sn: bhs.cmd_sn(),
-            immediate,
-            conn: at,
-            arrival: ctx.iscsi.arrivals,
-            started_ns: ctx.now_ns.get(),
-            lun: self.luns.get(bhs.lun()).cloned(),
-            stage: if order == Order::Early { Stage::Early } else { Stage::Arrived },
-            plan,
-            generation: 0,
-            inflow,
-            data_since_ms: self.data_due(ctx, at, inflow.is_due()),
-            owed: 0,
-            buf: None,
-            base: 0,
-            pieces: Pieces::default(),
-            claim: Claim::No,
-            in_flight: 0,
-            lent: 0,
-            slow: false,
-            error: None,
-            warned: false,
-            collecting: false,
-            heard_ms: ctx.now_ms(),
-            first: false,
-            frozen: false,
-            held: false,
-            queued: false,
-            lacks: None,
-            aborted: None,
-            abandoned: None,
-            name: None,
-            fate: None,
-        };
+        let mut command = Command::new(bhs, &extra, &self.terms, at);
+        (command.arrival, command.started_ns) = (ctx.iscsi.arrivals, ctx.now_ns.get());
+        command.lun = self.luns.get(bhs.lun()).cloned();
+        command.data_since_ms = self.data_due(ctx, at, command.inflow.is_due());
+        command.heard_ms = ctx.now_ms();
+        if order == Order::Early {
+            command.stage = Stage::Early;
+        }
         let handle = self.commands.insert(command).map_err(|_| reason::TOO_MANY_IMMEDIATE)?;
-        self.tags.insert(itt, handle);
-        self.conn(at).forget_ghost(itt);
-        match (immediate, order) {
+        self.tags.insert(bhs.itt(), handle);
+        self.conn(at).forget_ghost(bhs.itt());
+        match (bhs.is_immediate(), order) {
             (true, _) => self.immediates += 1,
             (false, Order::Early) => {}
             (false, _) => self.delivered += 1,
         }
         Ok(handle)
+    }
+
+    /// Whether a command may be made of a header; the reason of its Reject (RFC 7143 11.17.1).
+    fn check_new(&self, ctx: &Ctx, bhs: &Bhs) -> Result<(), u8> {
+        if self.discovery {
+            return Err(reason::NOT_SUPPORTED);
+        }
+        if bhs.itt() == NO_TAG {
+            return Err(reason::INVALID_FIELD);
+        }
+        if self.tags.contains_key(&bhs.itt()) {
+            return Err(reason::TASK_IN_PROGRESS);
+        }
+        let first = self.first_burst(bhs);
+        // No window bounds what these bring.
+        let too_many = self.immediates >= ctx.limits.immediate_commands as usize
+            || first > 0 && self.first_bursts + BufPool::cost(first) > ctx.limits.session_bytes as usize;
+        if bhs.is_immediate() && too_many || self.commands.room() == 0 {
+            return Err(reason::TOO_MANY_IMMEDIATE);
+        }
+        Ok(())
     }
 
     /// Where a PDU's CmdSN stands; takes it if it is the next. One that waits for its turn already is a
@@ -488,14 +446,5 @@ impl Session {
                 ctx.kicked.push(conn.link.handle);
             }
         }
-    }
-}
-
-/// How the iSCSI layer's faults are told (RFC 7143 11.4.7.2).
-pub(super) fn sense_of(fault: Fault) -> Sense {
-    match fault {
-        Fault::Unexpected => sense::UNEXPECTED_DATA,
-        Fault::Amount => sense::INCORRECT_AMOUNT,
-        Fault::Sequence => sense::CRC_ERROR,
     }
 }

@@ -1,7 +1,6 @@
 //! Data-Out: where it belongs, whether it may come, and what is asked for next (RFC 7143 11.7, 11.8).
 
-use super::command::{Command, Plan};
-use super::commands::sense_of;
+use super::command::{sense, Command, Plan};
 use super::conn::{Ghost, Sink};
 use super::execute::{way, Way};
 use super::inflow::Fault;
@@ -75,7 +74,7 @@ impl Session {
         let taken = command.inflow.data_out(r2t, bhs.data_sn(), offset, len, last);
         if let Err(fault) = taken {
             command.inflow.spoil(r2t, last);
-            command.fail(Answer::check(sense_of(fault)));
+            command.fail(Answer::check(sense::of(fault)));
         }
         let (base, failed) = (command.base, matches!(command.plan, Plan::Fail(_)));
         match taken {
