@@ -12,6 +12,7 @@ import pytest
 from blockgate.model.addresses import InetAddress, UnixAddress
 from blockgate.model.errors import InUse, InvalidInput, Refused, Unavailable
 from blockgate.process.listeners import Listeners, SocketMode
+from tests.lab.processes import free_port
 
 
 @pytest.fixture
@@ -30,8 +31,9 @@ def test_port_zero_becomes_the_real_port(listeners: Listeners) -> None:
 
 
 def test_both_families_may_have_the_same_port(listeners: Listeners) -> None:
-    listeners.bind("nbd", InetAddress("::", 0))
-    port = listeners.of("nbd")[0].sock.getsockname()[1]
+    # Not 0: the kernel gives IPv6 ports that some other program's IPv4 connection has.
+    port = free_port("0.0.0.0")
+    listeners.bind("nbd", InetAddress("::", port))
     listeners.bind("nbd", InetAddress("0.0.0.0", port))
     assert [one.address for one in listeners] == [f"[::]:{port}", f"0.0.0.0:{port}"]
 
@@ -41,7 +43,7 @@ def test_a_listener_knows_at_which_addresses_it_is_met(listeners: Listeners) -> 
     for v6only, host in ((1, "::"), (0, "::"), (0, "::1")):  # BindIPv6Only= of systemd.socket(5)
         sock = socket.socket(socket.AF_INET6)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
-        sock.bind((host, 0))
+        sock.bind((host, free_port("0.0.0.0")))  # nor has anybody else its number in IPv4
         sock.listen()
         listeners.adopt("iscsi", sock)
     ours, alone, both, one = listeners.of("iscsi")
