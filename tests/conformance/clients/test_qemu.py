@@ -102,9 +102,9 @@ def test_discard_and_unmapping_zero_give_the_room_back(lab: Laboratory) -> None:
 
 def test_zero_that_keeps_the_room(lab: Laboratory) -> None:
     export = lab.export(SIZE, content(SIZE, seed=2))
-    before = export.file.stat().st_blocks
     qemu_io(lab, export, "tcp", "plain", "write -z 0 4M", "flush", "read -P 0 0 4M")
-    assert export.file.stat().st_blocks == before
+    # And perhaps more than before: where its room lies takes blocks too, if it is in many pieces.
+    assert export.file.stat().st_blocks * 512 >= SIZE
 
 
 @some_ways

@@ -113,9 +113,9 @@ def test_discard_and_unmapping_zero_give_the_room_back(serve: Serve) -> None:
 def test_zero_that_keeps_the_room(serve: Serve) -> None:
     disk = serve("plain", SIZE)
     fill(disk, b"\xff" * SIZE)
-    before = disk.file.stat().st_blocks
     qemu_io(disk, "write -z 0 4M", "flush", "read -P 0 0 4M", "read -P 0xff 4M 12M")
-    assert disk.file.stat().st_blocks == before
+    # And perhaps more than before: where its room lies takes blocks too, if it is in many pieces.
+    assert disk.file.stat().st_blocks * 512 >= SIZE
 
 
 @pytest.mark.parametrize(
