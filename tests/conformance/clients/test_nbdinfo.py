@@ -78,7 +78,7 @@ def test_a_long_listing(start_gateway: Callable[..., Gateway], tmp_path: Path) -
     Over TCP libnbd takes 0.2 s for each (its LIST_META_CONTEXT waits in the client's own socket),
     so the bound on the handshake must be one on its steps, not on the whole.
     """
-    gateway = start_gateway(config=limits_file(tmp_path, handshake_ms=1000))
+    gateway = start_gateway(config=limits_file(tmp_path, handshake_ms=2000))
     volume = gateway.add_volume("1MiB")
     mine = {gateway.add_export(volume) for _ in range(12)}
     assert names_listed(gateway.nbd_uri()) == mine
