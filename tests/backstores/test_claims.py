@@ -24,12 +24,12 @@ def test_a_directory_has_one_holder_who_is_named(tmp_path: Path) -> None:
     first, second = Claims("gateway-1"), Claims("gateway-2")
     first.hold(directory(tmp_path))
     first.hold(directory(tmp_path, "again"))
-    first.release(PoolName("main"))
+    first.release(directory(tmp_path))
     with pytest.raises(InUse, match="gateway-1"):
         second.hold(directory(tmp_path))
-    first.release(PoolName("again"))
+    first.release(directory(tmp_path, "again"))
     second.hold(directory(tmp_path))
-    assert second.has(PoolName("main")) and not first.has(PoolName("main"))
+    assert second.has(directory(tmp_path)) and not first.has(directory(tmp_path))
     second.close()
 
 
@@ -74,7 +74,7 @@ def test_a_look_that_is_lost_keeps_no_other_from_looking(
     finally:
         found.set()
     first.join()
-    assert claims.has(pool.name)
+    assert claims.has(pool)
     claims.close()
 
 
@@ -89,7 +89,7 @@ def test_nothing_is_claimed_after_the_end(tmp_path: Path) -> None:
 def test_what_is_let_go_for_good_leaves_no_file(tmp_path: Path) -> None:
     pool, claims = directory(tmp_path), Claims("one")
     claims.hold(pool)
-    claims.release(pool.name, for_good=True)
+    claims.release(pool, for_good=True)
     assert list(tmp_path.iterdir()) == []
     claims.hold(pool)
     (tmp_path / ".blockgate" / "label.json").touch()
@@ -111,7 +111,7 @@ def test_a_lock_without_a_name_is_no_lock(tmp_path: Path) -> None:
             inside[0] += 1
             most[0] = max(most[0], inside[0])
             inside[0] -= 1
-            claims.release(pool.name, for_good=True)
+            claims.release(pool, for_good=True)
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(take, range(8)))
@@ -131,10 +131,10 @@ def test_a_directory_inside_or_around_a_claimed_one_is_refused(tmp_path: Path) -
         assert caught.value.code == "nested"
         assert not (outer / ".blockgate").exists()
     second.hold(directory(beside))
-    first.release(PoolName("main"))
+    first.release(directory(inner))
     with pytest.raises(InUse, match="inside"):  # of the other one that is beside
         first.hold(directory(tmp_path))
-    second.release(PoolName("main"))
+    second.release(directory(beside))
     first.hold(directory(tmp_path))
     with pytest.raises(InUse, match="gateway-1") as caught:
         second.hold(directory(inner))

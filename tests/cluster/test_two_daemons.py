@@ -109,6 +109,32 @@ def message(gateway: Gateway, method: str, path: str, body: Any = None) -> str:
     return f"{error['code']}: {error['message']} {error['hint']}"
 
 
+def test_a_look_at_another_place_under_a_pools_name_gives_the_pool_to_nobody(
+    first: Gateway, second: Gateway, tmp_path: Path
+) -> None:
+    place, former = tmp_path / "pool", tmp_path / "former"
+    first.add_pool("main", former)
+    first.add_volume("1M", pool="main", name="a")
+    number = first.api("GET", "config/history")[0]["number"]
+    first.api("POST", "volumes/main/a/forget")
+    first.api("DELETE", "pools/main")
+    first.add_pool("main", place)
+    first.add_volume("1M", pool="main", name="b")
+
+    (former / "disk.raw").write_bytes(bytes(4096))
+    adopted = {"name": "main/c", "adopt": str(former / "disk.raw")}
+    pools = [{"name": "main", "directory": str(former)}]
+    wish(first, "POST", "pools", {"name": "main", "directory": str(former)})
+    wish(first, "POST", "apply", {"pools": pools, "volumes": [adopted]})
+    diff = first.api("GET", f"config/history/{number}/diff")
+    assert {"register", "forget"} <= {entry["action"] for entry in diff["entries"]}
+
+    second.add_pool("own", former)  # nothing of that look has stayed
+    body = {"name": "main", "directory": str(place)}
+    assert wish(second, "POST", "pools", body) == (409, "in-use")
+    assert first.api("GET", "pools/main")["reachable"]
+
+
 @pytest.mark.parametrize("outer_first", [False, True])
 def test_a_pool_around_anothers_pool_is_none(
     first: Gateway, second: Gateway, tmp_path: Path, outer_first: bool

@@ -24,7 +24,6 @@ from pathlib import Path
 from blockgate.backstores.labels import LABEL_DIRECTORY
 from blockgate.model.config import Pool, PoolKind
 from blockgate.model.errors import InUse, Unavailable
-from blockgate.model.names import PoolName
 
 LOCK_FILE = "lock"
 
@@ -42,7 +41,7 @@ _Identity = tuple[int, int, int]
 class _Held:
     fd: int
     marks: list[int] = field(default_factory=list)
-    users: set[PoolName] = field(default_factory=set)
+    users: set[Pool] = field(default_factory=set)
 
     def close(self) -> None:
         for fd in (self.fd, *self.marks):
@@ -51,15 +50,19 @@ class _Held:
 
 
 class Claims:
-    """The pools that this process has claimed. Thread-safe; `hold` blocks as its pool does."""
+    """The pools that this process has claimed. Thread-safe; `hold` blocks as its pool does.
+
+    Each is claimed as what it is, name and place: a look at another place under the name of a
+    pool, as before one is added or moved, leaves the claim on that pool alone.
+    """
 
     def __init__(self, gateway_id: str) -> None:
         self._gateway_id = gateway_id
         self._guard = threading.Lock()  # for the dictionaries: no I/O happens under it
         self._held: dict[_Identity, _Held] = {}
-        self._by_pool: dict[PoolName, _Identity] = {}
+        self._by_pool: dict[Pool, _Identity] = {}
         self._last: dict[Pool, _Identity] = {}
-        self._taking: dict[PoolName, threading.Lock] = {}
+        self._taking: dict[Pool, threading.Lock] = {}
         self._closed = False
 
     def hold(self, pool: Pool) -> None:
@@ -68,20 +71,20 @@ class Claims:
         `InUse` if another daemon has it, `Unavailable` if it is away.
         """
         with self._guard:
-            taking = self._taking.setdefault(pool.name, threading.Lock())
+            taking = self._taking.setdefault(pool, threading.Lock())
         while True:
             with self._guard:
-                before = self._by_pool.get(pool.name)
+                before = self._by_pool.get(pool)
             # Not under the lock: a look may be lost, and must not keep all others from looking.
             now = _identity(pool)
             with self._guard:
-                if now is not None and self._by_pool.get(pool.name) == now:
+                if now is not None and self._by_pool.get(pool) == now:
                     return
             with taking:
                 with self._guard:
-                    if self._by_pool.get(pool.name) != before:
+                    if self._by_pool.get(pool) != before:
                         continue  # somebody else was quicker
-                self.release(pool.name)
+                self.release(pool)
                 while not self._open_and_take(pool):
                     pass
                 return
@@ -118,8 +121,8 @@ class Claims:
                 raise Unavailable("This gateway is stopping.", "Try again later.")
             # The same place under a second name, as when a pool is renamed in one change.
             entry = self._held.setdefault(identity, held)
-            entry.users.add(pool.name)
-            self._by_pool[pool.name] = self._last[pool] = identity
+            entry.users.add(pool)
+            self._by_pool[pool] = self._last[pool] = identity
         if entry is not held:
             held.close()
         return True
@@ -130,27 +133,27 @@ class Claims:
             os.pwrite(fd, text, 0)
             os.ftruncate(fd, len(text))
 
-    def has(self, name: PoolName) -> bool:
+    def has(self, pool: Pool) -> bool:
         """Whether the pool was claimed when somebody last looked."""
         with self._guard:
-            return name in self._by_pool
+            return pool in self._by_pool
 
     def last_place(self, pool: Pool) -> tuple[int, int, int] | None:
         """What the last claim on it was on, be it held or not: file system, inode, device."""
         with self._guard:
             return self._last.get(pool)
 
-    def release(self, name: PoolName, *, for_good: bool = False) -> None:
+    def release(self, pool: Pool, *, for_good: bool = False) -> None:
         """Let another daemon have the pool; nothing happens if it is not claimed.
 
         `for_good`: nothing of ours is to stay there but labels.
         """
         with self._guard:
-            identity = self._by_pool.pop(name, None)
+            identity = self._by_pool.pop(pool, None)
             entry = self._held.get(identity) if identity is not None else None
             if entry is None or identity is None:
                 return
-            entry.users.discard(name)
+            entry.users.discard(pool)
             if entry.users:
                 return
             del self._held[identity]
@@ -164,12 +167,12 @@ class Claims:
             self._closed = True
         self.release_others(frozenset())
 
-    def release_others(self, wanted: frozenset[PoolName], *, for_good: bool = False) -> None:
+    def release_others(self, wanted: frozenset[Pool], *, for_good: bool = False) -> None:
         """Let go of all pools but those."""
         with self._guard:
-            names = [name for name in self._by_pool if name not in wanted]
-        for name in names:
-            self.release(name, for_good=for_good)
+            others = [pool for pool in self._by_pool if pool not in wanted]
+        for pool in others:
+            self.release(pool, for_good=for_good)
 
 
 def _identity(pool: Pool) -> _Identity | None:

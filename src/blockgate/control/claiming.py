@@ -41,9 +41,7 @@ class Claiming:
     def _begin(self) -> bool:
         """Begin a try for each pool that is not claimed; whether there are any."""
         missing = [
-            pool
-            for pool in self._core.config.pools.values()
-            if not self._core.claims.has(pool.name)
+            pool for pool in self._core.config.pools.values() if not self._core.claims.has(pool)
         ]
         for pool in missing:
             running = self._running.get(pool.name)

@@ -321,8 +321,8 @@ class Core:
     async def in_pool(self, pool: Pool, work: Callable[..., _T], *arguments: Any) -> _T:
         """Blocking work on a pool that this gateway has to itself, in that pool's own threads.
 
-        `InUse` if another daemon has the pool. A pool that is not configured (yet, or any more)
-        is claimed for the time of the work.
+        `InUse` if another daemon has the pool. A pool that is not configured (yet, or any more, or
+        not at that place) is claimed for the time of the work.
         """
 
         def claimed() -> _T:
@@ -332,9 +332,9 @@ class Core:
         try:
             return await self.ask_pool(pool, claimed)
         finally:
-            if pool.name not in self.config.pools:
-                self.claims.release(pool.name, for_good=True)
-            elif not self.claims.has(pool.name):
+            if self.config.pools.get(pool.name) != pool:
+                self.claims.release(pool, for_good=True)
+            elif not self.claims.has(pool):
                 self.claim_lost.set()
 
     async def ask_pool(self, pool: Pool, work: Callable[..., _T], *arguments: Any) -> _T:
@@ -345,8 +345,8 @@ class Core:
         return await workers.run(work, *arguments)
 
     def release_unwanted(self) -> None:
-        """Let go of pools that are not in the configuration any more."""
-        self.claims.release_others(frozenset(self.config.pools), for_good=True)
+        """Let go of pools that are not in the configuration any more, or not at that place."""
+        self.claims.release_others(frozenset(self.config.pools.values()), for_good=True)
 
 
 def _renewed(
