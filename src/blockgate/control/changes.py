@@ -28,6 +28,7 @@ from blockgate.control.draft import Draft
 from blockgate.control.ledger import Ledger
 from blockgate.control.locks import Locks
 from blockgate.control.operations import DONE, FAILED, KEPT_MAX, UNDOING, Operation
+from blockgate.control.places import guard_paths
 from blockgate.control.progress import PREPARING, WAITING, Progress
 from blockgate.control.reconciler import Outcome, Reconciler, lock_name
 from blockgate.control.sources import guard_sources
@@ -194,6 +195,8 @@ class Changes:
                 config = self._core.config
                 draft = await asyncio.to_thread(build, config)
                 after = await asyncio.to_thread(draft.apply_to, config)
+                if draft.volumes:
+                    await asyncio.to_thread(guard_paths, self._core, draft, config, after)
                 guard_sources(self._core.desired.copies.values(), after)
                 if draft.concerns_targets:
                     chap = _left({**self._core.desired.chap, **draft.chap})

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blockgate.control.core import Core
+from blockgate.control.draft import Draft
 from blockgate.control.looks import Look
-from blockgate.model.config import Pool, PoolKind, Volume
+from blockgate.model.config import Configuration, Pool, PoolKind, Volume
 from blockgate.model.errors import BlockgateError, Conflict, InvalidInput, Refused, Unavailable
 from blockgate.model.names import VolumeRef
 
@@ -226,3 +227,33 @@ async def _owners(core: Core, pool: Pool, volumes: list[Volume]) -> _Owners:
             Look.DATA, pool, lambda: core.ask_pool(pool, look), afresh=True
         )
     return _Owners(pool, tuple(paths.values()), found)
+
+
+def guard_paths(core: Core, draft: Draft, config: Configuration, after: Configuration) -> None:
+    """Refuse a volume that would have its data where another one has it, be that there or not.
+
+    Adopted data can have any name, also that which a new volume's gets; while it is away nothing
+    is in the way of the new one, whose data would then be that of both.
+    """
+    before = {volume.uuid: (volume.ref, volume.path) for volume in config.volumes.values()}
+    new = {
+        volume.ref
+        for volume in draft.volumes.values()
+        if volume is not None and before.get(volume.uuid) != (volume.ref, volume.path)
+    }
+    pools = {ref.pool for ref in new}
+    owners: dict[str, VolumeRef] = {}
+    for volume in after.volumes.values():
+        pool = after.pools[volume.pool]
+        if pool.kind is PoolKind.BLOCK or pool.name not in pools:
+            continue
+        path = core.backstore(pool).locate(volume).path
+        other = owners.setdefault(path, volume.ref)
+        if other != volume.ref and not new.isdisjoint((other, volume.ref)):
+            owner, one = (volume.ref, other) if other in new else (other, volume.ref)
+            raise Conflict(
+                f"{path} cannot be the data of volume {one}: it is that of volume {owner}.",
+                f"Use another name. If the data of {owner} is lost for good: "
+                f"blockgate volume forget {owner}.",
+                code="exists",
+            )

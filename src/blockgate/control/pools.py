@@ -51,6 +51,7 @@ class Pools:
         pool = pool_from_arguments(name, directory, device)
 
         async def prepare() -> Build:
+            build(self._core.config)  # a name that is taken is no reason to look anywhere
             await check_place(self._core, pool, self._core.config.pools.values())
             backstore = self._core.backstore(pool)
             await self._core.in_pool(pool, backstore.probe)

@@ -243,6 +243,28 @@ async def test_adopting_touches_no_byte(lab: Lab) -> None:
     assert lab.files() == {}
 
 
+async def test_the_place_of_adopted_data_that_is_away_is_kept_for_it(lab: Lab) -> None:
+    control, place = lab.control, lab.pool / "b.img"
+    place.write_bytes(b"mine" * 1024)
+    await control.volume_adopt(ADMIN, new_id(), "main/a", str(place))
+    await control.volume_create(ADMIN, new_id(), "main/c", "4K")
+    place.rename(lab.root / "away")
+    document = {"volumes": [{"name": "main/b", "size": "4K"}]}
+    for change in (
+        control.volume_create(ADMIN, new_id(), "main/b", "4K"),
+        control.volume_rename(ADMIN, new_id(), "main/c", "b"),
+        control.apply(ADMIN, new_id(), document),
+    ):
+        with pytest.raises(Conflict, match=r"of volume main/a\..*volume forget main/a"):
+            await change
+    assert not place.exists()
+    (lab.root / "away").rename(place)
+    assert (await control.volume_info(ADMIN, "main/a")).state == "ready"
+    place.unlink()
+    await control.volume_forget(ADMIN, new_id(), "main/a")
+    await control.volume_create(ADMIN, new_id(), "main/b", "4K")
+
+
 async def test_what_cannot_be_adopted(lab: Lab) -> None:
     (lab.pool / "odd.raw").write_bytes(b"x" * 1000)
     (lab.pool / "empty.raw").write_bytes(b"")
