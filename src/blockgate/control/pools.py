@@ -13,6 +13,7 @@ from blockgate.control.draft import Draft
 from blockgate.control.failures import explain
 from blockgate.control.places import DataPlaces, Identity, check_place, identity_of
 from blockgate.control.reading import Reading
+from blockgate.control.state import Desired
 from blockgate.control.views import FoundVolume, PoolInfo, plain
 from blockgate.model.callers import Caller, Role
 from blockgate.model.config import Configuration, Pool, PoolKind, Volume, parse_path
@@ -23,9 +24,13 @@ from blockgate.model.showing import among
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
-    """The labels of a pool, what the data of each is, and which data volumes have already."""
+    """The labels of a pool, what the data of each is, and which data volumes have already.
+
+    `seen`: the UUIDs that volumes had, or what is left of them, at any time since the look began.
+    """
 
     backstore: PoolBackstore
+    seen: set[str]
     found: list[Found]
     data: dict[VolumeRef, Identity | None]
     places: DataPlaces
@@ -106,7 +111,7 @@ class Pools:
         caller.require(Role.ADMINISTER)
         if dry_run:
             scan = await self._labels(self._reading.find_pool(name))
-            judged = _judge(scan, self._core.config, "found")
+            judged = _judge(scan, self._core.desired, "found")
             return [item for item, _ in judged]
 
         async def prepare() -> Build:
@@ -114,7 +119,7 @@ class Pools:
             scan = await self._labels(pool)
 
             def build(config: Configuration) -> Draft:
-                judged = _judge(scan, config, "registered")
+                judged = _judge(scan, self._core.desired, "registered")
                 new = [volume for _, volume in judged if volume is not None]
                 return Draft(
                     f"scan of pool {pool.name}: {len(new)} registered",
@@ -132,6 +137,7 @@ class Pools:
 
     async def _labels(self, pool: Pool) -> _Scan:
         backstore = self._core.backstore(pool)
+        seen = _uuids(self._core.desired)
 
         def look() -> tuple[list[Found], dict[VolumeRef, Identity | None]]:
             found = backstore.scan()
@@ -142,7 +148,7 @@ class Pools:
             found, data = await self._core.in_pool(pool, look)
         except OSError as error:
             raise explain(error, f"scanning pool {pool.name}") from error
-        return _Scan(backstore, found, data, await DataPlaces.of(self._core))
+        return _Scan(backstore, seen, found, data, await DataPlaces.of(self._core))
 
 
 def pool_from_arguments(name: str, directory: str | None, device: str | None) -> Pool:
@@ -159,8 +165,18 @@ def pool_from_arguments(name: str, directory: str | None, device: str | None) ->
     return Pool(pool_name(name), PoolKind.BLOCK, path)
 
 
-def _judge(scan: _Scan, config: Configuration, fit: str) -> list[tuple[FoundVolume, Volume | None]]:
-    """What to say of each label; with the volume to register where it is fit for that."""
+def _uuids(desired: Desired) -> set[str]:
+    return {volume.uuid for volume in desired.config.volumes.values()} | desired.cleanups.keys()
+
+
+def _judge(scan: _Scan, desired: Desired, fit: str) -> list[tuple[FoundVolume, Volume | None]]:
+    """What to say of each label; with the volume to register where it is fit for that.
+
+    A label of a volume that has left since, or is about to, was perhaps not there any more a
+    moment later: what was deleted must not come back by a scan that ran beside it.
+    """
+    config, left = desired.config, scan.seen - _uuids(desired)
+    scan.seen.update(_uuids(desired))
     uuids = {volume.uuid: ref for ref, volume in config.volumes.items()}
     owners = _Owners(scan, config)
     wwids = {volume.unit.wwid: ref for ref, volume in config.volumes.items() if volume.unit.wwid}
@@ -176,6 +192,12 @@ def _judge(scan: _Scan, config: Configuration, fit: str) -> list[tuple[FoundVolu
         known = uuids.get(volume.uuid)
         if known == volume.ref and item.name == volume.name:
             status = "known"
+        elif known is None and volume.uuid in desired.cleanups:
+            status, reason = "problem", "it is what is left of a volume that is being removed"
+            hint = "Scan again when that has ended; `blockgate tasks` shows it until then."
+        elif volume.uuid in left:
+            status, reason = "problem", "its volume was deleted or forgotten during the scan"
+            hint = "Scan again."
         elif item.problem:
             status = "problem"
         elif known is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from blockgate.model.errors import Conflict, InUse, InvalidInput, NotFound, Refused, Unavailable
@@ -48,3 +50,26 @@ async def test_a_pool_that_holds_something_stays(lab: Lab) -> None:
         await lab.control.pool_info(ADMIN, "main")
     await lab.control.pool_add(ADMIN, new_id(), "again", directory=str(lab.pool))
     await lab.control.volume_create(ADMIN, new_id(), "again/a", "1M")
+
+
+@pytest.mark.parametrize("leaving", ["delete", "forget"])
+async def test_what_leaves_during_a_scan_does_not_come_back_by_it(lab: Lab, leaving: str) -> None:
+    """The scan has seen the label, and comes to its end when the volume has gone."""
+    control, lock = lab.control, lab.control._core.commit_lock
+    await control.volume_create(ADMIN, new_id(), "main/a", "1M")
+    leave = control.volume_delete if leaving == "delete" else control.volume_forget
+    async with lock:
+        tasks = []
+        for number, work in enumerate(
+            (leave(ADMIN, new_id(), "main/a"), control.pool_scan(ADMIN, new_id(), "main")), 1
+        ):
+            tasks.append(asyncio.ensure_future(work))
+            async with asyncio.timeout(60):
+                while len(lock._waiters or ()) < number:
+                    await asyncio.sleep(0.01)
+    await tasks[0]
+    (found,) = await tasks[1]
+    assert found.status == "problem" and "Scan again" in found.hint
+    assert await control.volume_list(ADMIN) == []
+    again = await control.pool_scan(ADMIN, new_id(), "main")
+    assert [one.status for one in again] == ([] if leaving == "delete" else ["registered"])
