@@ -346,7 +346,10 @@ class Core:
 
     def release_unwanted(self) -> None:
         """Let go of pools that are not in the configuration any more, or not at that place."""
-        self.claims.release_others(frozenset(self.config.pools.values()), for_good=True)
+        pools = frozenset(self.config.pools.values())
+        self.claims.release_others(pools, for_good=True)
+        if not all(self.claims.has(pool) for pool in pools):
+            self.claim_lost.set()
 
 
 def _renewed(

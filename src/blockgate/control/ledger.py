@@ -91,6 +91,7 @@ class Ledger:
         compares = [*self._unchanged(operation), Compare(operation.key, 0)]
         await self._commit("CommitIntent", compares, writes)
         core.made.update({volume.uuid: volume for volume in draft.registered})
+        core.ready_pools.difference_update(self.pools_of(operation))
         psk = _merged(core.desired.psk, operation.psk_after)
         chap = _merged(core.desired.chap, operation.chap_after)
         copies = {**core.desired.copies, **draft.copies}
@@ -118,6 +119,7 @@ class Ledger:
 
         writes, config = await asyncio.to_thread(encode)
         await self._commit("CommitRollback", self._unchanged(operation), writes)
+        core.ready_pools.difference_update(self.pools_of(operation))
         for uuid in operation.registered:
             core.made.pop(uuid, None)
         left = {u: c for u, c in core.desired.cleanups.items() if u not in gone}

@@ -290,20 +290,26 @@ def restore(
         groups=groups | dict(target.groups),
         discovery=target.discovery,
         registered=tuple(registered),
+        reopen=frozenset(v.uuid for v in restored.values() if v.pool in _moved(target, config)),
         for_service=True,
     )
     return _changing(wanted, config), tuple(missing)
 
 
+def _moved(target: Configuration, config: Configuration) -> frozenset[PoolName]:
+    """The pools that are in another place now. What is open of them is open there."""
+    now = config.pools
+    return frozenset(name for name, pool in target.pools.items() if now.get(name, pool) != pool)
+
+
 def _check_places(number: int, target: Configuration, config: Configuration) -> None:
     """Volumes of one name in two places are two disks."""
-    for name, pool in target.pools.items():
-        now = config.pools.get(name, pool)
-        if now != pool:
-            raise Refused(
-                f"In configuration {number} pool {name} is {pool.path}, and now it is {now.path}.",
-                "Its volumes would be others; if that is meant, use --force.",
-            )
+    for name in sorted(_moved(target, config)):
+        then, now = target.pools[name], config.pools[name]
+        raise Refused(
+            f"In configuration {number} pool {name} is {then.path}, and now it is {now.path}.",
+            "Its volumes would be others; if that is meant, use --force.",
+        )
 
 
 def _check_doubles(

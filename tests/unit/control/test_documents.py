@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +304,32 @@ async def test_a_pool_keeps_its_place_in_a_restoration(lab: Lab, tmp_path: Path)
     await lab.control.config_restore(ADMIN, new_id(), number, force=True)
     assert lab.plane.live == [], "its number is another disk"
     assert lab.plane.view(target, host)[0].uuid == old.uuid  # type: ignore[index]
+
+
+async def test_what_is_open_of_a_pool_that_comes_back_elsewhere_is_opened_there(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """The pool was copied, so that its volumes have the same identity in both places."""
+    control, copied = lab.control, tmp_path / "copied"
+    await apply(
+        control, {"volumes": [{"name": "main/a", "size": "1M"}], "exports": [{"volume": "main/a"}]}
+    )
+    number = (await control.config_history(ADMIN))[0].number
+    await control.export_remove(ADMIN, new_id(), "main/a")
+    await control.volume_forget(ADMIN, new_id(), "main/a")
+    await control.pool_remove(ADMIN, new_id(), "main")
+    shutil.copytree(lab.pool, copied)
+    await control.pool_add(ADMIN, new_id(), "main", directory=str(copied))
+    await control.pool_scan(ADMIN, new_id(), "main")
+    await apply(control, {"exports": [{"volume": "main/a"}]})
+
+    def places() -> list[str]:
+        return [one.spec.path for one in lab.plane.opened.values()]
+
+    assert places() == [str(copied / "a.img")]
+    await control.config_restore(ADMIN, new_id(), number, force=True)
+    assert places() == [str(lab.pool / "a.img")]
+    assert not (copied / ".blockgate" / "lock").exists(), "the pool is there no more"
 
 
 async def test_what_was_deleted_cannot_be_restored(lab: Lab) -> None:
