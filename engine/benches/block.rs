@@ -75,6 +75,7 @@ fn open(path: &Path) -> Arc<Volume> {
         offset: 0,
         length: None,
         device: false,
+        suspect: None,
     };
     Volume::open(1, spec, Box::new(|_| ())).expect("open the image")
 }

@@ -28,8 +28,10 @@ class VolumeSpec:
         offset: int = 0,
         length: int | None = None,
         device: bool = False,
+        suspect: str | None = None,
     ) -> None:
-        """`length` None: all of the file or device from `offset` on."""
+        """`length` None: all of the file or device from `offset` on. `suspect`: why
+        not all that was acknowledged is there, if nobody was told: writes are refused then."""
 
 @final
 class ScsiGate:
@@ -699,6 +701,8 @@ class Engine:
 
         Raises EngineError: EBUSY when requests are still in flight then, or the data is still
         being made stable: it stays open and locked, and a later call goes on from there.
+        After any other it is closed; ENOTRECOVERABLE: what was acknowledged could not be made
+        stable, and no client has been told.
         """
 
     def swap_gate(self, volume: int, gate: Gate) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conformance.nbdclient import Client, Cmd, CmdFlag
-from tests.lab.site import SIZE, Site, wait_until
+from tests.lab.site import POOL, SIZE, Site, wait_until
 
 pytestmark = pytest.mark.both_io
 DATA = b"data" * 1024
@@ -115,6 +115,38 @@ def test_a_flush_that_fails_once(site: Site, export: str, bystander: Client) -> 
     with site.connect(export) as nbd:
         nbd.write(0, DATA)
         nbd.flush()
+
+
+def test_a_sync_that_fails_as_the_volume_is_closed(site: Site, export: str) -> None:
+    """What was acknowledged is lost, and nobody was told: no flush after it says yes."""
+    with site.connect(export) as nbd:
+        nbd.write(0, b"lost" * 1024)
+        site.faults.fail("fdatasync", count=1, path=site.path(export))
+        site.gateway.api("POST", f"volumes/frail/{export}/reopen")
+    assert degraded(site, export).startswith("close: ")
+    assert site.volume(export)["writes_refused"] is True
+    with site.connect(export) as nbd:
+        assert nbd.request(Cmd.FLUSH).error == 5
+        assert nbd.request(Cmd.WRITE, 0, payload=DATA).error == 5
+        assert nbd.request(Cmd.READ, 4096, 4096).error == 0
+    reopen(site, export)
+    with site.connect(export) as nbd:
+        nbd.write(0, DATA)
+        nbd.flush()
+
+
+def test_a_sync_that_fails_as_its_last_export_goes(site: Site) -> None:
+    export = site.export()
+    with site.connect(export) as nbd:
+        nbd.write(0, DATA)
+    wait_until(lambda: not site.volume(export)["sessions"])
+    site.faults.fail("fdatasync", count=1, path=site.path(export))
+    site.gateway.api("DELETE", f"exports/{export}")
+    wait_until(lambda: site.volume(export)["health"] == "degraded")
+    assert site.volume(export)["reason"].startswith("close: ")
+    site.gateway.api("POST", "exports", {"name": export, "volume": f"{POOL}/{export}"})
+    assert site.volume(export)["writes_refused"] is True
+    reopen(site, export)
 
 
 def test_a_stable_write_that_fails(site: Site, export: str, bystander: Client) -> None:

@@ -85,6 +85,7 @@ pub fn volume() -> Arc<Volume> {
         offset: 0,
         length: None,
         device: false,
+        suspect: None,
     };
     Volume::with_backstore(1, spec, Box::new(Memory(Mutex::new(vec![0; SIZE as usize]))))
 }

@@ -43,6 +43,8 @@ pub struct VolumeSpec {
     pub length: Option<u64>,
     /// The path must be a block device (else: must be a regular file).
     pub device: bool,
+    /// Why its data is not all that was acknowledged, if nobody has been told so yet: writes are refused from the start.
+    pub suspect: Option<String>,
 }
 
 /// What [`Volume::start`] has made of a request.

@@ -18,7 +18,7 @@ pub struct VolumeSpec(pub volume::VolumeSpec);
 #[pymethods]
 impl VolumeSpec {
     #[new]
-    #[pyo3(signature = (*, path, direct, write_through, read_only, block_size, offset = 0, length = None, device = false))]
+    #[pyo3(signature = (*, path, direct, write_through, read_only, block_size, offset = 0, length = None, device = false, suspect = None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         path: PathBuf,
@@ -29,11 +29,22 @@ impl VolumeSpec {
         offset: u64,
         length: Option<u64>,
         device: bool,
+        suspect: Option<String>,
     ) -> PyResult<Self> {
         if !block_size.is_power_of_two() {
             return Err(PyValueError::new_err("block_size is a power of two"));
         }
-        Ok(Self(volume::VolumeSpec { path, direct, write_through, read_only, block_size, offset, length, device }))
+        Ok(Self(volume::VolumeSpec {
+            path,
+            direct,
+            write_through,
+            read_only,
+            block_size,
+            offset,
+            length,
+            device,
+            suspect,
+        }))
     }
 
     fn __repr__(&self) -> String {

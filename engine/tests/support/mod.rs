@@ -57,6 +57,7 @@ impl Image {
             offset: 0,
             length: None,
             device: false,
+            suspect: None,
         }
     }
 }

@@ -100,6 +100,8 @@ class Core:
         self.revisions: dict[str, int] = {}
         self.made: dict[str, Volume] = {}
         self.opened: dict[str, Opened] = {}
+        self.suspects: dict[str, str] = {}
+        """Volumes whose acknowledged data was lost as they were closed: clients are to be told."""
         self.published: dict[ExportName, Published] = {}
         self.offers: dict[TargetName, Offer] = {}
         self.let_in: dict[TargetName, int] = {}

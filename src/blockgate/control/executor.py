@@ -56,6 +56,11 @@ log = logging.getLogger(__name__)
 # What open(2) says of a read-only file system, a missing right, an immutable file.
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
+_LOST_AT_CLOSE = (
+    "close: what had been acknowledged could not be made stable; writes are refused until it is "
+    "reopened"
+)
+
 CLOSE_DRAIN_MS = 5000
 """How long a closing volume waits for commands in flight, and for its data to be stable."""
 
@@ -288,8 +293,10 @@ class Executor:
                     f"Volume {opened.volume.ref} is not closed yet: {error.strerror or error}.",
                     "Closing it is tried again by itself. See whether its pool's storage hangs.",
                 ) from error
-            # It is closed, and its last flush failed: clients were told so, or never promised.
             log.warning("volume %s did not close cleanly: %s", opened.volume.ref, error)
+            if error.errno == errno.ENOTRECOVERABLE:
+                # A client that comes back would have its next flush acknowledged.
+                self._core.suspects[uuid] = _LOST_AT_CLOSE
         self._core.opened.pop(uuid, None)
 
     async def _open(self, volume: Volume, may_be_read_only: bool) -> None:
@@ -302,6 +309,7 @@ class Executor:
                 raise
             read_only = True
             handle = await self._core.data_plane.open_volume(self._spec(volume, read_only))
+        self._core.suspects.pop(volume.uuid, None)
         self._core.opened[volume.uuid] = Opened(handle, volume, read_only)
 
     def _spec(self, volume: Volume, read_only: bool) -> VolumeSpec:
@@ -317,6 +325,7 @@ class Executor:
             read_only=read_only,
             device=location.device,
             offset=location.offset,
+            suspect=self._core.suspects.get(volume.uuid),
         )
 
     async def _resize(self, volume: Volume) -> None:

@@ -18,7 +18,11 @@ from blockgate.model.units import UnitIdentity
 
 @dataclass(frozen=True, slots=True)
 class VolumeSpec:
-    """How to open a volume's data: `size` bytes from `offset`. `device`: a block device."""
+    """How to open a volume's data: `size` bytes from `offset`. `device`: a block device.
+
+    `suspect`: why not all that was acknowledged is there, if no client was told:
+    writes are refused.
+    """
 
     path: str
     size: int
@@ -28,6 +32,7 @@ class VolumeSpec:
     read_only: bool = False
     device: bool = False
     offset: int = 0
+    suspect: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +259,8 @@ class DataPlane(Protocol):
 
     async def close_volume(self, handle: int, drain_ms: int) -> None:
         """Disconnect its sessions, drain, make stable, close. A handle that is gone is no error.
-        EBUSY: not over after `drain_ms`; it stays locked, and a later call goes on from there."""
+        EBUSY: not over after `drain_ms`; it stays locked, and a later call goes on from there.
+        ENOTRECOVERABLE: closed, but acknowledged data is lost, and no client has been told."""
         ...
 
     async def swap_gate(self, handle: int, gate: Gate) -> None:

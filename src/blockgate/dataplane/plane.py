@@ -212,6 +212,7 @@ class EngineDataPlane:
             # grown could not be used without closing it.
             length=None,
             device=spec.device,
+            suspect=spec.suspect,
         )
         self._refuse_when_stopped()
         return await self._volume_calls.open(spec.path, self._engine.open_volume, engine_spec)

@@ -94,6 +94,10 @@ struct File {
 impl File {
     fn open(spec: &VolumeSpec, on_degraded: OnDegraded) -> Result<File, OpenError> {
         let opened = open::open(spec)?;
+        let health = HealthCell::new(on_degraded);
+        if let Some(why) = &spec.suspect {
+            health.refuse_writes(|| why.clone());
+        }
         let device_block = match opened.is_device {
             true => sys::device_block(&opened.fd).map_err(|e| OpenError::from_io("BLKSSZGET", &e))?,
             false => 1,
@@ -120,7 +124,7 @@ impl File {
             syncs: Syncs::new(open::flags(spec)),
             underway: Underway::default(),
             flushes: Flushes::default(),
-            health: HealthCell::new(on_degraded),
+            health,
             closed: AtomicBool::new(false),
         })
     }
@@ -290,12 +294,20 @@ impl File {
         Ok(size)
     }
 
-    /// Make stable, let go. What comes after finds nothing to read or write.
+    /// Make stable, let go. What comes after finds nothing to read or write. `ENOTRECOVERABLE`: what was acknowledged
+    /// is lost, and no client has been told.
     fn close(&self) -> io::Result<()> {
         if self.closed.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
-        let flushed = self.flush().map_err(|fault| fault.settle("close", &self.health));
+        let is_told = self.health.writes_refused();
+        let flushed = self.flush().map_err(|fault| {
+            let errno = fault.settle("close", &self.health);
+            match self.health.writes_refused() && !is_told {
+                true => libc::ENOTRECOVERABLE,
+                false => errno,
+            }
+        });
         self.syncs.clear();
         self.mapped.clear();
         if let Some(tail) = &self.tail {

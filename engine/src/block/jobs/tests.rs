@@ -31,6 +31,7 @@ impl Image {
             offset: 0,
             length: None,
             device: false,
+            suspect: None,
         };
         Volume::open(id, spec, Box::new(|_| ())).unwrap()
     }

@@ -79,6 +79,7 @@ impl Fixture {
             offset: 0,
             length: None,
             device: false,
+            suspect: None,
         };
         let volume = Volume::with_backstore(1, spec, Box::new(storage.clone()));
         Fixture { volume, storage, mailbox: Mailbox::new(16).unwrap() }

@@ -155,6 +155,32 @@ fn a_write_back_that_failed_ends_all_writing() {
     close(&again);
 }
 
+/// Nobody was told: a client that comes back could go on, and be told that all is well.
+#[test]
+fn what_is_lost_by_the_sync_of_a_close_is_told_when_it_is_open_again() {
+    let Some(small) = Mount::tmpfs(1 << 20) else { return };
+    let image = TempFile::sparse(small.path.to_str().unwrap(), 16 << 20);
+    let Some(device) = Loop::new(image, 512) else { return };
+    let spec = VolumeSpec { device: true, ..spec(&device.path) };
+    let (volume, _) = open(&spec);
+    let shard = Shard::new(&volume, false);
+    for n in 0..16 {
+        shard.write(n << 18, &[7; 256 << 10], plain()).unwrap();
+    }
+    let closed = volume.close(Duration::from_secs(20));
+    assert_eq!(closed.unwrap_err().raw_os_error(), Some(libc::ENOTRECOVERABLE));
+    let (again, told) = open(&VolumeSpec { suspect: Some("close: lost; writes are refused".into()), ..spec.clone() });
+    degraded(&again, &told, "close: lost; writes are refused");
+    let shard = Shard::new(&again, false);
+    assert_eq!((shard.flush(), shard.write(0, &[1; 512], plain())), (Err(libc::EIO), Err(libc::EIO)));
+    assert!(shard.read(0, 512).is_ok(), "reads go on");
+    let closed = again.close(Duration::from_secs(20));
+    assert_ne!(closed.unwrap_err().raw_os_error(), Some(libc::ENOTRECOVERABLE), "it has been told");
+    let (sound, _) = open(&spec);
+    assert_eq!(Shard::new(&sound, false).flush(), Ok(()));
+    close(&sound);
+}
+
 #[test]
 fn no_sync_takes_another_ones_error() {
     let Some(small) = Mount::tmpfs(1 << 20) else { return };

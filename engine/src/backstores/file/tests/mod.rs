@@ -111,6 +111,7 @@ pub fn spec(path: &Path) -> VolumeSpec {
         offset: 0,
         length: None,
         device: false,
+        suspect: None,
     }
 }
 
