@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
@@ -129,6 +131,7 @@ def completion(
 def main() -> NoReturn:
     """The console script; its exit status is documented in ``--help``."""
     as_json = "--json" in sys.argv[1:]
+    _open_what_is_closed()
     try:
         watch_stdout()
         try:
@@ -140,6 +143,15 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+def _open_what_is_closed() -> None:
+    """An input that the caller has closed is an empty one, and what is said of an error is for
+    nobody. Neither may end a command in the middle of its change."""
+    if sys.stdin is None:
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")
 
 
 def _run(*, as_json: bool) -> None:

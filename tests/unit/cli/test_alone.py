@@ -108,6 +108,30 @@ def test_without_an_output_nothing_is_sent(arguments: list[str], tmp_path: Path)
     assert "Nothing was sent." in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("closed", "arguments", "status"),
+    [
+        ("<&-", ["chap", "set", "u"], 2),
+        ("<&-", ["apply", "-f", "-"], 2),
+        ("2>&-", ["volume", "create", "main/a", "--size", "1M"], 6),
+    ],
+)
+def test_without_an_input_or_a_place_for_errors_the_status_is_the_same(
+    closed: str, arguments: list[str], status: int, tmp_path: Path
+) -> None:
+    shell = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh"]
+    done = subprocess.run(
+        [*shell, sys.executable, "-m", "blockgate", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "BLOCKGATE_API": f"unix:{tmp_path}/none.sock"},
+        stdin=subprocess.DEVNULL,
+    )
+    assert (done.returncode, done.stdout) == (status, "")
+    assert bool(done.stderr) == (closed == "<&-") and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("arguments", PRINTS, ids=" ".join)
 def test_output_that_nobody_reads_ends_it_as_it_ends_others(arguments: list[str]) -> None:
     ours, theirs = os.pipe()
