@@ -165,7 +165,8 @@ def _still_holds(handshake: Handshake, agreed: Transmission, directory: ExportDi
     return (
         view is not None
         and view.volume == agreed.volume
-        and view.read_only == agreed.read_only
+        # One that was told of a read-only export still has that where others may write by now.
+        and (agreed.read_only or not view.read_only)
         and (handshake.secure or not view.tls_required)
         and view.admits(handshake.peer)
     )

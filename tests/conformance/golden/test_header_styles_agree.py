@@ -136,6 +136,19 @@ def test_read_only_exports_refuse_every_change(read_only: Clients) -> None:
         assert client.request(Cmd.READ, 0, 4096).error == 0
 
 
+def test_who_was_told_of_a_read_only_export_keeps_it_when_others_may_write(
+    shared_gateway: Gateway, volume: str
+) -> None:
+    address = f"127.0.0.1:{shared_gateway.nbd_port}"
+    export = shared_gateway.add_export(volume, read_only=True)
+    with Client.open(address, export) as reader:
+        shared_gateway.api("PATCH", f"exports/{export}", {"read_only": False})
+        with Client.open(address, export) as writer:
+            writer.write(0, b"new")
+        assert reader.read(0, 3) == b"new"
+        assert reader.request(Cmd.WRITE, 0, payload=b"xy").error == EPERM
+
+
 def seek_extents(path: Path, offset: int, length: int) -> list[tuple[int, int]]:
     """(length, status) as SEEK_DATA and SEEK_HOLE tell it: 0 for data, HOLE | ZERO for holes."""
     found = []
