@@ -149,9 +149,9 @@ def _open_what_is_closed() -> None:
     """An input that the caller has closed is an empty one, and what is said of an error is for
     nobody. Neither may end a command in the middle of its change."""
     if sys.stdin is None:
-        sys.stdin = Path(os.devnull).open(encoding="utf-8")
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 (until the end)
     if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (until the end)
 
 
 def _run(*, as_json: bool) -> None:
