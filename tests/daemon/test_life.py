@@ -129,7 +129,7 @@ def test_both_families_host_names_and_unix(start_gateway: Callable[..., Gateway]
     for address in addresses:
         host, _, port = address.rpartition(":")
         assert int(port) > 0
-        with socket.create_connection((host.strip("[]"), int(port)), 10) as sock:
+        with socket.create_connection((host.strip("[]"), int(port)), 60) as sock:
             assert sock.recv(8) == b"NBDMAGIC"
 
 
@@ -241,7 +241,7 @@ def unread_bytes(sock: socket.socket) -> int:
 def test_a_stop_waits_for_the_api_requests_in_flight(gateway: Gateway) -> None:
     """A request whose body is still coming when SIGTERM comes is answered."""
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(20)
+        sock.settimeout(60)
         sock.connect(str(gateway.api_socket))
         body = json.dumps({"name": "late", "directory": str(gateway.directory)}).encode()
         head = f"POST /v1/pools HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"

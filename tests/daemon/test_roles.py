@@ -159,7 +159,7 @@ def test_a_certificate_names_its_caller_and_an_unknown_token_nobody(
 def test_a_stranger_is_refused_before_the_body_is_read(tls_gateway: TlsGateway) -> None:
     context = tls_gateway.certificates.client_context(with_certificate=False)
     with (
-        socket.create_connection(("localhost", tls_gateway.port), 10) as raw,
+        socket.create_connection(("localhost", tls_gateway.port), 60) as raw,
         context.wrap_socket(raw, server_hostname="localhost") as sock,
     ):
         sock.sendall(b"POST /v1/apply HTTP/1.1\r\nHost: x\r\nContent-Length: 8000000\r\n\r\n")

@@ -115,7 +115,7 @@ def test_progress_is_told_and_the_source_stays(slow: tuple[Gateway, FaultFS]) ->
     assert gateway.run_cli("export", "add", "lab/a", "--read-only").returncode == 0
     assert gateway.run_cli("volume", "delete", "lab/a", "--yes").returncode == 4
     fs.remove()
-    thread.join(30)
+    thread.join(120)
     assert answers[0].status_code == 201, answers[0].text
     assert gateway.api("GET", "operations") == []
     root = fs.root / "lab"
@@ -126,7 +126,7 @@ def test_a_kill_in_the_middle(slow: tuple[Gateway, FaultFS]) -> None:
     gateway, fs = slow
     number, thread, answers = begin(gateway, fs)
     kill(gateway, fs)
-    thread.join(30)
+    thread.join(120)
     assert answers == [None]
     gateway.start()
     wait_until(lambda: gateway.api("GET", f"operations/{number}")["state"] == "done")
@@ -139,7 +139,7 @@ def test_a_source_that_goes_away_meanwhile(slow: tuple[Gateway, FaultFS]) -> Non
     gateway, fs = slow
     number, thread, _ = begin(gateway, fs)
     kill(gateway, fs)
-    thread.join(30)
+    thread.join(120)
     (fs.root / "lab" / "a.img").unlink()
     gateway.start()
     wait_until(lambda: gateway.api("GET", f"operations/{number}")["state"] == "failed")
@@ -157,9 +157,9 @@ def test_a_stop_in_the_middle(slow: tuple[Gateway, FaultFS]) -> None:
     wait_until(lambda: fs.hung())
     wait_until(lambda: "asked to stop" in gateway.log())
     fs.remove()
-    stopping.join(60)
+    stopping.join(120)
     assert not stopping.is_alive()
-    thread.join(30)
+    thread.join(120)
     gateway.start()
     wait_until(lambda: gateway.api("GET", f"operations/{number}")["state"] == "done")
     assert not list((fs.root / "lab").rglob("*.new"))

@@ -245,7 +245,7 @@ def test_a_connection_is_closed_when_its_writes_are_over(gateway: Gateway, frail
         frail.remove()
         assert [session.logged_out(itt, by) for by, itt in asked.items()] == [0, 0]
         for number, closed in enumerate((itself, other)):
-            closed.wait_closed(10)
+            closed.wait_closed()
             assert session.command(cdbs.write10(8 * number, 8), write=new).status == cdbs.GOOD
         assert session.command(cdbs.read10(0, 16), read=2 * 4096).data == 2 * new
 

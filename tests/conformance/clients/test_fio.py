@@ -45,7 +45,7 @@ def fio(uri: str, **settings: object) -> None:
 
 
 def wait_for_listener(process: subprocess.Popen[bytes], path: Path) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         assert process.poll() is None and time.monotonic() < deadline, "nbdkit did not start"
         with socket.socket(socket.AF_UNIX) as probe:
@@ -68,7 +68,7 @@ def tls_proxy(lab: Laboratory, export: str, transport: Transport) -> Iterator[st
             yield f"nbd+unix:///?socket={path}"
         finally:
             proxy.terminate()
-            proxy.wait(20)
+            proxy.wait(60)
 
 
 @some_ways

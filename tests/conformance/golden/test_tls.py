@@ -126,7 +126,7 @@ def test_plaintext_sent_ahead_of_tls_is_not_taken_for_its_content(
         tls = certificates.client_context().wrap_socket(
             connection.sock, server_hostname="localhost"
         )
-        tls.settimeout(10)
+        tls.settimeout(60)
         if not tls.recv(1):
             raise EOFError
 

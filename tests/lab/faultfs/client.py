@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 _REPOSITORY: Final = Path(__file__).resolve().parents[3]
-_START_TIMEOUT_S: Final = 20.0
+_START_TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.01
 
 

@@ -305,7 +305,7 @@ def test_hang_until_released(faults: FaultFS, durable_file: Path) -> None:
         assert (faults.root / "other").read_bytes() == b"o" * 4096, "another file goes on"
         assert not answers
         assert faults.remove(rule) == 1
-        thread.join(10)
+        thread.join(60)
     assert answers == [b"a" * 10]
 
 
@@ -317,7 +317,7 @@ def test_a_hung_write_delays_no_other(faults: FaultFS, durable_file: Path) -> No
         faults.wait_hung()
         os.pwrite(file.fileno(), b"w", 8192)
         faults.remove(rule)
-        thread.join(10)
+        thread.join(60)
         assert os.pread(file.fileno(), 1, 0) == b"h"
 
 
@@ -336,7 +336,7 @@ def test_power_loss_ends_what_hangs(faults: FaultFS, durable_file: Path) -> None
         thread.start()
         faults.wait_hung()
         faults.power_loss()
-        thread.join(10)
+        thread.join(60)
     assert errors == [errno.EIO]
 
 
@@ -435,7 +435,7 @@ def test_stop_with_something_hanging() -> None:
     thread.start()
     fs.wait_hung()
     fs.stop()
-    thread.join(10)
+    thread.join(60)
     assert errors == [errno.ECONNABORTED]
     assert not fs.root.exists()
 

@@ -70,7 +70,7 @@ def test_one_that_cannot_start_says_why_and_with_which_status(
             cwd=Path("/"),
             env={},
         )
-        assert ended.wait(20) == 2
+        assert ended.wait(60) == 2
         assert ended.poll() == 2
         ended.send_signal(signal.SIGKILL)  # to nobody
 
@@ -80,6 +80,6 @@ def test_its_daemons_end_with_it() -> None:
         gateway = Gateway(io="epoll", shards=1, launch=forks.launch)
         gateway.start()
         ended = os.pidfd_open(gateway.pid)
-    assert gateway.wait(20) == -signal.SIGKILL
+    assert gateway.wait(60) == -signal.SIGKILL
     os.close(ended)
     gateway.close()

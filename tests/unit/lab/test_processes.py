@@ -32,7 +32,7 @@ def child(code: str, notify: NotifySocket, *arguments: str) -> subprocess.Popen[
 def test_ready_is_heard_among_other_lines(tmp_path: Path) -> None:
     with NotifySocket(tmp_path / "n") as notify:
         process = child(SAY, notify, "STATUS=soon\nREADY=1")
-        notify.wait("READY=1", process, 20)
+        notify.wait("READY=1", process, 60)
         assert notify.messages == ["STATUS=soon\nREADY=1"]
         process.communicate()
 
@@ -41,7 +41,7 @@ def test_a_process_that_ends_is_not_waited_for(tmp_path: Path) -> None:
     with NotifySocket(tmp_path / "n") as notify:
         process = child("raise SystemExit(3)", notify)
         with pytest.raises(ProcessEnded, match="status 3"):
-            notify.wait("READY=1", process, 20)
+            notify.wait("READY=1", process, 60)
         process.communicate()
 
 

@@ -176,7 +176,7 @@ async def test_more_clients_than_events_in_a_turn(
     def storm() -> None:
         with ExitStack() as stack:
             sockets = [
-                stack.enter_context(socket.create_connection((host, int(port)), 20))
+                stack.enter_context(socket.create_connection((host, int(port)), 60))
                 for _ in range(count)
             ]
             connections = [Negotiation(sock) for sock in sockets]
@@ -198,7 +198,7 @@ async def test_more_clients_than_events_in_a_turn(
 
 def next_events(engine: _engine.Engine) -> list[_engine.Event]:
     """The next events, waiting for at least one."""
-    ready, _, _ = select.select([engine.event_fd], [], [], 10)
+    ready, _, _ = select.select([engine.event_fd], [], [], 60)
     assert ready, "no event"
     return engine.next_events()
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from tests.conformance.iscsi.client.pdu import Decoder, Opcode, Pdu, encode
 
-TIMEOUT_S: Final = 20.0
+TIMEOUT_S: Final = 60.0
 
 
 class Closed(Exception):

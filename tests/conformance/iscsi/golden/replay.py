@@ -8,7 +8,7 @@ from typing import Final
 
 from tests.conformance.iscsi.golden.script import Differs, Known, Line, compare, encode
 
-TIMEOUT_S: Final = 20.0
+TIMEOUT_S: Final = 60.0
 _HEADER: Final = 48
 
 

@@ -57,7 +57,7 @@ def test_logout_of_one_connection(connect: Connect) -> None:
     session = connect(keys=SEVERAL)
     second = session.add_connection()
     assert session.logout(reason=1, cid=second.cid, on=second) == 0
-    second.wait_closed(10)
+    second.wait_closed()
     assert session.command(cdbs.TEST_UNIT_READY).status == cdbs.GOOD
 
 
@@ -77,7 +77,7 @@ def test_connection_reinstatement(connect: Connect, keys: dict[str, str]) -> Non
     other = session.add_connection() if keys is SEVERAL else None
     old = session.connections[0]
     new = session.reinstate(old)
-    old.wait_closed(10)
+    old.wait_closed()
     old.close()
     for connection in (new, other):
         if connection is not None:
@@ -90,7 +90,7 @@ def test_session_reinstatement(connect: Connect, target: Target) -> None:
     """RFC 7143 section 6.3.5: the same ISID with TSIH 0 takes the former session's place."""
     old = connect("again")
     new = Session(target.address, target.name, initiator=old.initiator, isid=old.isid).login()
-    old.connection.wait_closed(10)
+    old.connection.wait_closed()
     new.clear_attentions()
     assert new.command(cdbs.TEST_UNIT_READY).status == cdbs.GOOD
     new.close()
@@ -105,9 +105,9 @@ def test_logout_for_recovery_is_refused(connect: Connect) -> None:
 def test_a_silent_initiator_is_asked_and_given_up(iscsi: Gateway) -> None:
     target = add_target(iscsi, parameters={"nop_interval": 1, "nop_timeout": 1})
     session = Session(target.address, target.name).login()
-    asked, _ = session.connection.receive_until(lambda pdu: pdu.opcode == Opcode.NOP_IN, 10)
+    asked, _ = session.connection.receive_until(lambda pdu: pdu.opcode == Opcode.NOP_IN)
     assert asked.ttt != p.NO_TAG
-    session.connection.wait_closed(10)
+    session.connection.wait_closed()
     session.close()
 
 
@@ -115,7 +115,7 @@ def test_an_initiator_that_answers_stays(iscsi: Gateway) -> None:
     target = add_target(iscsi, parameters={"nop_interval": 1, "nop_timeout": 30})
     with Session(target.address, target.name) as session:
         for _ in range(3):
-            asked, _ = session.connection.receive_until(lambda pdu: pdu.opcode == Opcode.NOP_IN, 10)
+            asked, _ = session.connection.receive_until(lambda pdu: pdu.opcode == Opcode.NOP_IN)
             answer = p.nop_out(p.NO_TAG, asked.ttt, asked.data)
             session.connection.send(session.number(answer))
         assert session.ping() == b"ping"
@@ -125,7 +125,7 @@ def ask_to_stop(gateway: Gateway, session: Session) -> int:
     """SIGTERM; Parameter3 of the message that asks the session to log out (11.9.1: event 1)."""
     assert gateway.process is not None
     gateway.process.send_signal(signal.SIGTERM)
-    asked, _ = session.connection.receive_until(lambda p: p.opcode == Opcode.ASYNC_MESSAGE, 20)
+    asked, _ = session.connection.receive_until(lambda p: p.opcode == Opcode.ASYNC_MESSAGE)
     assert asked.get(36, 1) == 1
     return asked.get(42, 2)
 
@@ -145,7 +145,7 @@ def test_drain(start_gateway: Callable[..., Gateway], iscsi: Gateway) -> None:
         Session(address, target.name, initiator="iqn.2026-01.org.example:late").login()
     assert failed.value.status == 0x0301  # service unavailable (11.13.5)
     assert session.logout() == 0
-    session.connection.wait_closed(30)
+    session.connection.wait_closed()
     assert gateway.wait() == 0, "without waiting for anybody else"
     session.close()
 
@@ -158,7 +158,7 @@ def test_drain_of_one_that_stays(start_gateway: Callable[..., Gateway], iscsi: G
     session = Session(target.address, target.name).login()
     began = time.monotonic()
     assert ask_to_stop(gateway, session) == 1
-    session.connection.wait_closed(30)
+    session.connection.wait_closed()
     assert time.monotonic() - began >= 0.9
     assert gateway.wait() == 0
     session.close()
@@ -171,12 +171,12 @@ def test_a_target_that_is_removed(iscsi: Gateway) -> None:
     second = session.add_connection()
     with ThreadPoolExecutor() as threads:
         removed = threads.submit(iscsi.run_cli, "target", "remove", target.name, "--force")
-        asked, _ = session.connection.receive_until(lambda p: p.opcode == Opcode.ASYNC_MESSAGE, 20)
+        asked, _ = session.connection.receive_until(lambda p: p.opcode == Opcode.ASYNC_MESSAGE)
         assert (asked.get(36, 1), asked.get(42, 2) >= 1) == (1, True)
-        asked, _ = second.receive_until(lambda p: p.opcode == Opcode.ASYNC_MESSAGE, 20)
+        asked, _ = second.receive_until(lambda p: p.opcode == Opcode.ASYNC_MESSAGE)
         assert asked.get(36, 1) == 1
         assert session.ping() == b"ping"
-        session.connection.wait_closed(30)
+        session.connection.wait_closed()
         assert removed.result().returncode == 0
     session.close()
 

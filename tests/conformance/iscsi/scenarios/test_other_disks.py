@@ -43,7 +43,7 @@ def test_another_disk_under_a_live_lun(iscsi: Gateway, way: object, is_open: boo
 
     with ThreadPoolExecutor() as threads:
         changed = threads.submit(iscsi.run_cli, *command, "--force", stdin=document)
-        asked, _ = session.connection.receive_until(lambda p: p.opcode == Opcode.ASYNC_MESSAGE, 20)
+        asked, _ = session.connection.receive_until(lambda p: p.opcode == Opcode.ASYNC_MESSAGE)
         while asked.get(36, 1) != 1:  # AsyncEvent 1: the target asks for a logout (11.9.1)
             asked, _ = session.connection.receive_until(
                 lambda p: p.opcode == Opcode.ASYNC_MESSAGE, 20
