@@ -270,6 +270,52 @@ fn a_header_that_waits_for_room_is_tried_once_and_then_when_there_may_be_some() 
     });
 }
 
+/// Nobody that holds the room is silent, so that none is to be had, for however long one waits.
+#[test]
+fn a_header_that_has_waited_for_room_for_long_is_refused_and_its_shard_goes_on() {
+    for path in paths() {
+        let held = Held::new(64 * MIB);
+        let target = Target::start(path, &[("shard_hard_bytes", 8 << 20), ("silent_data_ms", 50)], 1, |engine| {
+            let volume = held.volume(engine);
+            engine.swap_gate(volume, scsi_gate(2, 64 * MIB)).unwrap();
+            volume
+        });
+        let data = pattern(1, 256 << 10);
+        // WRITEs that have all their data, and wait for a READ that hangs.
+        let mut holders: Vec<Initiator> = (0..9)
+            .map(|k| {
+                let mut agreed = Agreed { queue_depth: 64, ..Agreed::session(10 + k) };
+                agreed.terms.first_burst = 256 << 10;
+                let mut one = target.login(&agreed);
+                one.ask(512, read10(0, 1));
+                for _ in 0..if k == 0 { 8 } else { 1 } {
+                    let bhs = one.command(0xa2, 256 << 10, write10(512, 512));
+                    one.send(bhs, &data);
+                }
+                one.ping();
+                one
+            })
+            .collect();
+        let mut others: Vec<Initiator> = (1..4).map(|session| target.login(&small_bursts(session))).collect();
+        let wait = |it: &mut Initiator| {
+            let bhs = it.command(0xa1, 512, write10(8, 1));
+            it.send(bhs, &[1; 512]);
+            bhs
+        };
+        let waiting: Vec<[u8; 48]> = others.iter_mut().map(wait).collect();
+        for (it, bhs) in others.iter_mut().zip(waiting) {
+            assert_eq!(it.answer(itt(bhs)).1.status(), 0x28, "TASK SET FULL");
+            it.ping();
+        }
+        holders[0].ping();
+        drop((holders, others));
+        target.eventually("all has ended", |engine| {
+            held.finish(Err(libc::EIO));
+            engine.tasks().is_empty()
+        });
+    }
+}
+
 /// However many others announce data and send none: each of them has the room once, at most, before it.
 #[test]
 fn who_waits_for_room_has_its_turn() {

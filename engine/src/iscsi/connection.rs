@@ -407,6 +407,9 @@ impl Connection {
                 if let Some((session, _)) = self.session() {
                     session.clone().borrow_mut().try_again(ctx);
                 }
+                // What was due is due until it has had its turn, which sets the next timer: one that is set now would
+                // be due at once, and the turn never come.
+                return Ok(());
             }
             Some((at_ms, Due::Pong)) if at_ms <= ctx.now_ms() && self.is_ping_late(ctx) => {
                 return Err("the initiator does not answer".into());
