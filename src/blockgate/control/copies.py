@@ -12,6 +12,7 @@ from blockgate.control.changes import Build, Changes, Request
 from blockgate.control.core import Core
 from blockgate.control.draft import Draft
 from blockgate.control.failures import explain
+from blockgate.control.places import check_there
 from blockgate.control.reading import Reading
 from blockgate.control.sources import writable_exports, writable_targets
 from blockgate.control.views import VolumeInfo, plain, volume_info
@@ -75,6 +76,7 @@ class Copies:
             volume = _volume(ref, uuid, wish, stated, origin, source)
             backstore = self._core.backstore(pool)
             await self._look(pool, f"creating {ref}", lambda: backstore.check_new(volume))
+            await check_there(self._core, pool)
 
             def build(config: Configuration) -> Draft:
                 if source is not None:

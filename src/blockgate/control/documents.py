@@ -20,7 +20,7 @@ from blockgate.control.draft import Draft
 from blockgate.control.exports import export_tightens
 from blockgate.control.failures import explain
 from blockgate.control.history import History
-from blockgate.control.places import DataPlaces, check_place
+from blockgate.control.places import DataPlaces, check_place, check_there
 from blockgate.control.pools import labelled
 from blockgate.control.psk import SECRETS_LOCK, PskUsers
 from blockgate.control.resolve import Facts, resolve, restore
@@ -150,6 +150,7 @@ class Documents:
             await check_place(self._core, after.pools[name], after.pools.values())
         await self._claim(draft, after)
         registered = {volume.uuid for volume in draft.registered}
+        fresh: set[PoolName] = set()
         checks: defaultdict[PoolName, list[Callable[[PoolBackstore], None]]] = defaultdict(list)
         for volume in draft.volumes.values():
             if volume is None:
@@ -157,6 +158,7 @@ class Documents:
             old = before.get(volume.uuid)
             if old is None and volume.uuid not in registered:
                 _check_prealloc(after.pools[volume.pool], volume)
+                fresh.add(volume.pool)
                 checks[volume.pool].append(lambda b, v=volume: b.check_new(v))  # type: ignore[misc]
             elif old is not None:
                 if old != volume:
@@ -167,6 +169,8 @@ class Documents:
                     checks[volume.pool].append(lambda b, o=old, v=volume: b.check_resize(o, v.size))  # type: ignore[misc]
         for name, works in checks.items():
             await self._in_pool(after.pools[name], f"checking pool {name}", _all_of(works))
+        for name in sorted(fresh):
+            await check_there(self._core, after.pools[name])
         await self._guard(draft, after, force)
 
     async def _claim(self, draft: Draft, after: Configuration) -> None:

@@ -23,6 +23,7 @@ from blockgate.control.looks import Look
 from blockgate.model.config import Configuration, Pool, PoolKind, Volume
 from blockgate.model.errors import BlockgateError, Conflict, InvalidInput, Refused, Unavailable
 from blockgate.model.names import VolumeRef
+from blockgate.model.showing import among
 
 Identity = tuple[str, int, int]
 
@@ -102,6 +103,35 @@ async def check_place(core: Core, pool: Pool, others: Iterable[Pool]) -> None:
                 "Use directories side by side.",
                 code="nested",
             )
+
+
+async def check_there(core: Core, pool: Pool) -> None:
+    """Refuse to make a volume in a directory that has nothing of the pool's volumes.
+
+    That is what a mount point looks like while nothing is mounted: what is made there is gone as
+    soon as the pool's own file system comes back.
+    """
+    if pool.kind is PoolKind.BLOCK or core.config.pools.get(pool.name) != pool:
+        return
+    made = core.made
+    volumes = [v for v in core.config.volumes.values() if v.pool == pool.name and v.uuid in made]
+    backstore = core.backstore(pool)
+
+    def labelled(volume: Volume) -> bool:
+        try:
+            return backstore.read_label(volume) is not None
+        except (OSError, BlockgateError):
+            return True  # it cannot be read, but is there
+
+    if not volumes or await core.in_pool(pool, lambda: any(map(labelled, volumes))):
+        return
+    held = among([str(volume.ref) for volume in volumes], "volume")
+    raise Unavailable(
+        f"Nothing is in {pool.path} of the volumes that pool {pool.name} has: {held}.",
+        "Mount the file system that holds them. If they are lost for good, forget them first: "
+        f"blockgate volume forget {volumes[0].ref}.",
+        code="pool-away",
+    )
 
 
 async def _look(core: Core, pool: Pool, *, afresh: bool) -> list[Identity | None] | None:

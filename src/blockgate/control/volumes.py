@@ -12,7 +12,7 @@ from blockgate.control.changes import Build, Changes, Request
 from blockgate.control.core import Core
 from blockgate.control.draft import Draft
 from blockgate.control.failures import explain
-from blockgate.control.places import DataPlaces, check_place
+from blockgate.control.places import DataPlaces, check_place, check_there
 from blockgate.control.reading import Reading
 from blockgate.control.state import Cleanup, CleanupAction
 from blockgate.control.views import VolumeInfo, plain, volume_info
@@ -81,6 +81,7 @@ class Volumes:
                 )
             await self._own_place(pool)
             await self._check(pool, f"creating {ref}", lambda b: b.check_new(volume))
+            await check_there(self._core, pool)
             return build
 
         def build(config: Configuration) -> Draft:

@@ -50,6 +50,26 @@ async def test_a_link_that_came_to_lead_elsewhere(lab: Lab) -> None:
     assert not (lab.pool / "a.img").exists()
 
 
+async def test_nothing_is_made_in_a_mount_point_that_is_empty(lab: Lab) -> None:
+    """It would be gone as soon as the pool's own file system is there again."""
+    control, away, image = lab.control, lab.root / "away", lab.root / "image"
+    image.write_bytes(bytes(4096))
+    await control.volume_create(ADMIN, new_id(), "main/a", "1M")
+    lab.pool.rename(away)
+    lab.pool.mkdir()
+    for change in (
+        control.volume_create(ADMIN, new_id(), "main/b", "1M"),
+        control.volume_create(ADMIN, new_id(), "main/b", source=str(image)),
+        control.apply(ADMIN, new_id(), {"volumes": [{"name": "main/b", "size": "1M"}]}),
+    ):
+        with pytest.raises(Unavailable, match=r"Mount.*volume forget main/a") as caught:
+            await change
+        assert caught.value.code == "pool-away"
+    assert not (lab.pool / "b.img").exists()
+    await control.volume_forget(ADMIN, new_id(), "main/a")
+    await control.volume_create(ADMIN, new_id(), "main/b", "1M")
+
+
 async def test_a_pool_inside_another(lab: Lab) -> None:
     inner = lab.pool / "inner"
     inner.mkdir()
