@@ -12,7 +12,7 @@ from blockgate.control.changes import Build, Changes, Request
 from blockgate.control.core import Core
 from blockgate.control.draft import Draft
 from blockgate.control.failures import explain
-from blockgate.control.places import check_there
+from blockgate.control.places import check_not_own, check_there
 from blockgate.control.reading import Reading
 from blockgate.control.sources import writable_exports, writable_targets
 from blockgate.control.views import VolumeInfo, plain, volume_info
@@ -118,6 +118,7 @@ class Copies:
         return origin, source
 
     def _file(self, text: str) -> Origin:
+        check_not_own(self._core, text)
         real = Path(text).resolve()
         for volume in self._core.config.volumes.values():
             path = self._path(volume)

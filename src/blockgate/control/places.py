@@ -39,6 +39,14 @@ def identity_of(path: str) -> Identity | None:
     return "file", info.st_dev, info.st_ino
 
 
+def check_not_own(core: Core, path: str) -> None:
+    """Refuse what the gateway itself keeps: its state, and the key that its secrets are under."""
+    real, state = Path(os.path.realpath(path)), Path(os.path.realpath(core.settings.state_dir))
+    key = core.settings.key_file
+    if real.parent == state or (key is not None and str(real) == os.path.realpath(key)):
+        raise Refused(f"{path} belongs to the gateway itself.", "Use another file.")
+
+
 def _lineage(path: str) -> list[Identity | None]:
     """A directory itself, and all those that it is in."""
     real = Path(os.path.realpath(path))
@@ -224,8 +232,10 @@ class DataPlaces:
     async def claim(self, core: Core, pool: Pool, path: str, ref: VolumeRef) -> None:
         """Note that `path` becomes the data of volume `ref`.
 
-        `Conflict` if it is another's, `Unavailable` if it may be, in a pool that is silent.
+        `Refused` if it is the gateway's own, `Conflict` if it is another volume's, `Unavailable` if
+        it may be that of one in a pool that is silent.
         """
+        await core.ask_pool(pool, check_not_own, core, path)
         try:
             identity = await core.ask_pool(pool, identity_of, path)
         except OSError as error:

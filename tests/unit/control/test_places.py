@@ -50,6 +50,21 @@ async def test_a_link_that_came_to_lead_elsewhere(lab: Lab) -> None:
     assert not (lab.pool / "a.img").exists()
 
 
+async def test_what_the_gateway_keeps_for_itself_is_no_data(lab: Lab) -> None:
+    control, kept = lab.control, str(lab.state / "state.db")
+    document = {"volumes": [{"name": "state/a", "adopt": kept}]}
+    await control.pool_add(ADMIN, new_id(), "state", directory=str(lab.state))
+    (lab.root / "link").symlink_to(lab.state / "secret.key")
+    for change in (
+        control.volume_adopt(ADMIN, new_id(), "state/a", kept),
+        control.apply(ADMIN, new_id(), document),
+        control.volume_create(ADMIN, new_id(), "main/a", source=str(lab.root / "link")),
+    ):
+        with pytest.raises(Refused, match="the gateway itself"):
+            await change
+    assert await control.volume_list(ADMIN) == []
+
+
 async def test_nothing_is_made_in_a_mount_point_that_is_empty(lab: Lab) -> None:
     """It would be gone as soon as the pool's own file system is there again."""
     control, away, image = lab.control, lab.root / "away", lab.root / "image"
