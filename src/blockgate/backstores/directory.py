@@ -30,7 +30,7 @@ from blockgate.backstores.base import (
     Sharing,
     refusal,
 )
-from blockgate.backstores.files import FLAGS, extend, open_either
+from blockgate.backstores.files import FLAGS, extend, is_blank, open_either
 from blockgate.backstores.foreign import check_unclaimed
 from blockgate.backstores.labels import LABEL_BYTES_MAX, LABEL_DIRECTORY, Label, LabelError
 from blockgate.durable import (
@@ -534,7 +534,10 @@ class DirectoryBackstore(PoolBackstore):
             os.fsync(fd)
 
     def trim_data(self, volume: Volume, grown: int, *, held: bool = False) -> None:
-        """Cut what a growth had added; that length was never shown to a client.
+        """Cut what a growth had added, but for what clients have written there.
+
+        They are not shown that length by a change that has failed before; one that fails later, or
+        that a process left behind which was killed, may have shown it, and their writes count.
 
         A growth begins only where the file has the volume's very size (see `check_resize`). It ends
         at `grown`; one that allocates can have stopped on its way there. Any other length is not of
@@ -545,9 +548,13 @@ class DirectoryBackstore(PoolBackstore):
             return
         try:
             with self._locked(volume, self._data_path(volume), os.O_RDWR, held=held) as fd:
-                if self._is_of_growth(volume, os.fstat(fd).st_size, grown):
-                    os.ftruncate(fd, volume.size)
-                    os.fsync(fd)
+                if not self._is_of_growth(volume, os.fstat(fd).st_size, grown):
+                    return
+                if not is_blank(fd, volume.size):
+                    log.warning("what is behind the end of volume %s now stays", volume.ref)
+                    return
+                os.ftruncate(fd, volume.size)
+                os.fsync(fd)
         except InUse as error:
             # Somebody else has made of it what it is, or uses it as it is.
             log.warning("what a growth added to volume %s stays: %s", volume.ref, error.message)

@@ -12,6 +12,8 @@ from blockgate.model.errors import Failed
 ALLOCATION_STEP = 256 * 1024 * 1024
 """Bytes that are preallocated in one call: progress is told, and a stop is heard, in between."""
 
+_PIECE = 1024 * 1024
+
 FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 """For every opening: what is no file any more must not hang."""
 
@@ -49,3 +51,21 @@ def extend(fd: int, start: int, volume: Volume, progress: Progress) -> None:
                 ) from error
             raise
     progress(total, total)
+
+
+def is_blank(fd: int, start: int) -> bool:
+    """Whether the file holds nothing but zeroes from `start` on."""
+    size = os.fstat(fd).st_size
+    while start < size:
+        try:
+            start = os.lseek(fd, start, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return True  # a hole, up to the end
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+        data = os.pread(fd, _PIECE, start)
+        if data.count(0) != len(data):
+            return False
+        start += len(data) or size
+    return True

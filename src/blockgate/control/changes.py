@@ -30,7 +30,7 @@ from blockgate.control.locks import Locks
 from blockgate.control.operations import DONE, FAILED, KEPT_MAX, UNDOING, Operation
 from blockgate.control.places import guard_paths
 from blockgate.control.progress import PREPARING, WAITING, Progress
-from blockgate.control.reconciler import Outcome, Reconciler, lock_name
+from blockgate.control.reconciler import Outcome, Reconciler, lock_name, never
 from blockgate.control.sources import guard_sources
 from blockgate.control.state import OPERATIONS, POOLS
 from blockgate.control.views import OperationInfo
@@ -229,7 +229,9 @@ class Changes:
     ) -> None:
         suffering = frozenset() if operation.for_service else frozenset(self._core.blocked)
         self._ledger.mark_stale(reopen)
-        outcome = await self._reconcile(operation)
+        outcome = await self._reconcile(
+            operation, lambda o: not o.irreversible and _blame(operation, o, suffering) is not None
+        )
         error = _blame(operation, outcome, suffering)
         if error is None:
             self._ledger.note_made(operation)
@@ -256,7 +258,9 @@ class Changes:
             self._retry_later(operation)
             raise error
 
-    async def _reconcile(self, operation: Operation) -> Outcome:
+    async def _reconcile(
+        self, operation: Operation, is_undone: Callable[[Outcome], bool] = never
+    ) -> Outcome:
         return await self._reconciler.reconcile(
             operation.touched,
             self._ledger.pools_of(operation),
@@ -264,6 +268,7 @@ class Changes:
             tls=bool(operation.psk_after),
             targets=operation.concerns_targets,
             rotate_key=operation.rotate_key and operation.state != UNDOING,
+            is_undone=is_undone,
         )
 
     async def _end(self, operation: Operation, state: str) -> None:
@@ -334,16 +339,20 @@ class Changes:
                 log.warning("operation %s is still not through: %s", operation.id, error)
 
     async def _try_again(self, operation: Operation) -> None:
-        outcome = await self._reconcile(operation)
+        suffering, is_final = frozenset(operation.touched), self._ledger.destroys(operation)
+        goes_on = operation.state == UNDOING or is_final
+        outcome = await self._reconcile(
+            operation, lambda o: not goes_on and _blame(operation, o, suffering) is not None
+        )
         if operation.state == UNDOING:
             if _undone(outcome):
                 await self._end(operation, FAILED)
             return
-        error = _blame(operation, outcome, frozenset(operation.touched))
+        error = _blame(operation, outcome, suffering)
         if error is None:
             self._ledger.note_made(operation)
             await self._end(operation, DONE)
-        elif not self._ledger.destroys(operation):
+        elif not is_final:
             # Nobody was told that it is done, so that going back is as right as going on; and
             # it gets the configuration to what was acknowledged even while a pool is away.
             operation.error = errors.to_record(error)

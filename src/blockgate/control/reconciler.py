@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from blockgate.control.core import Blocked, Core
@@ -62,6 +62,11 @@ def lock_name(uuid: str) -> str:
     return f"volume {uuid}"
 
 
+def never(_outcome: Outcome) -> bool:
+    """No failure takes anything back: volumes are as wanted then as far as they can be."""
+    return False
+
+
 class Reconciler:
     """Carries out plans for changes, and by itself for volumes that are not as wanted."""
 
@@ -106,14 +111,18 @@ class Reconciler:
         tls: bool = False,
         targets: bool = False,
         rotate_key: bool = False,
+        is_undone: Callable[[Outcome], bool] = never,
     ) -> Outcome:
-        """Carry out the plan for these volumes. The caller holds their locks."""
+        """Carry out the plan for these volumes. The caller holds their locks.
+
+        `is_undone`: whether the caller takes everything back after such an outcome.
+        """
         scope = list(uuids)
         plan = self._core.plan(scope, pools, tls=tls, targets=targets, rotate_key=rotate_key)
         paused = _paused(plan)
         self._core.paused |= paused
         try:
-            outcome = await self._carry_out(plan, progress or Progress())
+            outcome = await self._carry_out(plan, progress or Progress(), is_undone)
         finally:
             self._core.paused -= paused
             self._core.withheld -= paused
@@ -139,10 +148,14 @@ class Reconciler:
 
     # Carrying out
 
-    async def _carry_out(self, plan: Plan, progress: Progress) -> Outcome:
+    async def _carry_out(
+        self, plan: Plan, progress: Progress, is_undone: Callable[[Outcome], bool]
+    ) -> Outcome:
         outcome = Outcome()
         members = _Members(plan)
         for stage in plan:
+            if any(map(self._shows_growth, stage)) and is_undone(outcome):
+                break  # what clients write there would be cut off again
             live = [step for step in (_without_failed(s, outcome) for s in stage) if step]
             if outcome.general is not None or not live:
                 continue
@@ -155,6 +168,11 @@ class Reconciler:
                 ):
                     outcome.irreversible.add(step.volume.uuid)
         return outcome
+
+    def _shows_growth(self, step: Step) -> bool:
+        """Whether clients see by it that a volume has grown."""
+        made = self._core.made.get(step.volume.uuid) if isinstance(step, SwapGate) else None
+        return made is not None and isinstance(step, SwapGate) and step.volume.size > made.size
 
     async def _together(
         self, steps: Sequence[Step], progress: Progress

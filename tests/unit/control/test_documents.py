@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from blockgate.control import draft
+from blockgate.control.ports import Gate, VolumeSpec
 from blockgate.control.service import Control
 from blockgate.model.callers import Caller, Role
 from blockgate.model.errors import Conflict, Forbidden, InUse, InvalidInput, NotFound, Refused
@@ -28,6 +30,44 @@ DOCUMENT: dict[str, Any] = {
 async def apply(control: Control, document: Any, **how: bool) -> list[tuple[str, str]]:
     diff = await control.apply(ADMIN, new_id(), document, **how)
     return [(entry.action, entry.name) for entry in diff.entries]
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_a_growth_that_is_undone_has_been_shown_to_nobody(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, is_open: bool
+) -> None:
+    """What clients write at the new end would go with it."""
+    for name in ("main/a", "main/b"):
+        await lab.control.volume_create(ADMIN, new_id(), name, "1M")
+    if is_open:
+        await lab.control.export_add(ADMIN, new_id(), "main/a")
+    open_volume, swap_gate = lab.plane.open_volume, lab.plane.swap_gate
+    shown = []
+
+    async def of_a_alone(spec: VolumeSpec) -> int:
+        if spec.path.endswith("/b.img"):
+            raise OSError(errno.EBUSY, "in use")
+        return await open_volume(spec)
+
+    async def note(handle: int, gate: Gate) -> None:
+        shown.append(gate.size)
+        await swap_gate(handle, gate)
+
+    monkeypatch.setattr(lab.plane, "swap_gate", note)
+    document = {
+        "volumes": [{"name": "main/a", "size": "2M"}, {"name": "main/b", "size": "1M"}],
+        "exports": [{"volume": "main/a"}, {"volume": "main/b"}],
+    }
+    with monkeypatch.context() as broken:
+        broken.setattr(lab.plane, "open_volume", of_a_alone)
+        with pytest.raises(InUse):
+            await lab.control.apply(ADMIN, new_id(), document)
+    assert set(shown) <= {1 << 20}
+    assert (await lab.control.volume_info(ADMIN, "main/a")).size == 1 << 20
+    ready = [(e.name, e.ready) for e in await lab.control.export_list(ADMIN)]
+    assert ready == ([("main/a", True)] if is_open else [])
+    await lab.control.apply(ADMIN, new_id(), document)
+    assert 2 << 20 in shown
 
 
 async def test_a_document_becomes_true_and_stays_so(lab: Lab) -> None:
