@@ -232,7 +232,7 @@ def test_a_device_is_claimed_by_one_daemon(pool: BlockBackstore, tmp_path: Path)
     os.close(served)
     with pytest.raises(InUse):
         second.hold(linked)
-    first.release(pool.pool.name)
+    first.release(pool.pool)
     second.hold(linked)
     with pytest.raises(InUse):
         first.hold(pool.pool)
