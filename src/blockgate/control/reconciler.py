@@ -154,8 +154,8 @@ class Reconciler:
         outcome = Outcome()
         members = _Members(plan)
         for stage in plan:
-            if any(map(self._shows_growth, stage)) and is_undone(outcome):
-                break  # what clients write there would be cut off again
+            if any(map(self._shows_more, stage)) and is_undone(outcome):
+                break  # what clients write there would be destroyed with it
             live = [step for step in (_without_failed(s, outcome) for s in stage) if step]
             if outcome.general is not None or not live:
                 continue
@@ -169,10 +169,12 @@ class Reconciler:
                     outcome.irreversible.add(step.volume.uuid)
         return outcome
 
-    def _shows_growth(self, step: Step) -> bool:
-        """Whether clients see by it that a volume has grown."""
-        made = self._core.made.get(step.volume.uuid) if isinstance(step, SwapGate) else None
-        return made is not None and isinstance(step, SwapGate) and step.volume.size > made.size
+    def _shows_more(self, step: Step) -> bool:
+        """Whether clients get by it what a change has made: a volume, or the end of one."""
+        if not isinstance(step, SwapGate):
+            return False
+        made = self._core.made.get(step.volume.uuid)
+        return made is None or step.volume.size > made.size
 
     async def _together(
         self, steps: Sequence[Step], progress: Progress

@@ -33,10 +33,10 @@ async def apply(control: Control, document: Any, **how: bool) -> list[tuple[str,
 
 
 @pytest.mark.parametrize("is_open", [True, False])
-async def test_a_growth_that_is_undone_has_been_shown_to_nobody(
+async def test_what_is_undone_has_been_shown_to_nobody(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, is_open: bool
 ) -> None:
-    """What clients write at the new end would go with it."""
+    """What clients write at a new end, or to a new volume, would go with it."""
     for name in ("main/a", "main/b"):
         await lab.control.volume_create(ADMIN, new_id(), name, "1M")
     if is_open:
@@ -50,24 +50,28 @@ async def test_a_growth_that_is_undone_has_been_shown_to_nobody(
         return await open_volume(spec)
 
     async def note(handle: int, gate: Gate) -> None:
-        shown.append(gate.size)
+        shown.append((Path(lab.plane.opened[handle].spec.path).stem, gate.size))
         await swap_gate(handle, gate)
 
     monkeypatch.setattr(lab.plane, "swap_gate", note)
     document = {
-        "volumes": [{"name": "main/a", "size": "2M"}, {"name": "main/b", "size": "1M"}],
-        "exports": [{"volume": "main/a"}, {"volume": "main/b"}],
+        "volumes": [
+            {"name": "main/a", "size": "2M"},
+            {"name": "main/b", "size": "1M"},
+            {"name": "main/c", "size": "3M"},
+        ],
+        "exports": [{"volume": "main/a"}, {"volume": "main/b"}, {"volume": "main/c"}],
     }
     with monkeypatch.context() as broken:
         broken.setattr(lab.plane, "open_volume", of_a_alone)
         with pytest.raises(InUse):
             await lab.control.apply(ADMIN, new_id(), document)
-    assert set(shown) <= {1 << 20}
+    assert set(shown) <= {("a", 1 << 20)}
     assert (await lab.control.volume_info(ADMIN, "main/a")).size == 1 << 20
     ready = [(e.name, e.ready) for e in await lab.control.export_list(ADMIN)]
     assert ready == ([("main/a", True)] if is_open else [])
     await lab.control.apply(ADMIN, new_id(), document)
-    assert 2 << 20 in shown
+    assert {("a", 2 << 20), ("c", 3 << 20)} < set(shown)
 
 
 async def test_a_document_becomes_true_and_stays_so(lab: Lab) -> None:
