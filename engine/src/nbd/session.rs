@@ -431,6 +431,8 @@ impl Session {
         self.link.out.discard(&mut ctx.bufs);
         if let Phase::Transmission(transmission) = &mut self.phase {
             transmission.release(ctx);
+            // After DISC the server "MUST ... shut down the TLS session", and SHOULD before any other end.
+            self.link.transport.finish();
         }
         net::shutdown(self.fd(), libc::SHUT_RDWR);
     }

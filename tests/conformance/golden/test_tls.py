@@ -12,11 +12,13 @@ import pytest
 from tests.conformance.nbdclient import (
     ALLOCATION,
     Client,
+    Cmd,
     Mode,
     Negotiation,
     Opt,
     OptionError,
     Rep,
+    Request,
     annotated,
 )
 from tests.conformance.nbdclient.certificates import Certificates, make_certificates
@@ -129,6 +131,27 @@ def test_plaintext_sent_ahead_of_tls_is_not_taken_for_its_content(
         tls.settimeout(60)
         if not tls.recv(1):
             raise EOFError
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_disc_ends_tls_before_the_connection(
+    connection: Negotiation, certificates: Certificates, version: ssl.TLSVersion
+) -> None:
+    """NBD_CMD_DISC: "The server MUST handle all outstanding requests, shut down the TLS session (if
+    one is running), and close the TCP session."""
+    context = certificates.client_context()
+    context.minimum_version = context.maximum_version = version
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    connection.exchange(Opt.STARTTLS)
+    connection.sock = context.wrap_socket(
+        connection.sock, server_hostname="localhost", suppress_ragged_eofs=False
+    )
+    connection.go("secret")
+    asked = [Request(Cmd.READ, cookie, 0, 1 << 20) for cookie in range(4)]
+    asked.append(Request(Cmd.DISC, 0))
+    connection.send(b"".join(request.header(Mode.SIMPLE) for request in asked))
+    connection.receive(4 * (16 + (1 << 20)))
+    assert connection.sock.recv(1) == b"", "an end without goodbye would have raised"
 
 
 def test_a_client_without_certificate_is_refused(
