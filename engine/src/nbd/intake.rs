@@ -11,6 +11,7 @@ use crate::shard::buffers::{BufPool, IoBuf};
 use crate::shard::context::{Ctx, Role, Scratch, SCRATCH_BYTES};
 use crate::shard::limits::PIECE_BYTES;
 use crate::shard::tasks::TaskHandle;
+use crate::shard::tls::TlsStream;
 
 /// What the next bytes are. A buffer that is being filled has a task promised to it.
 pub(super) enum Rx {
@@ -45,6 +46,8 @@ pub(super) enum Rx {
 
 /// What a request takes of its connection's turn besides its payload, in bytes.
 const REQUEST_COST: usize = 512;
+/// What each byte takes of it that TLS has put around that, as a multiple: records without content are the dearest.
+const SEAL_COST: usize = 16;
 
 impl Transmission {
     /// One receive, and the requests that it brought. What is left of earlier ones is less than a
@@ -64,7 +67,8 @@ impl Transmission {
             _ => (link.recv(ctx, &mut [], scratch, area)?, 0),
         };
         let Received::Bytes(count) = received else { return Ok(received) };
-        self.turn_left = self.turn_left.saturating_sub(count);
+        let sealed = link.transport.tls().map_or(0, TlsStream::received);
+        self.turn_left = self.turn_left.saturating_sub(count + SEAL_COST * sealed.saturating_sub(count));
         let into_payload = count.min(into_payload);
         if into_payload > 0 {
             self.filled(link, ctx, into_payload)?;

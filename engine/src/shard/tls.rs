@@ -18,6 +18,11 @@ const SEND_BYTES: usize = 256 << 10;
 const SPARE_BYTES: usize = SEND_BYTES + 2 * RECORD;
 /// Ciphertext that is received at once.
 const RECV_BYTES: usize = 64 << 10;
+/// Ciphertext that each byte of plaintext pays for: records that are small have more around them than in them.
+const PAYS_FOR: usize = 32;
+/// Ciphertext that nothing pays for, above which a connection is ended. What comes with no plaintext at all, as updates
+/// of keys, costs a shard more than all else that a peer may send; no client needs more than a few.
+const UNPAID_BYTES: usize = 64 << 10;
 
 thread_local! {
     /// Buffers that connections of this shard use for the time of a call, so that idle ones hold none.
@@ -122,6 +127,10 @@ impl Memory {
 pub struct TlsStream {
     ssl: SslStream<Memory>,
     eof: bool,
+    /// Ciphertext of the last [`TlsStream::recv`], bytes.
+    received: usize,
+    /// Ciphertext that plaintext has not paid for, bytes.
+    unpaid: usize,
 }
 
 fn failure(stack: &ErrorStack) -> io::Error {
@@ -141,7 +150,7 @@ impl TlsStream {
     pub fn new(config: &TlsConfig) -> io::Result<Self> {
         let ssl = Ssl::new(config.context()).map_err(|stack| failure(&stack))?;
         let ssl = SslStream::new(ssl, Memory::default()).map_err(|stack| failure(&stack))?;
-        Ok(Self { ssl, eof: false })
+        Ok(Self { ssl, eof: false, received: 0, unpaid: 0 })
     }
 
     /// Takes the handshake as far as it goes; true: it is done. After true there may be unsent bytes.
@@ -180,9 +189,14 @@ impl TlsStream {
     /// Receives plaintext into one or two places; 0: the peer has closed.
     pub fn recv(&mut self, fd: RawFd, first: &mut [u8], second: &mut [u8]) -> io::Result<usize> {
         let mut total = 0;
+        self.received = 0;
+        let bound = first.len() + second.len() + RECV_BYTES;
         for place in [first, second] {
             let mut filled = 0;
             while filled < place.len() {
+                if self.received > bound && total + filled > 0 {
+                    return Ok(total + filled);
+                }
                 match self.read_some(fd, &mut place[filled..]) {
                     Ok(0) if total + filled > 0 => return Ok(total + filled),
                     Ok(0) => return Ok(0),
@@ -204,15 +218,29 @@ impl TlsStream {
                 return Ok(0);
             }
             match self.ssl.ssl_read(place) {
-                Ok(count) => return Ok(count),
+                Ok(count) => {
+                    self.unpaid = self.unpaid.saturating_sub(count * PAYS_FOR);
+                    return Ok(count);
+                }
                 Err(error) if error.code() == ErrorCode::WANT_READ => {
+                    if self.unpaid > UNPAID_BYTES {
+                        return Err(io::Error::other("TLS: hardly anything but messages of its own"));
+                    }
+                    let count = self.ssl.get_mut().fill_from(fd)?;
                     // Many clients close without a goodbye; NBD's own framing shows what is missing.
-                    self.eof = self.ssl.get_mut().fill_from(fd)? == 0;
+                    self.eof = count == 0;
+                    self.received += count;
+                    self.unpaid += count;
                 }
                 Err(error) if error.code() == ErrorCode::ZERO_RETURN => self.eof = true,
                 Err(error) => return Err(ssl_failure(&error)),
             }
         }
+    }
+
+    /// Ciphertext that the last [`TlsStream::recv`] has received, bytes.
+    pub fn received(&self) -> usize {
+        self.received
     }
 
     /// Encrypts and sends; says how many plaintext bytes are taken. `WouldBlock`: earlier ones

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ from tests.conformance.nbdclient import (
     annotated,
 )
 from tests.conformance.nbdclient.certificates import Certificates, make_certificates
+from tests.conformance.nbdclient.keyupdates import key_updates, logged_secret
 from tests.lab.processes import Gateway
 
 IHAVEOPT = "49484156454f5054"
@@ -152,6 +155,26 @@ def test_disc_ends_tls_before_the_connection(
     connection.send(b"".join(request.header(Mode.SIMPLE) for request in asked))
     connection.receive(4 * (16 + (1 << 20)))
     assert connection.sock.recv(1) == b"", "an end without goodbye would have raised"
+
+
+def test_keys_that_change_for_ever_end_the_connection(
+    connection: Negotiation, certificates: Certificates, tmp_path: Path
+) -> None:
+    """They cost a server much and their sender little; others would wait behind them."""
+    context = certificates.client_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.keylog_filename = str(tmp_path / "keys")
+    connection.exchange(Opt.STARTTLS)
+    plain = socket.fromfd(connection.sock.fileno(), socket.AF_INET, socket.SOCK_STREAM)
+    tls = context.wrap_socket(connection.sock, server_hostname="localhost")
+    connection.sock = tls
+    connection.go("secret")  # one record; from here on it may idle for as long as it likes
+    updates = key_updates(tls, logged_secret(tmp_path / "keys"), 1)
+    with plain, contextlib.suppress(ConnectionResetError, BrokenPipeError):
+        plain.sendall(b"".join(next(updates) for _ in range(10_000)))
+        plain.settimeout(30)
+        while plain.recv(4096):
+            pass
 
 
 def test_a_client_without_certificate_is_refused(
