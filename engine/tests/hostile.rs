@@ -119,6 +119,28 @@ fn a_request_in_drops_ends_in_time() {
 }
 
 #[test]
+fn half_sent_writes_do_not_lock_longer_ones_out() {
+    on_all(&[("shard_soft_bytes", 4 << 20), ("shard_hard_bytes", 8 << 20)], |server| {
+        let mut half: Vec<_> = (0..40).map(|_| server.connect(SIMPLE)).collect();
+        for (client, len) in half.iter_mut().zip([256 << 10, 1 << 20].into_iter().cycle()) {
+            client.send(&client.write_request(0, 1, 7 * MIB, &vec![1; len])[..29]);
+        }
+        server.eventually("all have begun", |engine| engine.tasks().len() == 40);
+        // Longer than what is received at once. Twice as many as there are shards: each has its own.
+        for (at, len) in [(0, 256 << 10), (1, 3 << 20), (511, MIB as usize), (MIB, 200_001)] {
+            let mut other = server.connect(STRUCTURED);
+            assert_eq!(other.write(0, at, &pattern(at, len)), 0);
+            assert_eq!(other.read(0, at, len as u64).unwrap(), pattern(at, len));
+        }
+        // And they are not lost, if they go on.
+        for (client, len) in half.iter_mut().zip([256 << 10, 1 << 20].into_iter().cycle()) {
+            client.send(&vec![1; len - 1]);
+            assert_eq!(client.answer(), 0);
+        }
+    });
+}
+
+#[test]
 fn half_sent_writes_do_not_lock_others_out() {
     // A quarter of 8 MiB, on each of two shards: sixteen half sent writes at most.
     on_all(&[("shard_soft_bytes", 4 << 20), ("shard_hard_bytes", 8 << 20)], |server| {

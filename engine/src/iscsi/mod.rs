@@ -28,7 +28,7 @@ pub mod order;
 pub mod orders;
 pub mod params;
 pub mod requests;
-pub mod room;
+mod room;
 pub mod scope;
 pub mod seekers;
 pub mod session;

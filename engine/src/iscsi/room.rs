@@ -223,25 +223,6 @@ impl Held {
     }
 }
 
-/// Room for a payload of another protocol's connection, which collects one at a time and has none of it yet. When it
-/// may ask again is kept by itself.
-#[cold]
-pub fn ask_for_payload(ctx: &mut Ctx, cost: usize, asks_again_ms: &mut Option<u64>) -> bool {
-    let now_ms = ctx.now_ms();
-    if asks_again_ms.is_some_and(|at_ms| now_ms < at_ms) {
-        return false;
-    }
-    let looks_ms = ctx.iscsi.looked_for_others_ms + LOOK_MS;
-    if now_ms < looks_ms {
-        *asks_again_ms = Some(looks_ms);
-        return false;
-    }
-    ctx.iscsi.looked_for_others_ms = now_ms;
-    let (found, silent_ms) = make_room(ctx, 0, cost, Ctx::may_collect);
-    *asks_again_ms = (!found).then_some(silent_ms.clamp(now_ms + LOOK_MS, now_ms + CHECK_MS));
-    found
-}
-
 /// Makes room for `cost` bytes of one that has `mine`, and some to spare. Tells whether it is there, and when there may
 /// be more.
 fn make_room(ctx: &mut Ctx, mine: usize, cost: usize, fits: impl Fn(&Ctx, usize) -> bool) -> (bool, u64) {

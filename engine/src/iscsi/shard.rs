@@ -50,8 +50,6 @@ pub struct Table {
     /// Its sessions that wait for room, and from when on they may be looked at for such that they can give.
     pub seekers: Seekers,
     pub look_ms: u64,
-    /// When they were last looked at for other protocols' connections.
-    pub looked_for_others_ms: u64,
     pub outgoing: Vec<Outgoing>,
     /// How often a header was put off, its data having no room: every try counts.
     pub put_off: u64,
@@ -73,7 +71,6 @@ impl Table {
             arrivals: 0,
             seekers: Seekers::default(),
             look_ms: 0,
-            looked_for_others_ms: 0,
             outgoing: Vec::new(),
             put_off: 0,
             cuts: Vec::new(),

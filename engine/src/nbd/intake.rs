@@ -53,7 +53,8 @@ impl Transmission {
     /// One receive, and the requests that it brought. What is left of earlier ones is less than a
     /// header: all else was parsed, or the connection is paused and does not come here.
     pub(super) fn receive(&mut self, link: &mut Link, ctx: &mut Ctx, scratch: &mut Scratch) -> Result<Received, End> {
-        let area = match self.direct {
+        // A payload that has no buffer is taken from where it is received.
+        let area = match self.direct && !matches!(self.rx, Rx::Pieces { buf: None, .. }) {
             true => wire::header_bytes(self.terms.extended),
             false => SCRATCH_BYTES,
         };
@@ -145,7 +146,7 @@ impl Transmission {
 
     fn parse_payload(&mut self, link: &mut Link, ctx: &mut Ctx, bytes: &[u8]) -> Result<usize, End> {
         if let Rx::Pieces { buf: None, .. } = self.rx {
-            if !self.piece_buffer(link, ctx) {
+            if !self.piece_buffer(link, ctx, bytes.len()) {
                 return Ok(0);
             }
         }
@@ -213,12 +214,18 @@ impl Transmission {
         }
     }
 
-    /// Gets the buffer for the next piece of a large WRITE's payload, if there is room for it.
-    fn piece_buffer(&mut self, link: &mut Link, ctx: &mut Ctx) -> bool {
+    /// Gets the buffer for the next piece of a large WRITE's payload, if there is room for it. Where those that are slow
+    /// to send have been promised all the room, what is `here` is a piece: it need not be waited for.
+    fn piece_buffer(&mut self, link: &mut Link, ctx: &mut Ctx, here: usize) -> bool {
         let Rx::Pieces { left, .. } = self.rx else { return false };
-        let len = left.min(PIECE_BYTES as u64) as usize;
+        let mut len = left.min(PIECE_BYTES as u64) as usize;
         self.at_hand = 0;
-        if !self.has_room_to_collect(link, ctx, len) {
+        let may_collect = self.has_room_to_collect(link, ctx, len);
+        self.as_it_comes = !may_collect && self.has_room(link, ctx, BufPool::cost(len), 1);
+        if self.as_it_comes {
+            len = len.min(here);
+        }
+        if len == 0 || !may_collect && !self.as_it_comes {
             return false;
         }
         let fresh = self.take_for_payload(ctx, len);

@@ -72,6 +72,10 @@ impl Transmission {
             Op::BlockStatus => self.has_room(link, ctx, self.status_cost(asked.flags), 1),
             _ => self.has_room(link, ctx, 0, 1),
         };
+        if !room && asked.op == Op::Write && self.has_room(link, ctx, BufPool::cost(asked.len as usize), 1) {
+            // Only what is slow to come elsewhere is in its way: it goes as a large one does, piece by piece as it comes.
+            return self.run_large(link, ctx, header, asked, unfragmented);
+        }
         if !room {
             self.parked = Some(header);
             return Ok(());

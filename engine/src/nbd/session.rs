@@ -384,17 +384,9 @@ impl Session {
         }
     }
 
-    fn asks_again_ms(&self) -> Option<u64> {
-        match &self.phase {
-            Phase::Transmission(transmission) => transmission.asks_again_ms(),
-            _ => None,
-        }
-    }
-
-    /// Sets a timer for the deadline, or for what is to be tried again, unless one that comes earlier is set already.
+    /// Sets a timer for the deadline, unless one that comes earlier is set already.
     fn arm(&mut self, ctx: &mut Ctx) {
-        let deadline_ms = self.deadline_ms(ctx).map(|(at_ms, _)| at_ms);
-        if let Some(at_ms) = [deadline_ms, self.asks_again_ms()].into_iter().flatten().min() {
+        if let Some((at_ms, _)) = self.deadline_ms(ctx) {
             if at_ms < self.armed_ms {
                 self.armed_ms = at_ms;
                 ctx.timers.add(at_ms, Source::Conn(self.link.handle).token());
@@ -411,15 +403,7 @@ impl Session {
                 if !self.link.has_unsent() {
                     self.link.out.shrink();
                 }
-                let asks = match &mut self.phase {
-                    Phase::Transmission(transmission) => transmission.is_to_ask(ctx.now_ms()),
-                    _ => false,
-                };
-                match asks {
-                    // It is armed at the end of its turn.
-                    true => ctx.kicked.push(self.link.handle),
-                    false => self.arm(ctx),
-                }
+                self.arm(ctx);
                 Ok(())
             }
         }

@@ -14,7 +14,6 @@ use super::link::{End, Link, Received, Turn};
 use super::requests::op_of;
 use super::wire::Header;
 use crate::block::command::Op;
-use crate::iscsi::room::ask_for_payload;
 use crate::shard::buffers::{BufPool, IoBuf};
 use crate::shard::context::{is_fair, Attachment, Ctx, Scratch};
 use crate::shard::outqueue::OutQueue;
@@ -58,14 +57,14 @@ pub struct Transmission {
     pub(super) direct: bool,
     /// Bytes that were received together with the header that is looked at, and lie behind it.
     pub(super) at_hand: usize,
+    /// There is no room to collect a payload in, but what comes of it is taken as it comes.
+    pub(super) as_it_comes: bool,
     /// When the request that is being received, or is parked, began.
     pub(super) begun_ns: u64,
     /// How long it has not been read since then, by our own doing.
     pub(super) paused_ms: u64,
     /// Since when it is not being read.
     paused_since_ms: Option<u64>,
-    /// When it may ask for room again that others have been promised.
-    asks_again_ms: Option<u64>,
     /// Nothing more is read; the connection ends when all is answered.
     pub(super) closing: Option<End>,
     /// What is left of the connection's turn, in bytes.
@@ -90,10 +89,10 @@ impl Transmission {
             counts: None,
             direct: false,
             at_hand: 0,
+            as_it_comes: false,
             begun_ns: 0,
             paused_ms: 0,
             paused_since_ms: None,
-            asks_again_ms: None,
             closing: None,
             turn_left: 0,
         }
@@ -122,9 +121,10 @@ impl Transmission {
         }
         match &self.rx {
             Rx::Payload { asked, .. } => Some((asked.op, asked.offset, asked.len, "collecting")),
-            Rx::Pieces { large, .. } => {
+            Rx::Pieces { large, buf, .. } => {
                 let asked = self.larges.get(*large)?.asked;
-                Some((asked.op, asked.offset, asked.len, "collecting"))
+                let phase = if buf.is_some() { "collecting" } else { "queued" };
+                Some((asked.op, asked.offset, asked.len, phase))
             }
             _ => None,
         }
@@ -174,7 +174,7 @@ impl Transmission {
     fn is_paused(&self, link: &Link) -> bool {
         self.parked.is_some()
             || self.stream.is_some()
-            || matches!(&self.rx, Rx::Pieces { buf: None, .. })
+            || matches!(&self.rx, Rx::Pieces { buf: None, .. }) && !self.as_it_comes
             || self.is_clogged(link)
     }
 
@@ -307,26 +307,10 @@ impl Transmission {
     }
 
     /// The same for a payload of `len` bytes that is to be collected. One that is here already is
-    /// not held up by those that are slow to come, and those that do not come at all give way.
-    pub(super) fn has_room_to_collect(&mut self, link: &Link, ctx: &mut Ctx, len: usize) -> bool {
+    /// not held up by those that are slow to come.
+    pub(super) fn has_room_to_collect(&self, link: &Link, ctx: &Ctx, len: usize) -> bool {
         let cost = BufPool::cost(len);
-        self.has_room(link, ctx, cost, 1)
-            && (self.at_hand >= len || ctx.may_collect(cost) || ask_for_payload(ctx, cost, &mut self.asks_again_ms))
-    }
-
-    /// When it is to have a turn, to ask again for room that others have been promised; `None`: it waits for none.
-    pub fn asks_again_ms(&self) -> Option<u64> {
-        self.asks_again_ms.filter(|_| self.waits_for_room())
-    }
-
-    /// Is it time for that?
-    pub fn is_to_ask(&mut self, now_ms: u64) -> bool {
-        let is_due = self.asks_again_ms().is_some_and(|at_ms| at_ms <= now_ms);
-        if is_due {
-            // What it waits for may be something else by now.
-            self.asks_again_ms = None;
-        }
-        is_due
+        (self.at_hand >= len || ctx.may_collect(cost)) && self.has_room(link, ctx, cost, 1)
     }
 
     /// A buffer out of the shard's pool.
