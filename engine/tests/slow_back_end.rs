@@ -360,7 +360,7 @@ fn closing_a_volume_ends_its_sessions_and_drains() {
         held.finish(Ok(()));
         assert_eq!(client.reply(4096).payload, pattern(0, 4096));
         assert!(client.is_closed());
-        server.engine.close_volume(server.volume, 5000).unwrap();
+        server.engine.close_volume(server.volume, 60_000).unwrap();
         assert!(server.engine.volumes().is_empty());
     });
 }
@@ -420,7 +420,7 @@ fn storage_that_hangs_while_it_is_made_stable_is_not_waited_for() {
             assert_eq!((refused.errno, refused.text.as_str()), (libc::EBUSY, "its data is still being made stable"));
             assert!(start.elapsed() < Duration::from_secs(60));
         }
-        server.engine.close_volume(sound, 5000).unwrap();
+        server.engine.close_volume(sound, 60_000).unwrap();
         let start = Instant::now();
         let left = server.engine.stop(100);
         assert!(start.elapsed() < Duration::from_secs(60));

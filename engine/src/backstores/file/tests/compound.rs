@@ -60,9 +60,9 @@ fn zeroes_over_and_over_are_a_hole_only_where_they_may_be() {
     let shard = Shard::new(&volume, false);
     let kept = Flags { no_hole: true, ..plain() };
     assert_eq!(shard.with_data(Op::WriteSame, kept, 0, 512 << 10, &[0; 512]).0, Ok(()));
-    assert_eq!(taken(&file), 1 << 20);
+    assert!(taken(&file) >= 1 << 20);
     assert_eq!(shard.with_data(Op::WriteSame, plain(), 0, 512 << 10, &[0; 512]).0, Ok(()));
-    assert_eq!(taken(&file), 512 << 10);
+    assert!(taken(&file) <= 520 << 10, "half of it, and a list of its parts");
     assert_eq!(shard.with_data(Op::WriteSame, plain(), 0, 1 << 20, b"four").0, Ok(()));
     assert_eq!(file.bytes(), b"four".repeat(1 << 18));
 }

@@ -43,8 +43,9 @@ fn what_is_cached_is_sent_as_it_is_in_the_file() {
     for place in PLACES {
         let file = TempFile::new(place, &image());
         let (volume, _) = open(&VolumeSpec { offset: 512, ..spec(&file.0) });
+        assert!(file.bytes() == image(), "just read, so cached: to open it has the kernel forget what is on the disk");
         for offset in [0, 1, 4095, 77_777] {
-            let bytes = volume.map_read(offset as u64, LEN).expect("just written, so cached");
+            let bytes = volume.map_read(offset as u64, LEN).expect("cached");
             assert_eq!((bytes.len(), bytes.is_empty()), (LEN, false));
             assert!(send(bytes).unwrap() == image()[512 + offset..512 + offset + LEN], "{place} {offset}");
         }

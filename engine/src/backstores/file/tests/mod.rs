@@ -239,5 +239,5 @@ pub fn plain() -> Flags {
 }
 
 pub fn close(volume: &Arc<Volume>) {
-    volume.close(Duration::from_secs(20)).unwrap();
+    volume.close(Duration::from_secs(60)).unwrap();
 }
