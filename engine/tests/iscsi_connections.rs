@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use _engine::shard::engine::Engine;
@@ -267,6 +268,31 @@ fn a_header_that_waits_for_room_is_tried_once_and_then_when_there_may_be_some() 
         assert!(count < 16, "{count} tries");
         drop(holders);
         assert_eq!(waits.answer(itt(bhs)).1.status(), 0);
+    });
+}
+
+/// Its peer keeps the connection for as long as it may.
+#[test]
+fn who_is_being_closed_is_not_waited_for_by_those_that_want_room() {
+    let limits = [("shard_hard_bytes", 8 << 20), ("silent_data_ms", 60_000), ("linger_ms", 600_000)];
+    with_image(&limits, 16 * MIB, |target| {
+        let mut holders = take_all_room(target, 10);
+        let (mut first, mut second) = (target.login(&small_bursts(1)), target.login(&small_bursts(2)));
+        let bhs = first.command(0xa1, 256 << 10, write10(0, 512));
+        first.send(bhs, &[]);
+        first.ping();
+        // A data segment that is longer than the target takes.
+        let mut longest = first.bytes(head(0x40, 0x80, 77), &[]);
+        longest[5..8].copy_from_slice(&[0xff; 3]);
+        first.stream.write_all(&longest).unwrap();
+        assert_eq!(first.recv().opcode(), 0x3f);
+        let waits = second.command(0xa1, 256 << 10, write10(0, 512));
+        second.send(waits, &[]);
+        second.ping();
+        holders.truncate(1);
+        let r2t = second.recv();
+        assert_eq!((r2t.opcode(), r2t.itt()), (0x31, itt(waits)));
+        drop(first);
     });
 }
 

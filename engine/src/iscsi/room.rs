@@ -69,6 +69,9 @@ impl Session {
     /// Waits for room among the others. The first of them asks those that are silent. True: it has some now.
     #[cold]
     fn seek(&mut self, ctx: &mut Ctx, cost: usize, firsts: bool) -> bool {
+        if self.is_over() {
+            return false;
+        }
         self.sought = true;
         let mine = self.promised(ctx, firsts);
         let pieces = mine.div_ceil(PIECE_BYTES);
@@ -116,9 +119,15 @@ impl Session {
     /// A turn is over. Who waits for room has asked for it again, or has a connection whose header waits for that.
     pub(super) fn note_seeking(&mut self, ctx: &mut Ctx) {
         let waits = || self.conns.iter().any(|(_, conn)| conn.parked && conn.waits_since_ms.is_some());
-        if self.seeks.is_some() && !self.sought && !waits() {
+        if self.seeks.is_some() && (!self.sought && !waits() || self.is_over()) {
             self.seek_no_more(ctx);
         }
+    }
+
+    /// Is nothing more to come, however long its peer keeps its connections? It has no timer any more that would let it
+    /// ask again, and those behind it would wait for that.
+    fn is_over(&self) -> bool {
+        self.conns.iter().all(|(_, conn)| conn.closing.is_some())
     }
 
     /// May the header at hand, for whose data there is no room now, wait for that?
