@@ -89,6 +89,31 @@ fn a_unit_whose_disk_hangs_does_not_take_the_memory_for_another_ones_reads() {
     });
 }
 
+/// Each of many sessions is promised memory for first bursts by its window, all together more than their shard has.
+#[test]
+fn a_disk_that_hangs_does_not_take_its_shards_memory_with_the_first_bursts_of_many_sessions() {
+    let limits = [("shard_hard_bytes", 8 << 20), ("shard_soft_bytes", 4 << 20), ("session_bytes", 1 << 20)];
+    with_two_disks(&limits, &unasked(), |target, it, held, sound| {
+        map_both(target, sound);
+        let hosts = 10..26;
+        let login = |session| target.login(&Agreed { terms: unasked().terms, ..Agreed::session(session) });
+        let mut hosts: Vec<Initiator> = hosts.map(login).collect();
+        for host in &mut hosts {
+            for k in 0..12 {
+                write_to(host, LUN_1, k * 128, &[1; 65_536]);
+            }
+        }
+        target.eventually("they wait for the disk", |_| held.count() > 0);
+        for k in 0..32 {
+            let tag = write_to(it, LUN_2, k * 128, &[2; 65_536]);
+            assert_eq!(it.answer(tag).1.status(), 0);
+        }
+        let tag = read_from(it, LUN_2, 0, 512);
+        assert_eq!(it.answer(tag).0, [2; 256 << 10]);
+        drop(hosts);
+    });
+}
+
 #[test]
 fn a_nexus_that_is_held_back_at_one_unit_has_the_others() {
     with_two_disks(&[], &asked(1), |target, it, held, sound| {

@@ -40,8 +40,8 @@ impl Session {
     /// A SCSI Command's header. `None`: its shard has no room for its first burst now.
     pub(super) fn command(&mut self, ctx: &mut Ctx, at: TaskHandle, bhs: &Bhs, ahs: &[u8]) -> Option<Sink> {
         let first = self.first_burst(bhs);
-        let may_bring = first == 0 || self.may_bring(bhs, BufPool::cost(first));
-        let room = first == 0 || self.may_begin(ctx, BufPool::cost(first));
+        let may_bring = first == 0 || self.may_bring(ctx, bhs, BufPool::cost(first));
+        let room = first == 0 || may_bring && self.may_begin(ctx, BufPool::cost(first));
         // While others wait for data of this session, what brings that data must not wait for them: then a
         // command without room is refused, so that what is behind it is read.
         if may_bring && !room && self.commands.iter().all(|(_, command)| !command.collecting) && self.may_park(ctx, at)
@@ -62,7 +62,7 @@ impl Session {
                 Some(Sink::Skip)
             }
             Ok(handle) => {
-                if !(may_bring && room) {
+                if !room {
                     self.commands.get_mut(handle).expect("just made").fail(Answer::TASK_SET_FULL);
                 }
                 match order {

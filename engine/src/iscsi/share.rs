@@ -127,9 +127,14 @@ impl Session {
         }
     }
 
-    /// May a command bring a first burst of `cost` bytes? While the session is relieved not every one may: that room is
-    /// not for the unit that has taken all there is, whose commands are told so, TASK SET FULL.
-    pub(super) fn may_bring(&self, bhs: &Bhs, cost: usize) -> bool {
+    /// May a command bring a first burst of `cost` bytes? Not where its volume has its share of the shard: what the
+    /// windows of many sessions promise is more than a shard has, and a disk that hangs would take it from all others.
+    /// And while the session is relieved not every one may: that room is not for the unit that has taken all there is.
+    /// Their commands are told so, TASK SET FULL.
+    pub(super) fn may_bring(&self, ctx: &Ctx, bhs: &Bhs, cost: usize) -> bool {
+        if self.luns.get(bhs.lun()).is_some_and(|unit| ctx.is_at_share(&unit.attachment.entry, 0, cost)) {
+            return false;
+        }
         let taken = self.first_bursts + cost;
         if !self.relieved || self.held + taken <= 2 * self.unit_bytes {
             return true;
