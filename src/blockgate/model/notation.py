@@ -41,11 +41,22 @@ def read_notation(text: str | bytes, name: str = "The document") -> object:
             except json.JSONDecodeError:
                 pass  # YAML's flow style begins like this, too
         return _read_yaml(text)
-    except (ValueError, RecursionError, OverflowError) as error:
+    except RecursionError as error:
+        raise _too_deep(name) from error
+    except (ValueError, OverflowError) as error:
         reason = cut(" ".join(str(error).split()), _REASON_MAX)
+        if "integer string conversion" in reason:  # Python's own advice is not for who writes it
+            reason = "it holds a number of thousands of digits"
         raise InvalidInput(
             f"{name} is not valid YAML or JSON: {reason}.", "Correct it at that place."
         ) from error
+
+
+def _too_deep(where: str) -> InvalidInput:
+    return InvalidInput(
+        f"{where} is nested more than {DEPTH_MAX} levels deep.",
+        "`blockgate config export` shows what a document looks like.",
+    )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -139,7 +150,4 @@ def _check_events(yaml: Any, text: str | bytes, loader: Any) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > DEPTH_MAX:
-            raise InvalidInput(
-                f"Line {event.start_mark.line + 1} is nested more than {DEPTH_MAX} levels deep.",
-                "`blockgate config export` shows what a document looks like.",
-            )
+            raise _too_deep(f"Line {event.start_mark.line + 1}")

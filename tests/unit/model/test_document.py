@@ -107,11 +107,12 @@ BOMB = "a: &a [x, x]\n" + "".join(
         ("- " * 200_000, "nested"),
         ("{a: " * 100_000, "nested"),
         ("? " * 100_000, "nested"),
-        ('{"a": ' * 100_000, "recursion"),
+        ('{"a": ' * 100_000, "nested"),
+        ("a: " + "9" * 5000, "thousands of digits"),
         ("prune: true\nprune: false\n", "key twice"),
         ('{"prune": true, "prune": false}', "key twice"),
     ],
-    ids=["bomb", "anchor", "alias", "[", "-", "{a:", "?", "json", "keys", "json keys"],
+    ids=["bomb", "anchor", "alias", "[", "-", "{a:", "?", "json", "digits", "keys", "json keys"],
 )
 def test_text_costs_no_more_than_its_length(text: str, words: str) -> None:
     with pytest.raises(InvalidInput, match=words) as caught:
