@@ -141,7 +141,7 @@ def test_reset_during_stuck_io(kernel_lab: KernelLab, gateway: Gateway, faults: 
         running.wait_for("ready")
         rule = faults.hang("write", path="/pool/*.img")
         running.say("stuck")
-        faults.wait_hung(timeout_s=30)
+        faults.wait_hung()
         running.wait_for("escalated")
         assert faults.hung(), "answered before its fate was known"
         faults.remove(rule)

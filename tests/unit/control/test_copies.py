@@ -35,7 +35,7 @@ async def test_a_copy_of_a_volume_is_like_it(lab: Lab) -> None:
     assert (made.size, made.cache, made.block_size) == (4 * MIB, "write-through", 4096)
     copy = lab.pool / "b.img"
     assert copy.read_bytes() == (lab.pool / "a.img").read_bytes()
-    assert copy.stat().st_blocks <= (lab.pool / "a.img").stat().st_blocks, "holes stay holes"
+    assert copy.stat().st_blocks * 512 < 2 * MIB, "holes stay holes"
     more = await lab.control.volume_create(
         ADMIN, new_id(), "main/c", "8M", source="main/b", cache="write-back", block_size=512
     )
