@@ -135,7 +135,8 @@ def test_a_sync_that_fails_as_the_volume_is_closed(site: Site, export: str) -> N
         nbd.flush()
 
 
-def test_a_sync_that_fails_as_its_last_export_goes(site: Site) -> None:
+@pytest.mark.parametrize("is_seen", [False, True])
+def test_a_sync_that_fails_as_its_last_export_goes(site: Site, is_seen: bool) -> None:
     export = site.export()
     with site.connect(export) as nbd:
         nbd.write(0, DATA)
@@ -144,8 +145,11 @@ def test_a_sync_that_fails_as_its_last_export_goes(site: Site) -> None:
     site.gateway.api("DELETE", f"exports/{export}")
     wait_until(lambda: site.volume(export)["health"] == "degraded")
     assert site.volume(export)["reason"].startswith("close: ")
+    if is_seen:
+        site.gateway.api("POST", f"volumes/{POOL}/{export}/reopen")
+        assert site.volume(export)["health"] == "closed"
     site.gateway.api("POST", "exports", {"name": export, "volume": f"{POOL}/{export}"})
-    assert site.volume(export)["writes_refused"] is True
+    assert site.volume(export)["writes_refused"] is not is_seen
     reopen(site, export)
 
 

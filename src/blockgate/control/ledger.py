@@ -204,6 +204,8 @@ class Ledger:
             opened = self._core.opened.get(uuid)
             if opened is not None:
                 self._core.opened[uuid] = replace(opened, stale=True)
+            else:
+                self._core.suspects.pop(uuid, None)  # who asks has seen what was lost
 
     def pools_of(self, operation: Operation) -> list[PoolName]:
         """The pools that the operation itself is about."""
