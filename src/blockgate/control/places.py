@@ -131,7 +131,11 @@ async def check_there(core: Core, pool: Pool) -> None:
         except (OSError, BlockgateError):
             return True  # it cannot be read, but is there
 
-    if not volumes or await core.in_pool(pool, lambda: any(map(labelled, volumes))):
+    if await core.in_pool(pool, lambda: any(map(labelled, volumes))):
+        return
+    # What has left or was renamed meanwhile has taken its label with it.
+    volumes = [volume for volume in volumes if core.config.volumes.get(volume.ref) == volume]
+    if not volumes:
         return
     held = among([str(volume.ref) for volume in volumes], "volume")
     raise Unavailable(
