@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Handshake --"tls"--> StartTls --> Tls --> Handshake
-//! Handshake --transmit--> Transmission --DISC, error, told to--> gone
+//! Handshake --transmit--> Transmission --DISC, error, told to--> (Closing -->) gone
 //! Handshake --"close"--> Closing --> gone
 //! ```
 //! In the handshake there is at most one event that Python has not answered; meanwhile nothing is
@@ -46,6 +46,7 @@ enum Phase {
         since_ms: u64,
         finished: bool,
         left: usize,
+        why: &'static str,
     },
 }
 
@@ -122,7 +123,16 @@ impl Session {
     /// Does what can be done now. `Err`: the connection is over.
     pub fn turn(&mut self, ctx: &mut Ctx) -> Result<Turn, End> {
         let turn = match &mut self.phase {
-            Phase::Transmission(transmission) => transmission.turn(&mut self.link, ctx)?,
+            Phase::Transmission(transmission) => match transmission.turn(&mut self.link, ctx) {
+                Err(why)
+                    if transmission.has_said_all(&self.link)
+                        && net::acknowledged(self.link.transport.fd()).is_some() =>
+                {
+                    self.linger(ctx, why)?;
+                    Turn::Over
+                }
+                turn => turn?,
+            },
             _ => {
                 self.handshake_turn(ctx)?;
                 Turn::Over
@@ -257,7 +267,7 @@ impl Session {
         if self.link.has_unsent() {
             return Ok(false);
         }
-        let Phase::Closing { finished, left, .. } = &mut self.phase else { return Ok(false) };
+        let Phase::Closing { finished, left, why, .. } = &mut self.phase else { return Ok(false) };
         if !*finished {
             *finished = true;
             self.link.transport.finish();
@@ -265,14 +275,29 @@ impl Session {
         self.link.input = Vec::new();
         let mut bytes = [0; HANDSHAKE_BYTES];
         match net::recv(self.link.transport.fd(), &mut bytes, &mut []) {
-            Ok(0) => Err("closed".into()),
+            Ok(0) => Err((*why).into()),
             Ok(count) => {
-                *left = left.checked_sub(count).ok_or("closed")?;
+                *left = left.checked_sub(count).ok_or(*why)?;
                 Ok(true)
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
-            Err(_) => Err("closed".into()),
+            Err(_) => Err((*why).into()),
         }
+    }
+
+    /// All is said, but not all of it is with the client. If the socket were closed now, unread bytes of the client's
+    /// would take that back, as TLS's goodbye is some that came behind DISC.
+    fn linger(&mut self, ctx: &mut Ctx, why: End) -> Result<(), End> {
+        let why = match why {
+            End::Borrowed(why) => why,
+            End::Owned(_) => "closed",
+        };
+        let closing = Phase::Closing { since_ms: ctx.now_ms(), finished: false, left: CLOSING_BYTES, why };
+        if let Phase::Transmission(mut transmission) = std::mem::replace(&mut self.phase, closing) {
+            transmission.release(ctx);
+        }
+        ctx.session_bytes -= std::mem::take(&mut self.counted_bytes);
+        self.handshake_turn(ctx)
     }
 
     /// Python's answer to a handshake event.
@@ -293,7 +318,10 @@ impl Session {
                 let Phase::Handshake { framer, .. } = std::mem::replace(&mut self.phase, gone()) else { return Ok(()) };
                 self.phase = Phase::StartTls { framer };
             }
-            Then::Close => self.phase = Phase::Closing { since_ms: now_ms, finished: false, left: CLOSING_BYTES },
+            Then::Close => {
+                let (finished, left, why) = (false, CLOSING_BYTES, "closed");
+                self.phase = Phase::Closing { since_ms: now_ms, finished, left, why };
+            }
             Then::Option | Then::Abort => {}
         }
         Ok(())
@@ -375,7 +403,7 @@ impl Session {
                     .map(|at_ms| (at_ms, "a request was begun and not finished in time"));
                 [stuck, stalled].into_iter().flatten().min()
             }
-            Phase::Closing { since_ms, .. } => Some((since_ms + limits.linger_ms, "closed")),
+            Phase::Closing { since_ms, why, .. } => Some((since_ms + limits.linger_ms, *why)),
             _ => {
                 let step = self.step_ms + limits.handshake_ms;
                 let whole = self.started_ms + limits.handshake_total_ms;
@@ -477,5 +505,5 @@ impl Session {
 
 /// Stands in a phase's place while it is being replaced.
 fn gone() -> Phase {
-    Phase::Closing { since_ms: 0, finished: true, left: 0 }
+    Phase::Closing { since_ms: 0, finished: true, left: 0, why: "" }
 }

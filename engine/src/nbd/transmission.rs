@@ -139,6 +139,11 @@ impl Transmission {
         }
     }
 
+    /// Is it ending, and has all left that is to be said?
+    pub fn has_said_all(&self, link: &Link) -> bool {
+        self.closing.is_some() && self.in_flight == 0 && self.larges.is_empty() && !link.has_unsent()
+    }
+
     /// When the request that is half received (or parked) began, on the shard's clock.
     pub fn begun_ns(&self) -> u64 {
         self.begun_ns
@@ -237,8 +242,7 @@ impl Transmission {
                 }
             }
             if let Some(why) = &self.closing {
-                let quiet = self.in_flight == 0 && self.larges.is_empty() && !link.has_unsent();
-                return if quiet { Err(why.clone()) } else { Ok(self.rest(link)) };
+                return if self.has_said_all(link) { Err(why.clone()) } else { Ok(self.rest(link)) };
             }
             if self.is_paused(link) || !link.readable {
                 return Ok(self.rest(link));

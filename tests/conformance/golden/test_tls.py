@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.conformance.nbdclient import (
 from tests.conformance.nbdclient.certificates import Certificates, make_certificates
 from tests.conformance.nbdclient.keyupdates import key_updates, logged_secret
 from tests.lab.processes import Gateway
+from tests.lab.site import wait_until
 
 IHAVEOPT = "49484156454f5054"
 REPLY = "0003e889045565a9"
@@ -155,6 +157,50 @@ def test_disc_ends_tls_before_the_connection(
     connection.send(b"".join(request.header(Mode.SIMPLE) for request in asked))
     connection.receive(4 * (16 + (1 << 20)))
     assert connection.sock.recv(1) == b"", "an end without goodbye would have raised"
+
+
+def test_a_goodbye_behind_disc_takes_no_answers_back(
+    gateway: Gateway, address: str, certificates: Certificates
+) -> None:
+    """A client that shuts its direction down, as libnbd does, still gets all that it asked for."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)  # most stays on the server's side
+    sock.settimeout(30)
+    host, _, port = address.rpartition(":")
+    sock.connect((host, int(port)))
+    negotiation = Negotiation(sock)
+    negotiation.greet(3)
+    negotiation.exchange(Opt.STARTTLS)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = certificates.client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+
+    def until_done(what: Callable[[], object]) -> None:
+        with contextlib.suppress(ssl.SSLZeroReturnError):
+            while True:
+                try:
+                    what()
+                    break
+                except ssl.SSLWantReadError:
+                    sock.sendall(outgoing.read())
+                    incoming.write(sock.recv(65536))
+        sock.sendall(outgoing.read())
+
+    until_done(tls.do_handshake)
+    go = struct.pack(">I", 6) + b"secret" + b"\0\0"
+    tls.write(b"IHAVEOPT" + struct.pack(">II", Opt.GO, len(go)) + go)
+    answer = 20 + 12 + 20
+    until_done(lambda: tls.read(answer))
+    asked = [Request(Cmd.READ, cookie, 0, 256 << 10) for cookie in range(4)]
+    tls.write(b"".join(one.header(Mode.SIMPLE) for one in [*asked, Request(Cmd.DISC, 0)]))
+    sock.sendall(outgoing.read())
+    wait_until(lambda: not any(one["export"] for one in gateway.api("GET", "sessions")))
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.unwrap()  # writes the goodbye, and would wait for the server's
+    sock.sendall(outgoing.read())
+    received = 0
+    while piece := sock.recv(65536):
+        received += len(piece)
+    assert received > 4 * (16 + (256 << 10))
 
 
 def test_keys_that_change_for_ever_end_the_connection(
