@@ -110,6 +110,15 @@ fn a_disk_that_hangs_does_not_take_its_shards_memory_with_the_first_bursts_of_ma
         }
         let tag = read_from(it, LUN_2, 0, 512);
         assert_eq!(it.answer(tag).0, [2; 256 << 10]);
+        // What fences those hosts off brings its parameters unasked, too.
+        let mut preempt = [0; 16];
+        preempt[..9].copy_from_slice(&[0x5f, 5, 0, 0, 0, 0, 0, 0, 24]);
+        let bhs = it.command(0xa1, 24, preempt);
+        let tag = send_to(it, LUN_1, bhs, &[3; 24]);
+        let (task, _, parameters) = target.wait_command();
+        assert_eq!(parameters, [3; 24]);
+        target.engine.complete(task, 0, vec![], vec![]);
+        assert_eq!(it.answer(tag).1.status(), 0);
         drop(hosts);
     });
 }

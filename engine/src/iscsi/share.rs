@@ -10,6 +10,7 @@ use super::command::{Command, Plan};
 use super::lun::Lun;
 use super::session::Session;
 use super::wire::{self, attribute, Bhs, NO_TAG};
+use crate::scsi::row::{self, Action};
 use crate::shard::buffers::BufPool;
 use crate::shard::context::{is_fair, Ctx};
 use crate::shard::tasks::TaskHandle;
@@ -129,10 +130,12 @@ impl Session {
 
     /// May a command bring a first burst of `cost` bytes? Not where its volume has its share of the shard: what the
     /// windows of many sessions promise is more than a shard has, and a disk that hangs would take it from all others.
-    /// And while the session is relieved not every one may: that room is not for the unit that has taken all there is.
+    /// (Python's are none of the volume's, and are what fences those off whose WRITEs hang there.) And while the session is relieved not every one may: that room is not for the unit that has taken all there is.
     /// Their commands are told so, TASK SET FULL.
     pub(super) fn may_bring(&self, ctx: &Ctx, bhs: &Bhs, cost: usize) -> bool {
-        if self.luns.get(bhs.lun()).is_some_and(|unit| ctx.is_at_share(&unit.attachment.entry, 0, cost)) {
+        let is_handed = || row::find(&bhs.cdb()).is_ok_and(|row| matches!(row.action, Action::Handed));
+        let unit = self.luns.get(bhs.lun());
+        if unit.is_some_and(|unit| ctx.is_at_share(&unit.attachment.entry, 0, cost)) && !is_handed() {
             return false;
         }
         let taken = self.first_bursts + cost;
