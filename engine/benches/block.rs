@@ -77,7 +77,7 @@ fn open(path: &Path) -> Arc<Volume> {
         device: false,
         suspect: None,
     };
-    Volume::open(1, spec, Box::new(|_| ())).expect("open the image")
+    Volume::open(1, spec, Box::new(|_, _| ())).expect("open the image")
 }
 
 /// One request through a volume, its buffer used again; all must end inline.

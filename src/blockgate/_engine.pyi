@@ -238,12 +238,16 @@ class Fenced:
 
 @final
 class Degraded:
-    """A volume's back end failed in a way that an operator should know of."""
+    """A volume's back end failed in a way that an operator should know of. `writes_refused`:
+    acknowledged writes may be lost, and no more are carried out until it is opened again.
+    """
 
     @property
     def volume(self) -> int: ...
     @property
     def reason(self) -> str: ...
+    @property
+    def writes_refused(self) -> bool: ...
 
 @final
 class IscsiAccepted:

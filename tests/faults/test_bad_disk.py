@@ -135,6 +135,30 @@ def test_a_sync_that_fails_as_the_volume_is_closed(site: Site, export: str) -> N
         nbd.flush()
 
 
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_start_of_the_gateway_does_not_make_it_sound(site: Site, is_told: bool) -> None:
+    """The client that comes back need not be the one that was told; or the stop was the first to
+    sync."""
+    export = site.export()
+    with site.connect(export) as nbd:
+        nbd.write(0, b"lost" * 1024)
+        site.faults.fail("fdatasync", count=1, path=site.path(export))
+        if is_told:
+            assert nbd.request(Cmd.FLUSH).error == 5
+    for _ in range(2):
+        site.gateway.restart()
+        assert "not stable" in degraded(site, export)
+        with site.connect(export) as nbd:
+            assert nbd.request(Cmd.FLUSH).error == 5
+            assert nbd.request(Cmd.WRITE, 0, payload=DATA).error == 5
+            assert nbd.request(Cmd.READ, 4096, 4096).error == 0
+    reopen(site, export)
+    site.gateway.restart()
+    with site.connect(export) as nbd:
+        nbd.write(0, DATA)
+        nbd.flush()
+
+
 @pytest.mark.parametrize("is_seen", [False, True])
 def test_a_sync_that_fails_as_its_last_export_goes(site: Site, is_seen: bool) -> None:
     export = site.export()

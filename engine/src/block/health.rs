@@ -29,8 +29,9 @@ impl Health {
     }
 }
 
-/// Told the reason whenever a volume gets worse (at most twice in its life). Must not block.
-pub type OnDegraded = Box<dyn Fn(&str) + Send + Sync>;
+/// Told whenever a volume gets worse (at most twice in its life): the reason, and whether writes are refused from now on.
+/// Must not block.
+pub type OnDegraded = Box<dyn Fn(&str, bool) + Send + Sync>;
 
 /// Keeps one volume's [`Health`].
 pub struct HealthCell {
@@ -88,7 +89,7 @@ impl HealthCell {
         self.degraded.store(true, Ordering::Release);
         self.writes_refused.store(state.writes_refused, Ordering::Release);
         drop(state);
-        (self.on_degraded)(&reason);
+        (self.on_degraded)(&reason, refuse);
     }
 
     /// The state now.
@@ -117,10 +118,12 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    fn cell() -> (HealthCell, Arc<Mutex<Vec<String>>>) {
+    type Told = Arc<Mutex<Vec<(String, bool)>>>;
+
+    fn cell() -> (HealthCell, Told) {
         let told = Arc::new(Mutex::new(Vec::new()));
         let sink = told.clone();
-        (HealthCell::new(Box::new(move |why| sink.lock().unwrap().push(why.into()))), told)
+        (HealthCell::new(Box::new(move |why, refuse| sink.lock().unwrap().push((why.into(), refuse)))), told)
     }
 
     #[test]
@@ -132,7 +135,7 @@ mod tests {
         assert_eq!(cell.snapshot().reason.as_deref(), Some("first"));
         assert!(!cell.writes_refused());
         assert!(cell.snapshot().degraded_since_s > 0);
-        assert_eq!(*told.lock().unwrap(), ["first"]);
+        assert_eq!(*told.lock().unwrap(), [("first".into(), false)]);
     }
 
     #[test]
@@ -147,6 +150,6 @@ mod tests {
         assert!(health.writes_refused && cell.writes_refused());
         assert_eq!(health.reason.as_deref(), Some("fdatasync failed"));
         assert_eq!(health.degraded_since_s, since);
-        assert_eq!(*told.lock().unwrap(), ["read failed", "fdatasync failed"]);
+        assert_eq!(*told.lock().unwrap(), [("read failed".into(), false), ("fdatasync failed".into(), true)]);
     }
 }

@@ -130,8 +130,9 @@ impl Session {
 
     /// May a command bring a first burst of `cost` bytes? Not where its volume has its share of the shard: what the
     /// windows of many sessions promise is more than a shard has, and a disk that hangs would take it from all others.
-    /// (Python's are none of the volume's, and are what fences those off whose WRITEs hang there.) And while the session is relieved not every one may: that room is not for the unit that has taken all there is.
-    /// Their commands are told so, TASK SET FULL.
+    /// (Python's are none of the volume's, and are what fences those off whose WRITEs hang there.) And while the session
+    /// is relieved not every one may: that room is not for the unit that has taken all there is. Who may not is told so,
+    /// TASK SET FULL.
     pub(super) fn may_bring(&self, ctx: &Ctx, bhs: &Bhs, cost: usize) -> bool {
         let is_handed = || row::find(&bhs.cdb()).is_ok_and(|row| matches!(row.action, Action::Handed));
         let unit = self.luns.get(bhs.lun());

@@ -167,7 +167,7 @@ impl Fenced {
 }
 frozen! {
     /// A volume's back end failed.
-    Degraded { volume: u64, reason: String }
+    Degraded { volume: u64, reason: String, writes_refused: bool }
 }
 
 fn bytes(py: Python<'_>, bytes: &[u8]) -> Py<PyBytes> {
@@ -246,7 +246,9 @@ pub fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
         Event::Lost { conn, reason } => Py::new(py, Lost { conn, reason })?.into_any(),
         Event::JobDone { job, errno, done_bytes } => Py::new(py, JobDone { job, errno, done_bytes })?.into_any(),
         Event::Fenced => Py::new(py, Fenced)?.into_any(),
-        Event::Degraded { volume, reason } => Py::new(py, Degraded { volume, reason })?.into_any(),
+        Event::Degraded { volume, reason, writes_refused } => {
+            Py::new(py, Degraded { volume, reason, writes_refused })?.into_any()
+        }
     })
 }
 

@@ -324,8 +324,8 @@ impl Engine {
     pub fn open_volume(&self, spec: VolumeSpec) -> Result<u64, Refused> {
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
         let lanes = self.shared.lanes.clone();
-        let told = move |reason: &str| {
-            lanes.post_urgent(Event::Degraded { volume: handle, reason: reason.to_owned() });
+        let told = move |reason: &str, writes_refused| {
+            lanes.post_urgent(Event::Degraded { volume: handle, reason: reason.to_owned(), writes_refused });
         };
         let volume = Volume::open(handle, spec, Box::new(told))?;
         lock(&self.volumes).insert(handle, Known { volume, generation: 0 });

@@ -92,6 +92,7 @@ pub enum Event {
     Degraded {
         volume: u64,
         reason: String,
+        writes_refused: bool,
     },
 }
 
@@ -189,7 +190,7 @@ mod tests {
     use super::*;
 
     fn degraded(volume: u64) -> Event {
-        Event::Degraded { volume, reason: String::new() }
+        Event::Degraded { volume, reason: String::new(), writes_refused: false }
     }
 
     fn readable(lanes: &Lanes) -> bool {

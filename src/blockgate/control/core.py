@@ -47,6 +47,7 @@ from blockgate.control.state import (
     load,
     volume_from,
 )
+from blockgate.control.suspects import Suspects
 from blockgate.control.units import Units
 from blockgate.control.workers import Workers
 from blockgate.model.config import Configuration, Pool, Volume
@@ -100,8 +101,7 @@ class Core:
         self.revisions: dict[str, int] = {}
         self.made: dict[str, Volume] = {}
         self.opened: dict[str, Opened] = {}
-        self.suspects: dict[str, str] = {}
-        """Volumes whose acknowledged data was lost as they were closed: clients are to be told."""
+        self.suspects = Suspects(lambda: self.store)
         self.published: dict[ExportName, Published] = {}
         self.offers: dict[TargetName, Offer] = {}
         self.let_in: dict[TargetName, int] = {}
@@ -139,7 +139,9 @@ class Core:
                 SecretBox.load, path, owned=owned, may_create=META + "digest" not in self.revisions
             )
             await self._first_start()
+            await self.suspects.read()
             self.data_plane.keep_units_in(Units(self.store))
+            self.data_plane.tell_losses(self._lost_writes)
         except BaseException:
             if self._store is not None:
                 await self._store.close()
@@ -152,6 +154,7 @@ class Core:
             await self.data_plane.stop(drain_ms)
         except OSError:
             log.exception("the data plane did not stop cleanly")
+        await self.suspects.settle()
         self.opened.clear()
         self.published.clear()
         self.offers.clear()
@@ -159,6 +162,11 @@ class Core:
         self.claims.close()
         assert self._directory is not None
         self._directory.release()
+
+    def _lost_writes(self, handle: int, reason: str) -> None:
+        for uuid, opened in self.opened.items():
+            if opened.handle == handle:
+                self.suspects.told(uuid, reason)
 
     async def _read(self) -> None:
         records: dict[str, dict[str, Any]] = {}

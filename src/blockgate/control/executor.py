@@ -296,7 +296,7 @@ class Executor:
             log.warning("volume %s did not close cleanly: %s", opened.volume.ref, error)
             if error.errno == errno.ENOTRECOVERABLE:
                 # A client that comes back would have its next flush acknowledged.
-                self._core.suspects[uuid] = _LOST_AT_CLOSE
+                await self._core.suspects.lost(uuid, _LOST_AT_CLOSE)
         self._core.opened.pop(uuid, None)
 
     async def _open(self, volume: Volume, may_be_read_only: bool) -> None:
@@ -309,8 +309,8 @@ class Executor:
                 raise
             read_only = True
             handle = await self._core.data_plane.open_volume(self._spec(volume, read_only))
-        self._core.suspects.pop(volume.uuid, None)
         self._core.opened[volume.uuid] = Opened(handle, volume, read_only)
+        await self._core.suspects.opened(volume.uuid)
 
     def _spec(self, volume: Volume, read_only: bool) -> VolumeSpec:
         pool = self._core.pool(volume.pool)
@@ -325,7 +325,7 @@ class Executor:
             read_only=read_only,
             device=location.device,
             offset=location.offset,
-            suspect=self._core.suspects.get(volume.uuid),
+            suspect=self._core.suspects.reason(volume.uuid),
         )
 
     async def _resize(self, volume: Volume) -> None:

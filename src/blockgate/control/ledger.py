@@ -24,6 +24,7 @@ from blockgate.control.state import (
     OPERATIONS,
     POOLS,
     PSK,
+    SUSPECTS,
     UNITS,
     VOLUMES,
     Cleanup,
@@ -144,7 +145,7 @@ class Ledger:
                 writes.append(Put(key, dump(volume_record(volume))) if volume else Delete(key))
             if operation.state == DONE:
                 # What is only forgotten has its data still, and who was fenced off stays so.
-                writes += [Delete(UNITS + uuid) for uuid in deleted]
+                writes += [Delete(kept + uuid) for uuid in deleted for kept in (UNITS, SUSPECTS)]
             writes += [Delete(OPERATIONS + number) for number in forgotten]
             return [*writes, Put(operation.key, operation.encode())]
 
@@ -205,7 +206,7 @@ class Ledger:
             if opened is not None:
                 self._core.opened[uuid] = replace(opened, stale=True)
             else:
-                self._core.suspects.pop(uuid, None)  # who asks has seen what was lost
+                self._core.suspects.seen(uuid)
 
     def pools_of(self, operation: Operation) -> list[PoolName]:
         """The pools that the operation itself is about."""

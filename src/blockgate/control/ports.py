@@ -6,7 +6,7 @@ the errno that the engine met; no method blocks the event loop.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -341,6 +341,11 @@ class DataPlane(Protocol):
 
     def keep_units_in(self, units: UnitStore) -> None:
         """Where logical units keep their records. Called before the first `set_targets`."""
+        ...
+
+    def tell_losses(self, listener: Callable[[int, str], None]) -> None:
+        """Who is to know, on the loop, of an open volume (its handle) that refuses writes from now
+        on, as acknowledged ones may be lost: why. All that `stop` brings is told before it ends."""
         ...
 
     async def stop(self, drain_ms: int) -> None:

@@ -307,8 +307,8 @@ class _Glance:
             health, reason = status.health, status.reason
             trouble = core.data_plane.unit_trouble(status.handle)
             reason = " ".join(filter(None, (trouble, reason)))
-        elif volume.uuid in core.suspects:
-            health, reason = "degraded", core.suspects[volume.uuid]
+        elif (lost := core.suspects.reason(volume.uuid)) is not None:
+            health, reason = "degraded", lost
         state, flaw = "ready", self._flaws.get(volume)
         if core.made.get(volume.uuid) != volume:
             state = "changing"

@@ -3,8 +3,8 @@
 Keys: `config/pools/<name>`, `config/volumes/<pool>/<name>`, `config/exports/<name>`,
 `config/targets/<name>`, `config/groups/<name>`, `config/discovery`, `config/psk/<user>`,
 `config/chap/<user>`, `cleanups/<uuid>` (data that must go, or go back), `made/<uuid>` (a volume as
-it was last carried out), `units/<uuid>` (what a logical unit keeps), `operations/<id>`,
-`history/<number>`, `meta/<what>`.
+it was last carried out), `units/<uuid>` (what a logical unit keeps), `suspects/<uuid>` (why writes
+of a volume may be lost), `operations/<id>`, `history/<number>`, `meta/<what>`.
 
 A record that an earlier version wrote lacks the fields that came since: they have their defaults.
 """
@@ -53,6 +53,7 @@ CHAP = "config/chap/"
 CLEANUPS = "cleanups/"
 MADE = "made/"
 UNITS = "units/"
+SUSPECTS = "suspects/"
 OPERATIONS = "operations/"
 HISTORY = "history/"
 META = "meta/"

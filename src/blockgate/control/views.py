@@ -88,7 +88,8 @@ class VolumeInfo:
     away or does not answer, so that nothing is known of its data. `health`: "ok" or
     "degraded" while it is open, "closed" while nothing needs it, "unavailable" when it should
     be open and cannot be, because its data or its pool is away (`reason` says why). Data that is
-    shorter than the volume, or was lost as it was closed, is "degraded" open or closed.
+    shorter than the volume, or may have lost writes that clients were not told of, is "degraded"
+    open or closed.
     `reason` says as well what keeps clients from data that is well: its unit's reservations cannot
     be read, it is being sanitized; and, of a volume that is closed, what waits for it to be opened.
     `allocated` is what the data takes in the pool, filled in by `volume_info` only.

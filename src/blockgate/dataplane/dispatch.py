@@ -21,6 +21,7 @@ class Dispatch:
     def __init__(self, handshakes: Handshakes, iscsi: Iscsi) -> None:
         self._handshakes = handshakes
         self._iscsi = iscsi
+        self.on_loss: Callable[[int, str], None] = lambda _handle, _reason: None
         self._by_class: dict[type, Callable[[Any], None]] = {
             _engine.Command: self._command,
             _engine.IscsiAccepted: self._accepted,
@@ -33,6 +34,7 @@ class Dispatch:
             _engine.SessionEnded: self._session_ended,
             _engine.Logout: self._logout,
             _engine.Fenced: self._fenced,
+            _engine.Degraded: self._degraded,
             _engine.Lost: self._lost,
         }
 
@@ -95,6 +97,11 @@ class Dispatch:
     def _fenced(self, event: _engine.Fenced) -> None:
         """The engine has seen to what waited; until the lease is renewed it refuses the rest."""
         log.error("the lease has lapsed: nothing is read or written until it is renewed")
+
+    def _degraded(self, event: _engine.Degraded) -> None:
+        log.warning("volume %d degraded: %s", event.volume, event.reason)
+        if event.writes_refused:
+            self.on_loss(event.volume, event.reason)
 
     def _lost(self, event: _engine.Lost) -> None:
         if not self._iscsi.connections.lost(event.conn, event.reason):

@@ -6,7 +6,7 @@ Each connection has one :class:`~blockgate.nbd.Handshake` that says what to answ
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -17,7 +17,6 @@ from blockgate.nbd import Answer, ExportDirectory, ExportView, Handshake, Next, 
 log = logging.getLogger(__name__)
 
 Then = Literal["option", "tls", "close", "abort"]
-DegradedCallback = Callable[[int, str], None]
 
 
 class Wire(Protocol):
@@ -43,10 +42,9 @@ class Handshakes:
     the event waited): that is no error, and gets no answer. Nothing here raises.
     """
 
-    def __init__(self, wire: Wire, on_degraded: DegradedCallback | None = None) -> None:
+    def __init__(self, wire: Wire) -> None:
         self.directory = ExportDirectory()
         self._wire = wire
-        self._on_degraded = on_degraded
         self._connections: dict[int, Connection] = {}
 
     def __len__(self) -> int:
@@ -103,10 +101,6 @@ class Handshakes:
             case _engine.Lost():
                 if (known := self._connections.pop(event.conn, None)) is not None:
                     self._log(event.conn, known, f"connection ended: {event.reason}")
-            case _engine.Degraded():
-                log.warning("volume %d degraded: %s", event.volume, event.reason)
-                if self._on_degraded is not None:
-                    self._on_degraded(event.volume, event.reason)
 
     def _accepted(self, event: _engine.Accepted) -> None:
         known = Connection(Handshake(Peer.parse(event.peer)))

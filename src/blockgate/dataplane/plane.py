@@ -14,7 +14,7 @@ from blockgate import _engine
 from blockgate.control import ports
 from blockgate.dataplane import pool_watch, status
 from blockgate.dataplane.dispatch import Dispatch
-from blockgate.dataplane.handshakes import DegradedCallback, Handshakes, export_view
+from blockgate.dataplane.handshakes import Handshakes, export_view
 from blockgate.dataplane.iscsi import Iscsi
 from blockgate.dataplane.lease import Lease
 from blockgate.dataplane.seam import EngineWire
@@ -52,11 +52,10 @@ class EngineDataPlane:
         self,
         engine: _engine.Engine,
         *,
-        on_degraded: DegradedCallback | None = None,
         lease_seconds: float | None = None,
     ) -> None:
         self._engine = engine
-        self._handshakes = Handshakes(engine, on_degraded)
+        self._handshakes = Handshakes(engine)
         wire = EngineWire(engine, gates=self._gate, status=self._status)
         limits = engine.limits()
         self._iscsi = Iscsi(
@@ -114,6 +113,7 @@ class EngineDataPlane:
             left_ms = max(0, int((end - now()) * 1000))
             for text in await self._status(self._engine.stop, left_ms):
                 log.error("data may not be stable: %s", text)
+            self._hear_last_words()
         finally:
             self._stopped = True
             if self._lease is not None:
@@ -173,6 +173,14 @@ class EngineDataPlane:
                 log.exception("event %s was not handled", type(event).__name__)
         if self._waiting or more:
             self._again = self._loop.call_soon(self._pump)
+
+    def _hear_last_words(self) -> None:
+        """What became of volumes as they were closed. Nobody is left whom other events concern."""
+        while events := [*self._waiting, *self._engine.next_events(EVENTS_PER_TURN)]:
+            self._waiting.clear()
+            for event in events:
+                if isinstance(event, _engine.Degraded):
+                    self._dispatch.handle(event)
 
     async def _volume(self, handle: int, call: Callable[..., _T], *args: Any) -> _T:
         self._refuse_when_stopped()
@@ -345,6 +353,10 @@ class EngineDataPlane:
     def keep_units_in(self, units: ports.UnitStore) -> None:
         """See :meth:`ports.DataPlane.keep_units_in`."""
         self._iscsi.units.store = units
+
+    def tell_losses(self, listener: Callable[[int, str], None]) -> None:
+        """See :meth:`ports.DataPlane.tell_losses`."""
+        self._dispatch.on_loss = listener
 
     def _renew_directory(self) -> None:
         self._handshakes.directory = ExportDirectory(

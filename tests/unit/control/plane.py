@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from blockgate.control.ports import (
@@ -175,6 +175,9 @@ class PlainDataPlane:
 
     def keep_units_in(self, units: UnitStore) -> None:
         self.units = units
+
+    def tell_losses(self, listener: Callable[[int, str], None]) -> None:
+        self.on_loss = listener
 
     async def stop(self, drain_ms: int) -> None:
         self.exports, self.targets, self.live = {}, {}, []

@@ -33,7 +33,7 @@ impl Image {
             device: false,
             suspect: None,
         };
-        Volume::open(id, spec, Box::new(|_| ())).unwrap()
+        Volume::open(id, spec, Box::new(|_, _| ())).unwrap()
     }
 
     fn bytes(&self) -> Vec<u8> {

@@ -259,7 +259,7 @@ impl Drop for Mount {
 fn local(file: &TempFile) -> (File, Told) {
     let told = Told::default();
     let sink = told.clone();
-    let mut opened = File::open(&spec(&file.0), Box::new(move |why| sink.lock().unwrap().push(why.into()))).unwrap();
+    let mut opened = File::open(&spec(&file.0), Box::new(move |why, _| sink.lock().unwrap().push(why.into()))).unwrap();
     opened.traits = Traits {
         name: "local",
         inline_read: InlineRead::Cached,

@@ -123,7 +123,7 @@ pub fn open(spec: &VolumeSpec) -> (Arc<Volume>, Told) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let sink = told.clone();
-        match Volume::open(1, spec.clone(), Box::new(move |why| sink.lock().unwrap().push(why.into()))) {
+        match Volume::open(1, spec.clone(), Box::new(move |why, _| sink.lock().unwrap().push(why.into()))) {
             // A child that another test starts has what was open, and its locks, until it is losetup.
             Err(error) if error.errno == libc::EBUSY && Instant::now() < deadline => thread::yield_now(),
             opened => return (opened.unwrap(), told),

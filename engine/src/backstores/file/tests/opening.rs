@@ -7,7 +7,7 @@ use crate::backstores::file::FileBackstore;
 use crate::backstores::{Backstore, OpenError};
 
 fn refused(spec: &VolumeSpec) -> OpenError {
-    Volume::open(2, spec.clone(), Box::new(|_| ())).expect_err("must be refused")
+    Volume::open(2, spec.clone(), Box::new(|_, _| ())).expect_err("must be refused")
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn a_shrink_that_clients_know_of_is_no_fault() {
 fn idle_volumes_have_no_threads() {
     let file = TempFile::new(DISK, &[0; 8192]);
     let spec = VolumeSpec { write_through: true, ..spec(&file.0) };
-    let backstore = FileBackstore::open_with(7, &spec, Box::new(|_| ()), Duration::from_millis(50)).unwrap();
+    let backstore = FileBackstore::open_with(7, &spec, Box::new(|_, _| ()), Duration::from_millis(50)).unwrap();
     assert_eq!(backstore.workers.threads(), 0, "none before the first request");
     let mailbox = Mailbox::new(4).unwrap();
     let mut buf = IoBuf::zeroed(512);

@@ -11,7 +11,7 @@ use std::sync::mpsc;
 const SIZE: usize = (64 << 10) + 100;
 
 fn opened(spec: &VolumeSpec) -> File {
-    File::open(spec, Box::new(|_| ())).unwrap()
+    File::open(spec, Box::new(|_, _| ())).unwrap()
 }
 
 fn with_data(op: Op, offset: u64, len: usize, data: usize) -> Request {
